@@ -1,0 +1,3 @@
+from saddlescape.cli import main
+
+main()

@@ -1,0 +1,102 @@
+"""What the rest of the house sees of data: splits, a data set, a batch, and the way from pixels to network input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """One mini-batch. ``indices`` are positions in the split, so any message can name the image."""
+
+    inputs: Tensor  # float32 [N, channels, height, width], normalised, on the training device
+    targets: Tensor  # int64 [N]
+    indices: Tensor  # int64 [N]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocess:
+    """From a decoded picture (uint8) to what the network sees; travels with checkpoints and exports.
+
+    ``image_size`` S: the network sees S x S. ``resize_to``: shorter side is first scaled to this many pixels and the
+    S x S centre is cut out; 0 means that pictures are already S x S or are scaled to it exactly.
+    ``mean`` and ``std`` are per channel, in units of [0, 1] pixel values. ``background`` (0-255 grey level) is put
+    behind transparent pixels.
+    """
+
+    image_size: int
+    channels: int = 3
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    std: tuple[float, ...] = (0.25, 0.25, 0.25)
+    resize_to: int = 0
+    background: int = 255
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """uint8 [N, C, H, W] in 0..255 -> float32 [N, C, H, W]: ``(x / 255 - mean) / std``."""
+        mean = torch.tensor(self.mean, device=images.device).view(-1, 1, 1)
+        std = torch.tensor(self.std, device=images.device).view(-1, 1, 1)
+        return (images.float() / 255 - mean) / std
+
+
+@dataclass(frozen=True)
+class ArraySplit:
+    """A split that lives whole in memory. ``images`` uint8 [N, C, H, W], ``labels`` int64 [N]."""
+
+    images: Tensor
+    labels: Tensor
+    names: Sequence[str] | None = None  # what to call image i in a message, e.g. its path
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class FileSplit:
+    """A split that stays on disk. ``paths`` [N], ``labels`` int64 [N]; decoded by workers when a batch needs them."""
+
+    paths: Sequence[Path]
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def names(self) -> list[str]:
+        return [str(path) for path in self.paths]
+
+
+Split = ArraySplit | FileSplit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """Everything a run needs to know of its data.
+
+    ``classes`` maps label -> name. ``class_counts`` counts the training images per class. ``groups`` lists the class
+    labels of head, mid and tail. ``draw_hash`` identifies the exact training images and labels (SHA-256, 16 hex
+    digits), so that results on different draws are never ranked together unmarked. ``skipped`` are files that could
+    not be read, with the reason. ``augment`` is the recommended training augmentation (a name known to
+    ``saddlescape.data.augment``).
+    """
+
+    name: str
+    train: Split
+    test: Split
+    classes: list[str]
+    class_counts: list[int]
+    groups: dict[str, list[int]]
+    preprocess: Preprocess
+    draw_hash: str
+    val: Split | None = None
+    augment: str = "none"
+    notes: list[str] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)

@@ -1,0 +1,18 @@
+"""The one kind of error that a person can mend: one line that says what, where and how."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """Bad input: the message is one line that says what is wrong, where, and how to mend it.
+
+    The command line prints it without a traceback and exits with 2; in a library call it is a ``ValueError``.
+    """
+
+
+class MissingExtraError(InputError, ImportError):
+    """A feature needs an optional package that is not installed."""
+
+    def __init__(self, feature: str, extra: str, package: str) -> None:
+        super().__init__(f"{feature} needs the package {package!r}, which is not installed: pip install 'saddlescape[{extra}]'")
+        self.feature, self.extra, self.package = feature, extra, package
