@@ -1,1 +1,33 @@
+"""Losses for long-tailed classification, one file per family, and class weights."""
 
+from saddlescape.losses.balanced_softmax import BalancedSoftmaxLoss
+from saddlescape.losses.base import ClassLoss
+from saddlescape.losses.counts import check_class_counts
+from saddlescape.losses.cross_entropy import CrossEntropyLoss
+from saddlescape.losses.focal import FocalLoss
+from saddlescape.losses.influence_balanced import InfluenceBalancedLoss
+from saddlescape.losses.label_aware_smoothing import LabelAwareSmoothingLoss, smoothing_curve
+from saddlescape.losses.ldam import LDAMLoss
+from saddlescape.losses.logit_adjustment import LogitAdjustedLoss, post_hoc_adjust
+from saddlescape.losses.registry import LOSSES, build_loss
+from saddlescape.losses.vs import VSLoss
+from saddlescape.losses.weights import effective_number_weights, inverse_frequency_weights
+
+__all__ = [
+    "LOSSES",
+    "BalancedSoftmaxLoss",
+    "ClassLoss",
+    "CrossEntropyLoss",
+    "FocalLoss",
+    "InfluenceBalancedLoss",
+    "LDAMLoss",
+    "LabelAwareSmoothingLoss",
+    "LogitAdjustedLoss",
+    "VSLoss",
+    "build_loss",
+    "check_class_counts",
+    "effective_number_weights",
+    "inverse_frequency_weights",
+    "post_hoc_adjust",
+    "smoothing_curve",
+]
