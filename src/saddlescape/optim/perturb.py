@@ -1,0 +1,135 @@
+"""Perturb and restore: move weights to ``w + eps`` for one pass and bring them back bit for bit.
+
+Everything of the SAM family is built on the two halves of :class:`Perturbation`. The weights are copied before they
+are moved and copied back afterwards; subtracting ``eps`` again would be cheaper but would not give the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+try:
+    from torch.distributed.tensor import DTensor
+except ImportError:  # a torch built without distributed: then no parameter can be sharded either
+    DTensor = None  # type: ignore[assignment, misc]
+
+# Ascent directions exist only for as many tensors at a time as fit here, so that the peak beyond plain training
+# stays at one copy of the weights even when the weights, and not the activations, fill the memory.
+CHUNK_BYTES = 64 * 2**20
+
+Pair = tuple[list[Tensor], list[Tensor]]
+
+
+class Perturbation:
+    """Weights that are away from home, and the copy that brings them back.
+
+    ``move(params, directions, scale)`` adds ``scale * direction`` in place; ``restore()`` undoes every move since the
+    last restore, exactly, whatever gradients the parameters have by then. Both may be called any number of times.
+    The copy is made before the first weight changes, so an exception at any moment leaves a state that
+    ``restore()`` mends. Costs one copy of the perturbed weights while they are away, nothing in between.
+    """
+
+    def __init__(self) -> None:
+        self._kept: Pair | None = None
+
+    @property
+    def active(self) -> bool:
+        """Whether weights are away from home."""
+        return self._kept is not None
+
+    @torch.no_grad()
+    def save(self, params: Sequence[Tensor]) -> None:
+        """Copy ``params`` (floating tensors, any device and dtype); required once before moves.
+
+        All of them are copied before any is moved: two parameters may share storage.
+        """
+        home = [local(param) for param in params]
+        copies = [torch.empty_like(tensor) for tensor in home]
+        if home:
+            torch._foreach_copy_(copies, home)
+        if self._kept is not None:  # a second part of the network joins; the first copies stay the truth
+            home, copies = self._kept[0] + home, self._kept[1] + copies
+        self._kept = (home, copies)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Bring every saved parameter back to the bits it had; does nothing when none is away."""
+        if self._kept is None:
+            return
+        home, copies = self._kept
+        if home:
+            # In reverse order the oldest copy is written last, so it wins where a parameter was saved twice.
+            torch._foreach_copy_(home[::-1], copies[::-1])
+        self._kept = None
+
+
+def local(tensor: Tensor) -> Tensor:
+    """The part of ``tensor`` that lives here, as real numbers sharing its memory.
+
+    A sharded parameter (DTensor, e.g. FSDP2) becomes its local shard; a complex one its real view [..., 2].
+    """
+    tensor = tensor.detach()
+    if DTensor is not None and isinstance(tensor, DTensor):
+        tensor = tensor.to_local()
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+
+
+def with_gradients(params: Sequence[Tensor]) -> Pair:
+    """Those of ``params`` that have a gradient, and their gradients; a sparse gradient is given as a dense tensor."""
+    chosen = [param for param in params if param.grad is not None]
+    gradients = [param.grad.to_dense() if param.grad.is_sparse else param.grad for param in chosen]  # type: ignore[union-attr]
+    return chosen, gradients
+
+
+def chunks(*columns: Sequence[Tensor], max_bytes: int | None = None) -> Iterator[list[list[Tensor]]]:
+    """Cut parallel lists of tensors into pieces of one device and dtype and at most ``max_bytes`` (or one tensor)."""
+    limit = CHUNK_BYTES if max_bytes is None else max_bytes
+    groups: dict[tuple[torch.device, torch.dtype], list[tuple[Tensor, ...]]] = {}
+    for row in zip(*columns, strict=True):
+        groups.setdefault((row[0].device, row[0].dtype), []).append(row)
+    for rows in groups.values():
+        piece: list[tuple[Tensor, ...]] = []
+        size = 0
+        for row in rows:
+            if piece and size + row[0].nbytes > limit:
+                yield [list(column) for column in zip(*piece, strict=True)]
+                piece, size = [], 0
+            piece.append(row)
+            size += row[0].nbytes
+        yield [list(column) for column in zip(*piece, strict=True)]
+
+
+def global_norm(tensors: Sequence[Tensor]) -> Tensor:
+    """Euclidean norm of all ``tensors`` together, a 0-dim tensor (float64 if any of them is, else float32).
+
+    Nothing is copied to the host. For sharded tensors (DTensor) it is the norm over all ranks.
+    """
+    dtype = torch.float64 if any(t.dtype in (torch.float64, torch.complex128) for t in tensors) else torch.float32
+    if DTensor is not None and any(isinstance(t, DTensor) for t in tensors):
+        parts = [_full_norm(t, dtype) for t in tensors]
+    else:
+        parts = [norm for (piece,) in chunks([local(t) for t in tensors]) for norm in torch._foreach_norm(piece, 2, dtype)]
+    device = parts[0].device
+    return torch.linalg.vector_norm(torch.stack([part.to(device) for part in parts]))
+
+
+def _full_norm(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    norm = torch.linalg.vector_norm(tensor, dtype=None if tensor.is_complex() else dtype)
+    if DTensor is not None and isinstance(norm, DTensor):
+        norm = norm.full_tensor()
+    return norm.to(dtype)
+
+
+@torch.no_grad()
+def move(params: Sequence[Tensor], directions: Sequence[Tensor], scale: float | Tensor) -> None:
+    """Add ``scale * direction`` to each parameter in place. ``scale`` is a number or a 0-dim tensor on any device."""
+    for targets, steps in chunks([local(p) for p in params], [local(d) for d in directions]):
+        torch._foreach_add_(targets, torch._foreach_mul(steps, on_device(scale, targets[0].device)))
+
+
+def on_device(scale: float | Tensor, device: torch.device) -> float | Tensor:
+    """``scale`` where it is needed; a number stays a number."""
+    return scale.to(device) if isinstance(scale, Tensor) else scale

@@ -1,0 +1,236 @@
+"""Sharpness-aware minimisation (SAM).
+
+Foret, Kleiner, Mobahi, Neyshabur, "Sharpness-Aware Minimization for Efficiently Improving Generalization", ICLR 2021::
+
+    g   = grad L(w)                      first pass
+    eps = rho * g / (||g|| + 1e-12)      one norm over all parameters
+    g'  = grad L(w + eps)                second pass, same batch
+    w   = base optimiser's step from w with g'
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.amp import GradScaler
+from torch.optim import Optimizer
+
+from saddlescape.errors import InputError
+from saddlescape.optim.perturb import chunks, global_norm, local, move, on_device, with_gradients
+from saddlescape.optim.wrapper import Closure, WrappedOptimizer
+
+NORM_EPS = 1e-12
+
+
+class SAM(WrappedOptimizer):
+    """SAM around any torch optimiser; itself one, on the very groups and state of its base.
+
+    ::
+
+        optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), rho=0.05, model=model)
+
+        def closure():
+            optimizer.zero_grad()
+            loss = loss_fn(model(x), y)
+            loss.backward()
+            return loss
+
+        loss = optimizer.step(closure)      # the loss at w, not at w + eps
+
+    By hand::
+
+        loss_fn(model(x), y).backward()
+        if optimizer.ascend():              # False: no second pass needed (rho is 0, or the gradient overflowed)
+            optimizer.zero_grad()
+            loss_fn(model(x), y).backward()
+        optimizer.descend()
+
+    With fp16 and ``torch.amp.GradScaler``: scale the loss in the closure as usual and give the scaler to the step::
+
+        scaler.scale(loss).backward()       # in the closure
+        optimizer.step(closure, scaler=scaler)
+        scaler.update()                     # once a step
+
+    Both passes are unscaled. If either overflows, the whole step is skipped with weights and momentum as they were,
+    and ``update`` backs off once. Clipping goes in by ``clip_grad_norm``. A trainer that insists on calling
+    ``scaler.step(optimizer)`` itself may, after ``optimizer.ascend(scaler=scaler)``.
+    Accumulation: the closure runs all micro-batches (``accumulated_closure`` writes it for you).
+
+    Arguments:
+        base_optimizer: a built optimiser.
+        rho: radius. 0 is the base optimiser bit for bit, in one pass. Groups may have different ones; a group with
+            ``rho`` 0 is left out of the ascent altogether, its gradient does not count in the norm.
+        adaptive: scale by ``|w|`` (ASAM without its ``eta``, all tensors): ``eps = rho * w^2 g / ||w g||``.
+            :class:`~saddlescape.optim.ASAM` is the form of ASAM's authors.
+        model: the network. Only needed to find the layers with running statistics without a hook, and for
+            ``sync_ascent=False``. Give it when it is compiled.
+        freeze_bn_stats: running statistics see the first pass only, as SAM's authors do; False lets both passes
+            count, as the code of "Escaping Saddle Points" does.
+        clip_grad_norm: clip g' to this global norm before the base step.
+        sync_ascent: under DistributedDataParallel, whether the ascent uses the gradient of all ranks (True) or each
+            rank's own (False: SAM's authors' way, less communication). The descent is always that of all ranks.
+
+    Attributes: ``grad_norm`` is the last ``||g||`` as a 0-dim tensor (None before the first), never copied to the
+    host here; ``passes_per_step``; ``is_perturbed``.
+
+    Weights come back bit for bit, also after an exception or an interrupt in the second pass, whichever parameters
+    then have gradients. Memory beyond the base optimiser: one copy of the weights while they are away.
+
+    Deviations from the widespread reference code (davda54/sam, which the paper's code uses):
+    1. takes a built optimiser; 2. the closure is torch's (it zeroes the gradients) and the first pass is ours;
+    3. weights are restored unconditionally, there only where the second pass left a gradient; 4. the copies are not
+    in ``state``, so never in a checkpoint; 5. groups with ``rho`` 0 do not count in the norm.
+
+    Raises InputError for a bare ``step()``, for a first pass that leaves no gradient at all, and as the base class.
+    """
+
+    def __init__(
+        self,
+        base_optimizer: Optimizer,
+        rho: float | Tensor = 0.05,
+        adaptive: bool = False,
+        *,
+        model: nn.Module | None = None,
+        freeze_bn_stats: bool = True,
+        clip_grad_norm: float | None = None,
+        sync_ascent: bool = True,
+    ) -> None:
+        super().__init__(
+            base_optimizer, rho, model=model, freeze_bn_stats=freeze_bn_stats, clip_grad_norm=clip_grad_norm
+        )
+        self.adaptive = adaptive
+        if not sync_ascent and not hasattr(model, "no_sync"):
+            raise InputError(
+                f"{type(self).__name__}: sync_ascent=False needs model=, wrapped in DistributedDataParallel"
+            )
+        self.sync_ascent = sync_ascent
+
+    @property
+    def passes_per_step(self) -> int:
+        """2, or 1 when ``rho`` is 0 everywhere."""
+        return 2 if self._groups_at_work() else 1
+
+    @torch.no_grad()
+    def step(self, closure: Closure | None = None, *, scaler: GradScaler | None = None) -> Any:  # type: ignore[override]
+        """One whole step; returns what the closure returned at ``w``. Without a closure: the end of ``ascend()``."""
+        if closure is None:
+            return self._finish(scaler)
+        self._refuse_closure_from_scaler()
+        self._refuse_if_begun()
+        if not self._groups_at_work():
+            loss = self._run(closure)
+            self._descend(scaler)
+            return loss
+        with self._own_gradients_only():
+            loss = self._run(closure)
+        with self._away():
+            complete = self._ascend(scaler)
+            if complete:
+                self._run(closure)
+        if complete:
+            self._descend(scaler)
+        return loss
+
+    @torch.no_grad()
+    def ascend(self, *, scaler: GradScaler | None = None) -> bool:
+        """First half of the two-call form: move to ``w + eps`` with the gradients of a pass that has just run.
+
+        Returns whether a second pass is wanted. False when ``rho`` is 0 (descend with the gradients there are) or,
+        with a scaler, when the gradients overflowed (``descend`` will then leave everything as it is).
+        """
+        self._refuse_if_begun()
+        self._skip = False
+        moved = False
+        if self._groups_at_work():
+            try:
+                moved = self._ascend(scaler)
+                self._skip = not moved
+            except BaseException:
+                self.restore()
+                raise
+        self._ascended = True
+        return moved
+
+    def descend(self, *, scaler: GradScaler | None = None) -> None:
+        """Second half: back to ``w``, then the base optimiser's step with the gradients of the second pass."""
+        # By way of step, which schedulers watch and whose hooks are the user's.
+        self.step(None, scaler=scaler)
+
+    def _finish(self, scaler: GradScaler | None) -> None:
+        if not self._ascended:
+            raise InputError(
+                f"{type(self).__name__}: step() needs a closure that runs forward and backward: "
+                "optimizer.step(closure); or call ascend() after the first backward and descend() after the second"
+            )
+        self.restore()
+        if not self._skip:
+            self._descend(scaler)
+
+    def _refuse_if_begun(self) -> None:
+        if self._ascended or self.is_perturbed:
+            self.restore()
+            raise InputError(
+                f"{type(self).__name__}: a step was begun with ascend() and not ended; weights are restored now. "
+                "Call descend() after every ascend(), or restore() to give a step up"
+            )
+
+    def _own_gradients_only(self) -> contextlib.AbstractContextManager[Any]:
+        if self.sync_ascent:
+            return contextlib.nullcontext()
+        return self.model.no_sync()  # type: ignore[union-attr, operator]
+
+    def _ascend(self, scaler: GradScaler | None = None) -> bool:
+        """Move all groups with a radius to ``w + eps``; False, with nothing moved, when the gradients overflowed."""
+        pairs = [with_gradients(group["params"]) for group in self._groups_at_work()]
+        params = [p for chosen, _ in pairs for p in chosen]
+        gradients = [g for _, grads in pairs for g in grads]
+        if not params:
+            raise InputError(
+                f"{type(self).__name__}: no parameter has a gradient after the first pass; the closure must call "
+                "loss.backward() and the parameters must require gradients"
+            )
+        scaled = scaler is not None and scaler.is_enabled()
+        if scaled:
+            if not self.sync_ascent:
+                # One rank alone would see its overflow, skip, and leave the others waiting.
+                raise InputError(f"{type(self).__name__}: sync_ascent=False and a GradScaler do not go together; use bf16")
+            scaler.unscale_(self._first_pass)  # type: ignore[union-attr, arg-type]
+            pairs = [with_gradients(group["params"]) for group in self._groups_at_work()]
+            gradients = [g for _, grads in pairs for g in grads]
+        self.grad_norm = self._norm(params, gradients)
+        if scaled and not bool(torch.isfinite(self.grad_norm)):
+            return False
+        if self.freeze_bn_stats:
+            self._statistics.keep()
+        self._perturbation.save(params)
+        for group, (chosen, grads) in zip(self._groups_at_work(), pairs, strict=True):
+            self._move(chosen, grads, group["rho"] / (self.grad_norm + NORM_EPS))
+        return True
+
+    def _norm(self, params: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
+        if not self.adaptive:
+            return global_norm(gradients)
+        squares: list[Tensor] = []
+        for weights, grads in chunks([local(p) for p in params], [local(g) for g in gradients]):
+            scaled = torch._foreach_mul(self._scaling(weights), grads)
+            squares.append(global_norm(scaled))
+        return global_norm(squares)
+
+    def _move(self, params: Sequence[Tensor], gradients: Sequence[Tensor], scale: Tensor) -> None:
+        if not self.adaptive:
+            move(params, gradients, scale)
+            return
+        for weights, grads in chunks([local(p) for p in params], [local(g) for g in gradients]):
+            steps = self._scaling(weights)
+            torch._foreach_mul_(steps, steps)
+            torch._foreach_mul_(steps, grads)
+            torch._foreach_mul_(steps, on_device(scale, weights[0].device))
+            torch._foreach_add_(weights, steps)
+
+    def _scaling(self, weights: list[Tensor]) -> list[Tensor]:
+        """T of ASAM for these tensors: here ``|w|``."""
+        return list(torch._foreach_abs(weights))
