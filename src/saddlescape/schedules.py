@@ -267,7 +267,7 @@ def never_begins(what: str, start_epoch: int, total: int) -> str | None:
 
 
 def _effective_number_weights(class_counts: Sequence[int] | np.ndarray | Tensor, beta: float) -> Tensor:
-    """As ``saddlescape.losses.effective_number_weights``: the rooms do not import each other, a test holds them equal."""
+    """As in ``saddlescape.losses``: the rooms do not import each other, a test holds the two equal."""
     counts = torch.as_tensor(class_counts, dtype=torch.float64).cpu()
     if counts.ndim != 1 or len(counts) < 2:
         raise InputError(f"class_counts must list two or more classes, one number each, got shape {list(counts.shape)}")

@@ -162,7 +162,7 @@ class ClassLoss(nn.Module):
         self.register_buffer(name, values.to(torch.float32), persistent=False)
 
     def _constant(self, name: str, like: Tensor) -> Tensor:
-        """Constants in the dtype and on the device of ``like``: float64 logits get the exact ones, not widened float32."""
+        """Constants in the dtype and on the device of ``like``: float64 logits get the exact ones, unrounded."""
         held = self._exact[name] if like.dtype == torch.float64 else self.get_buffer(name)
         return held.to(like.device, like.dtype)
 
@@ -179,7 +179,7 @@ class ClassLoss(nn.Module):
         target = check_targets(target, logits)
         if self.num_classes is not None and logits.shape[1] != self.num_classes:
             raise InputError(
-                f"logits have {logits.shape[1]} columns but this {type(self).__name__} is for {self.num_classes} classes"
+                f"logits have {logits.shape[1]} columns; this {type(self).__name__} is for {self.num_classes} classes"
             )
         if self.weight is not None and logits.shape[1] != len(self.weight):
             raise InputError(f"logits have {logits.shape[1]} columns but the class weights are {len(self.weight)}")
