@@ -1,0 +1,51 @@
+"""Augmentations by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from saddlescape.data.augment.autoaugment import AutoAugment
+from saddlescape.data.augment.compose import Augment, Compose
+from saddlescape.data.augment.crop_flip import CropFlip
+from saddlescape.data.augment.cutout import Cutout
+from saddlescape.data.augment.jitter import ColorJitter
+from saddlescape.data.augment.randaugment import RandAugment
+from saddlescape.data.augment.resized_crop import ResizedCrop
+from saddlescape.errors import InputError
+
+
+def _padding(size: int) -> int:
+    return max(1, size // 8)  # 4 of CIFAR's 32 pixels, 1 of the digits' 8
+
+
+def _flip() -> CropFlip:
+    return CropFlip(padding=0)
+
+
+AUGMENTATIONS: dict[str, Callable[[int], Compose]] = {
+    "none": lambda size: Compose(),
+    "flip": lambda size: Compose((_flip(),)),
+    "crop": lambda size: Compose((CropFlip(_padding(size), flip_probability=0.0),)),
+    "crop-flip": lambda size: Compose((CropFlip(_padding(size)),)),
+    "crop-flip-cutout": lambda size: Compose((CropFlip(_padding(size)), Cutout(size // 2))),
+    "randaugment": lambda size: Compose((CropFlip(_padding(size)), RandAugment())),
+    "autoaugment-cutout": lambda size: Compose((CropFlip(_padding(size)), AutoAugment(), Cutout(size // 2))),
+    "resized-crop-flip": lambda size: Compose((ResizedCrop(size), _flip())),
+    "resized-crop-flip-jitter": lambda size: Compose((ResizedCrop(size), _flip(), ColorJitter())),
+}
+
+
+def build_augment(name: str, image_size: int) -> Augment:
+    """The augmentation called ``name`` for pictures of ``image_size`` x ``image_size`` pixels.
+
+    ``none``; ``flip``; ``crop`` (shift by up to an eighth, zeros come in); ``crop-flip``, the CIFAR standard;
+    ``crop-flip-cutout``; ``randaugment`` (crop, flip, RandAugment(2, 9)); ``autoaugment-cutout`` (crop, flip,
+    AutoAugment's CIFAR-10 policy, a hole of half the side); ``resized-crop-flip``, the ImageNet standard, and
+    ``resized-crop-flip-jitter``, the same with colour jitter 0.4. The last two take pictures of any size and give
+    ``image_size``. Raises ``InputError`` for another name.
+    """
+    if name not in AUGMENTATIONS:
+        raise InputError(f"unknown augmentation {name!r}: choose one of {', '.join(AUGMENTATIONS)}")
+    if image_size < 1:
+        raise InputError(f"image size must be at least 1 pixel, got {image_size}")
+    return AUGMENTATIONS[name](image_size)
