@@ -26,10 +26,10 @@ Pair = tuple[list[Tensor], list[Tensor]]
 class Perturbation:
     """Weights that are away from home, and the copy that brings them back.
 
-    ``move(params, directions, scale)`` adds ``scale * direction`` in place; ``restore()`` undoes every move since the
-    last restore, exactly, whatever gradients the parameters have by then. Both may be called any number of times.
-    The copy is made before the first weight changes, so an exception at any moment leaves a state that
-    ``restore()`` mends. Costs one copy of the perturbed weights while they are away, nothing in between.
+    ``save(params)`` copies them; then anything may change them in place (:func:`move` adds ``scale * direction``);
+    ``restore()`` undoes it all, exactly, whatever gradients the parameters have by then. The copy is made before the
+    first weight changes, so an exception at any moment leaves a state that ``restore()`` mends; restoring twice does
+    no harm. Costs one copy of the saved weights while they are away, nothing in between.
     """
 
     def __init__(self) -> None:
@@ -65,16 +65,25 @@ class Perturbation:
             torch._foreach_copy_(home[::-1], copies[::-1])
         self._kept = None
 
+    def stay(self) -> None:
+        """Make the present place home and forget the copies."""
+        self._kept = None
+
+
+def real(tensor: Tensor) -> Tensor:
+    """``tensor`` detached, sharing its memory; a complex one as its real view [..., 2], as torch's optimisers do."""
+    tensor = tensor.detach()
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+
 
 def local(tensor: Tensor) -> Tensor:
-    """The part of ``tensor`` that lives here, as real numbers sharing its memory.
+    """The part of ``real(tensor)`` that lives here: of a sharded parameter (DTensor, e.g. FSDP2) the local shard."""
+    tensor = real(tensor)
+    return tensor.to_local() if is_sharded(tensor) else tensor
 
-    A sharded parameter (DTensor, e.g. FSDP2) becomes its local shard; a complex one its real view [..., 2].
-    """
-    tensor = tensor.detach()
-    if DTensor is not None and isinstance(tensor, DTensor):
-        tensor = tensor.to_local()
-    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+
+def is_sharded(tensor: Tensor) -> bool:
+    return DTensor is not None and isinstance(tensor, DTensor)
 
 
 def with_gradients(params: Sequence[Tensor]) -> Pair:
@@ -107,20 +116,21 @@ def global_norm(tensors: Sequence[Tensor]) -> Tensor:
 
     Nothing is copied to the host. For sharded tensors (DTensor) it is the norm over all ranks.
     """
-    dtype = torch.float64 if any(t.dtype in (torch.float64, torch.complex128) for t in tensors) else torch.float32
-    if DTensor is not None and any(isinstance(t, DTensor) for t in tensors):
-        parts = [_full_norm(t, dtype) for t in tensors]
-    else:
-        parts = [norm for (piece,) in chunks([local(t) for t in tensors]) for norm in torch._foreach_norm(piece, 2, dtype)]
+    parts = norms(tensors)
     device = parts[0].device
     return torch.linalg.vector_norm(torch.stack([part.to(device) for part in parts]))
 
 
-def _full_norm(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    norm = torch.linalg.vector_norm(tensor, dtype=None if tensor.is_complex() else dtype)
-    if DTensor is not None and isinstance(norm, DTensor):
-        norm = norm.full_tensor()
-    return norm.to(dtype)
+def norms(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The norm of each of ``tensors``, 0-dim, all of one dtype; in no certain order."""
+    tensors = [real(tensor) for tensor in tensors]
+    dtype = torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
+    # A shard's norm is partial: full_tensor adds the ranks' shares.
+    parts = [torch.linalg.vector_norm(t, dtype=dtype).full_tensor() for t in tensors if is_sharded(t)]  # type: ignore[attr-defined]
+    whole = [tensor for tensor in tensors if not is_sharded(tensor)]
+    for (piece,) in chunks(whole):
+        parts += torch._foreach_norm(piece, 2, dtype)
+    return parts
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from saddlescape.errors import InputError
-from saddlescape.optim.perturb import chunks, global_norm, local, move, on_device, with_gradients
+from saddlescape.optim.perturb import chunks, global_norm, local, move, norms, on_device, real, with_gradients
 from saddlescape.optim.wrapper import Closure, WrappedOptimizer
 
 NORM_EPS = 1e-12
@@ -114,17 +114,9 @@ class SAM(WrappedOptimizer):
         """2, or 1 when ``rho`` is 0 everywhere."""
         return 2 if self._groups_at_work() else 1
 
-    @torch.no_grad()
-    def step(self, closure: Closure | None = None, *, scaler: GradScaler | None = None) -> Any:  # type: ignore[override]
-        """One whole step; returns what the closure returned at ``w``. Without a closure: the end of ``ascend()``."""
-        if closure is None:
-            return self._finish(scaler)
-        self._refuse_closure_from_scaler()
-        self._refuse_if_begun()
+    def _step(self, closure: Closure, scaler: GradScaler | None) -> Any:
         if not self._groups_at_work():
-            loss = self._run(closure)
-            self._descend(scaler)
-            return loss
+            return super()._step(closure, scaler)
         with self._own_gradients_only():
             loss = self._run(closure)
         with self._away():
@@ -135,60 +127,16 @@ class SAM(WrappedOptimizer):
             self._descend(scaler)
         return loss
 
-    @torch.no_grad()
-    def ascend(self, *, scaler: GradScaler | None = None) -> bool:
-        """First half of the two-call form: move to ``w + eps`` with the gradients of a pass that has just run.
-
-        Returns whether a second pass is wanted. False when ``rho`` is 0 (descend with the gradients there are) or,
-        with a scaler, when the gradients overflowed (``descend`` will then leave everything as it is).
-        """
-        self._refuse_if_begun()
-        self._skip = False
-        moved = False
-        if self._groups_at_work():
-            try:
-                moved = self._ascend(scaler)
-                self._skip = not moved
-            except BaseException:
-                self.restore()
-                raise
-        self._ascended = True
-        return moved
-
-    def descend(self, *, scaler: GradScaler | None = None) -> None:
-        """Second half: back to ``w``, then the base optimiser's step with the gradients of the second pass."""
-        # By way of step, which schedulers watch and whose hooks are the user's.
-        self.step(None, scaler=scaler)
-
-    def _finish(self, scaler: GradScaler | None) -> None:
-        if not self._ascended:
-            raise InputError(
-                f"{type(self).__name__}: step() needs a closure that runs forward and backward: "
-                "optimizer.step(closure); or call ascend() after the first backward and descend() after the second"
-            )
-        self.restore()
-        if not self._skip:
-            self._descend(scaler)
-
-    def _refuse_if_begun(self) -> None:
-        if self._ascended or self.is_perturbed:
-            self.restore()
-            raise InputError(
-                f"{type(self).__name__}: a step was begun with ascend() and not ended; weights are restored now. "
-                "Call descend() after every ascend(), or restore() to give a step up"
-            )
-
     def _own_gradients_only(self) -> contextlib.AbstractContextManager[Any]:
         if self.sync_ascent:
             return contextlib.nullcontext()
         return self.model.no_sync()  # type: ignore[union-attr, operator]
 
-    def _ascend(self, scaler: GradScaler | None = None) -> bool:
+    @torch.no_grad()
+    def _ascend(self, scaler: GradScaler | None) -> bool:
         """Move all groups with a radius to ``w + eps``; False, with nothing moved, when the gradients overflowed."""
-        pairs = [with_gradients(group["params"]) for group in self._groups_at_work()]
-        params = [p for chosen, _ in pairs for p in chosen]
-        gradients = [g for _, grads in pairs for g in grads]
-        if not params:
+        groups = self._groups_at_work()
+        if all(p.grad is None for group in groups for p in group["params"]):
             raise InputError(
                 f"{type(self).__name__}: no parameter has a gradient after the first pass; the closure must call "
                 "loss.backward() and the parameters must require gradients"
@@ -199,38 +147,39 @@ class SAM(WrappedOptimizer):
                 # One rank alone would see its overflow, skip, and leave the others waiting.
                 raise InputError(f"{type(self).__name__}: sync_ascent=False and a GradScaler do not go together; use bf16")
             scaler.unscale_(self._first_pass)  # type: ignore[union-attr, arg-type]
-            pairs = [with_gradients(group["params"]) for group in self._groups_at_work()]
-            gradients = [g for _, grads in pairs for g in grads]
+        pairs = [with_gradients(group["params"]) for group in groups]
+        params = [p for chosen, _ in pairs for p in chosen]
+        gradients = [g for _, grads in pairs for g in grads]
         self.grad_norm = self._norm(params, gradients)
         if scaled and not bool(torch.isfinite(self.grad_norm)):
             return False
         if self.freeze_bn_stats:
             self._statistics.keep()
         self._perturbation.save(params)
-        for group, (chosen, grads) in zip(self._groups_at_work(), pairs, strict=True):
-            self._move(chosen, grads, group["rho"] / (self.grad_norm + NORM_EPS))
+        for group, (chosen, grads) in zip(groups, pairs, strict=True):
+            uphill = -group["rho"] if group.get("maximize") else group["rho"]
+            self._move(chosen, grads, uphill / (self.grad_norm + NORM_EPS))
         return True
 
     def _norm(self, params: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
         if not self.adaptive:
             return global_norm(gradients)
-        squares: list[Tensor] = []
-        for weights, grads in chunks([local(p) for p in params], [local(g) for g in gradients]):
-            scaled = torch._foreach_mul(self._scaling(weights), grads)
-            squares.append(global_norm(scaled))
-        return global_norm(squares)
+        parts: list[Tensor] = []
+        for weights, grads, owners in chunks([real(p) for p in params], [real(g) for g in gradients], params):
+            parts += norms(torch._foreach_mul(self._scaling(weights, owners), grads))
+        return global_norm(parts)
 
     def _move(self, params: Sequence[Tensor], gradients: Sequence[Tensor], scale: Tensor) -> None:
         if not self.adaptive:
             move(params, gradients, scale)
             return
-        for weights, grads in chunks([local(p) for p in params], [local(g) for g in gradients]):
-            steps = self._scaling(weights)
+        for weights, grads, owners in chunks([local(p) for p in params], [local(g) for g in gradients], params):
+            steps = self._scaling(weights, owners)
             torch._foreach_mul_(steps, steps)
             torch._foreach_mul_(steps, grads)
             torch._foreach_mul_(steps, on_device(scale, weights[0].device))
             torch._foreach_add_(weights, steps)
 
-    def _scaling(self, weights: list[Tensor]) -> list[Tensor]:
-        """T of ASAM for these tensors: here ``|w|``."""
+    def _scaling(self, weights: list[Tensor], params: list[Tensor]) -> list[Tensor]:
+        """T of ASAM for these tensors, new ones; here ``|w|``. ``params`` are the parameters they belong to."""
         return list(torch._foreach_abs(weights))

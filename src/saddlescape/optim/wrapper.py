@@ -25,7 +25,12 @@ Closure = Callable[[], Any]
 
 
 class WrappedOptimizer(Optimizer):
-    """Base class. A subclass says in ``step`` how often the closure runs and where the weights are meanwhile.
+    """Base class; alone it is the base optimiser with clipping and a scaler. What a subclass may change:
+
+    - ``_step(closure, scaler)``: how often the closure runs and where the weights are meanwhile;
+    - ``_ascend(scaler)``: where they go; False when the step is to be skipped;
+    - ``_finish(scaler)``: what ``step()`` does without a closure;
+    - ``_prepare()``: what happens to the unscaled gradients before the base optimiser sees them.
 
     Arguments:
         base_optimizer: a built ``torch.optim.Optimizer`` that makes the descent step.
@@ -55,7 +60,8 @@ class WrappedOptimizer(Optimizer):
     ) -> None:
         name = type(self).__name__
         _check_base(base_optimizer, name)
-        _check_rho(rho, name)
+        for radius in [rho, *(group["rho"] for group in base_optimizer.param_groups if "rho" in group)]:
+            _check_rho(radius, name)
         if clip_grad_norm is not None and not clip_grad_norm > 0:
             raise InputError(f"{name}: clip_grad_norm must be above 0, got {clip_grad_norm!r}; use None for no clipping")
         self.base_optimizer = base_optimizer
@@ -160,14 +166,57 @@ class WrappedOptimizer(Optimizer):
     @property
     def passes_per_step(self) -> int:
         """How many times ``step`` runs the closure at the present ``rho``."""
-        raise NotImplementedError
+        return 1
 
     @property
     def is_perturbed(self) -> bool:
         """True while the weights are away from home: do not log metrics or save the model then."""
         return self._perturbation.active
 
-    # --- parts of a step --------------------------------------------------------------------------------------------
+    # --- a step -----------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def step(self, closure: Closure | None = None, *, scaler: GradScaler | None = None) -> Any:  # type: ignore[override]
+        """One whole step; returns what the closure returned in its first pass.
+
+        The closure follows torch's convention: it zeroes the gradients, runs forward and backward, returns the loss.
+        With an enabled ``scaler`` it scales the loss before ``backward``; ``scaler.update()`` stays with the caller.
+        """
+        try:
+            if closure is None:
+                self._finish(scaler)
+                return None
+            if hasattr(self, "found_inf"):
+                raise InputError(
+                    f"{type(self).__name__}: GradScaler.step(optimizer, closure) cannot run a closure; "
+                    "call optimizer.step(closure, scaler=scaler) and then scaler.update()"
+                )
+            self._refuse_if_begun()
+            return self._step(closure, scaler)
+        except BaseException:
+            # GradScaler takes its marks off only after a step that ended well.
+            for mark in ("found_inf", "grad_scale"):
+                self.__dict__.pop(mark, None)
+            raise
+
+    def ascend(self, *, scaler: GradScaler | None = None) -> bool:
+        """First half of the two-call form; returns whether the weights are now away and a pass is wanted there."""
+        self._refuse_if_begun()
+        moved = False
+        if self._groups_at_work():
+            try:
+                moved = self._ascend(scaler)
+            except BaseException:
+                self.restore()
+                raise
+            self._skip = not moved
+        self._ascended = True
+        return moved
+
+    def descend(self, *, scaler: GradScaler | None = None) -> None:
+        """Second half: weights back home, then the base optimiser's step with the gradients there are now."""
+        # By way of step, which schedulers watch and whose hooks are the user's.
+        self.step(None, scaler=scaler)
 
     def restore(self) -> None:
         """Bring weights and running statistics home and forget a begun step. Safe to call at any time.
@@ -177,6 +226,36 @@ class WrappedOptimizer(Optimizer):
         self._perturbation.restore()
         self._statistics.restore()
         self._ascended = False
+        self._skip = False
+
+    # --- its parts --------------------------------------------------------------------------------------------------
+
+    def _step(self, closure: Closure, scaler: GradScaler | None) -> Any:
+        loss = self._run(closure)
+        self._descend(scaler)
+        return loss
+
+    def _ascend(self, scaler: GradScaler | None) -> bool:
+        return True
+
+    def _finish(self, scaler: GradScaler | None) -> None:
+        if not self._ascended:
+            raise InputError(
+                f"{type(self).__name__}: step() needs a closure that runs forward and backward: "
+                "optimizer.step(closure); or call ascend() before and descend() after the last pass"
+            )
+        skip = self._skip
+        self.restore()
+        if not skip:
+            self._descend(scaler)
+
+    def _refuse_if_begun(self) -> None:
+        if self._ascended or self.is_perturbed:
+            self.restore()
+            raise InputError(
+                f"{type(self).__name__}: a step was begun with ascend() and not ended; weights are restored now. "
+                "Call descend() after every ascend(), or restore() to give a step up"
+            )
 
     @contextlib.contextmanager
     def _away(self) -> Iterator[None]:
@@ -199,21 +278,28 @@ class WrappedOptimizer(Optimizer):
         """Groups that are perturbed. A tensor's value is not looked at: that would wait for the device."""
         return [group for group in self.param_groups if isinstance(group["rho"], Tensor) or group["rho"] != 0]
 
+    @torch.no_grad()
     def _descend(self, scaler: GradScaler | None = None) -> None:
-        """The base optimiser's step with the gradients that are there: unscale, clip, step."""
+        """The base optimiser's step with the gradients that are there: unscale, prepare (clip), step."""
         if scaler is not None and scaler.is_enabled():
-            if self.clip_grad_norm is not None:
+            if self._needs_unscaled():
                 scaler.unscale_(self.base_optimizer)
-                self._clip()
+                self._prepare()
             scaler.step(self.base_optimizer)
         elif self._take_over_from_scaler():
-            self._clip()
+            self._prepare()
             self.base_optimizer.step()
 
-    def _clip(self) -> None:
+    def _needs_unscaled(self) -> bool:
+        """Whether ``_prepare`` does anything; if not, unscaling is left to the scaler and a fused base optimiser."""
+        return self.clip_grad_norm is not None
+
+    def _prepare(self) -> None:
         if self.clip_grad_norm is not None:
-            params = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
-            nn.utils.clip_grad_norm_(params, self.clip_grad_norm)
+            nn.utils.clip_grad_norm_(self._params_with_gradient(), self.clip_grad_norm)
+
+    def _params_with_gradient(self) -> list[Tensor]:
+        return [p for group in self.param_groups for p in group["params"] if p.grad is not None]
 
     def _take_over_from_scaler(self) -> bool:
         """Do what ``GradScaler.step(optimizer)`` leaves to us; False when the gradients are not finite.
@@ -226,17 +312,9 @@ class WrappedOptimizer(Optimizer):
         if bool(found_inf):  # the one wait for the device that GradScaler makes for every ordinary optimiser
             return False
         if scale is not None:
-            gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
-            for gradient in gradients:
-                gradient.mul_(1.0 / scale.to(gradient.device))
+            for param in self._params_with_gradient():
+                param.grad.mul_(1.0 / scale.to(param.device))  # type: ignore[union-attr]
         return True
-
-    def _refuse_closure_from_scaler(self) -> None:
-        if hasattr(self, "found_inf"):
-            raise InputError(
-                f"{type(self).__name__}: GradScaler.step(optimizer, closure) cannot run two passes; "
-                "call optimizer.step(closure, scaler=scaler) and then scaler.update()"
-            )
 
 
 class _FirstPass:

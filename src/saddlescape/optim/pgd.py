@@ -1,0 +1,269 @@
+"""Perturbed gradient descent (PGD): a random kick where the gradient is small, to leave saddle points.
+
+Jin, Ge, Netrapalli, Kakade, Jordan, "How to Escape Saddle Points Efficiently", ICML 2017, Algorithm 2::
+
+    if ||g|| <= g_thr and t - t_noise > t_thr:       x~ <- x, t_noise <- t, x <- x + xi, xi uniform in a ball of radius r
+    if t - t_noise = t_thr and f(x) - f(x~) > -f_thr: return x~
+    x <- x - eta * grad f(x)
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.amp import GradScaler
+from torch.optim import Optimizer
+
+from saddlescape.errors import InputError
+from saddlescape.optim.perturb import Perturbation, global_norm, is_sharded, local, move, norms, with_gradients
+from saddlescape.optim.wrapper import Closure, WrappedOptimizer
+
+
+@dataclass(frozen=True)
+class PGDConstants:
+    """What Algorithm 2 runs with. ``eta`` is the step size; give it to the base optimiser as ``lr``."""
+
+    chi: float
+    eta: float
+    radius: float
+    g_thr: float
+    f_thr: float
+    t_thr: int
+
+
+def pgd_constants(
+    *,
+    smoothness: float,
+    hessian_lipschitz: float,
+    epsilon: float,
+    dim: int,
+    delta_f: float,
+    c: float = 1.0,
+    delta: float = 0.1,
+) -> PGDConstants:
+    """The constants that carry the paper's guarantee.
+
+    With ``l = smoothness`` (Lipschitz constant of the gradient), ``rho_H = hessian_lipschitz``, ``d = dim`` and
+    ``delta_f >= f(x0) - min f``::
+
+        chi   = 3 max(log(d l delta_f / (c epsilon^2 delta)), 4)      eta   = c / l
+        r     = sqrt(c) / chi^2 * epsilon / l                         g_thr = sqrt(c) / chi^2 * epsilon
+        f_thr = c / chi^3 * sqrt(epsilon^3 / rho_H)                   t_thr = chi / c^2 * l / sqrt(rho_H epsilon)
+
+    ``t_thr`` is rounded up, since the algorithm compares it with a number of steps. With probability ``1 - delta``
+    the point returned has ``||grad|| <= epsilon`` and ``lambda_min >= -sqrt(rho_H epsilon)``, for small enough ``c``.
+
+    Raises InputError when a number is not positive.
+    """
+    given = {
+        "smoothness": smoothness,
+        "hessian_lipschitz": hessian_lipschitz,
+        "epsilon": epsilon,
+        "dim": dim,
+        "delta_f": delta_f,
+        "c": c,
+        "delta": delta,
+    }
+    for name, value in given.items():
+        if not 0 < value < math.inf:
+            raise InputError(f"pgd_constants: {name} must be above 0 and finite, got {value!r}")
+    chi = 3 * max(math.log(dim * smoothness * delta_f / (c * epsilon**2 * delta)), 4.0)
+    return PGDConstants(
+        chi=chi,
+        eta=c / smoothness,
+        radius=math.sqrt(c) / chi**2 * epsilon / smoothness,
+        g_thr=math.sqrt(c) / chi**2 * epsilon,
+        f_thr=c / chi**3 * math.sqrt(epsilon**3 / hessian_lipschitz),
+        t_thr=math.ceil(chi / c**2 * smoothness / math.sqrt(hessian_lipschitz * epsilon)),
+    )
+
+
+class PerturbedGD(WrappedOptimizer):
+    """A base optimiser that is kicked: exactly Algorithm 2, or its form for stochastic gradients.
+
+    **Stochastic** (``f_thr=None``): after every ``t_thr`` steps a kick is added to the weights; with ``g_thr`` only
+    when the running mean of the gradient norm is at most ``g_thr``, else at the first later step where it is. A
+    mini-batch gradient never passes the test of the deterministic algorithm, hence the running mean. One pass;
+    ``step()`` without a closure works too, as for any torch optimiser.
+
+    **Deterministic** (``f_thr`` given, ``g_thr`` too): Algorithm 2, with ``step(closure)`` on the full loss. A step
+    that kicks runs the closure twice. When a kick has not lowered the loss by ``f_thr`` after ``t_thr`` steps, the
+    weights go back to the point before it and ``converged`` becomes True; steps after that change nothing. Waits for
+    the device every step, since it decides by the loss; holds one copy of the weights for ``t_thr`` steps.
+
+    Arguments:
+        base_optimizer: makes the descent step; the paper's is plain SGD with ``lr = eta``.
+        radius: of the ball from which kicks are drawn uniformly, over all parameters together. Kept as
+            ``group["rho"]``; groups with 0 are not kicked.
+        t_thr: least number of steps between kicks.
+        g_thr: kick only where the gradient norm (its running mean) is at most this.
+        f_thr: decrease that a kick must bring; chooses the deterministic algorithm.
+        decay: of the running mean, in [0, 1).
+        seed: kick number t is drawn from (seed, t) alone: it does not disturb other random numbers, is the same on
+            every rank of a DDP group, and after a resume.
+        clip_grad_norm: clip the gradient to this global norm before the base step.
+
+    :func:`pgd_constants` computes the numbers from the paper's assumptions.
+    """
+
+    def __init__(
+        self,
+        base_optimizer: Optimizer,
+        radius: float | Tensor,
+        *,
+        t_thr: int,
+        g_thr: float | None = None,
+        f_thr: float | None = None,
+        decay: float = 0.9,
+        seed: int = 0,
+        clip_grad_norm: float | None = None,
+    ) -> None:
+        super().__init__(base_optimizer, radius, clip_grad_norm=clip_grad_norm)
+        if t_thr < 1:
+            raise InputError(f"PerturbedGD: t_thr must be at least 1 step, got {t_thr!r}")
+        if f_thr is not None and g_thr is None:
+            raise InputError("PerturbedGD: f_thr chooses the deterministic algorithm, which needs g_thr as well")
+        if not 0 <= decay < 1:
+            raise InputError(f"PerturbedGD: decay must be in [0, 1), got {decay!r}")
+        self.t_thr, self.g_thr, self.f_thr, self.decay, self.seed = t_thr, g_thr, f_thr, decay, seed
+        self.converged = False
+        self.t = 0
+        # Algorithm 2 may kick at once; by the clock alone the first kick comes after t_thr steps.
+        self.t_noise = -t_thr - 1 if self.deterministic else 0
+        self.mean_norm: Tensor | None = None  # sum of decayed norms, not yet divided by the weights it adds up to
+        self._measured = 0
+        self._anchor: list[Tensor] = []
+        self._anchor_loss = math.inf
+
+    @property
+    def deterministic(self) -> bool:
+        return self.f_thr is not None
+
+    def _finish(self, scaler: GradScaler | None) -> None:
+        if self.deterministic:
+            raise InputError("PerturbedGD: the deterministic algorithm needs the loss: call step(closure)")
+        self._ascended = False
+        self._descend(scaler)
+        self._kick_by_the_clock()
+
+    def _step(self, closure: Closure, scaler: GradScaler | None) -> Any:
+        if self.deterministic:
+            return self._algorithm_2(closure, scaler)
+        loss = super()._step(closure, scaler)
+        self._kick_by_the_clock()
+        return loss
+
+    # --- the form for stochastic gradients --------------------------------------------------------------------------
+
+    def _needs_unscaled(self) -> bool:
+        return super()._needs_unscaled() or (self.g_thr is not None and not self.deterministic)
+
+    def _prepare(self) -> None:
+        if self.g_thr is not None and not self.deterministic:
+            _, gradients = with_gradients(self._params_with_gradient())
+            if gradients:
+                self.grad_norm = global_norm(gradients)
+                mean = torch.zeros_like(self.grad_norm) if self.mean_norm is None else self.mean_norm
+                # An overflowed step, which a scaler skips, must not poison the mean.
+                seen = torch.where(torch.isfinite(self.grad_norm), self.grad_norm, self._mean(mean))
+                self.mean_norm = self.decay * mean + (1 - self.decay) * seen
+                self._measured += 1
+        super()._prepare()
+
+    def _mean(self, decayed_sum: Tensor) -> Tensor:
+        return decayed_sum / (1 - self.decay**self._measured) if self._measured else decayed_sum
+
+    def _kick_by_the_clock(self) -> None:
+        self.t += 1
+        if self.t - self.t_noise < self.t_thr:
+            return
+        if self.g_thr is not None and (self.mean_norm is None or not bool(self._mean(self.mean_norm) <= self.g_thr)):
+            return
+        self.t_noise = self.t
+        self._kick()
+
+    # --- Algorithm 2 ------------------------------------------------------------------------------------------------
+
+    def _algorithm_2(self, closure: Closure, scaler: GradScaler | None) -> Any:
+        if scaler is not None and scaler.is_enabled():
+            raise InputError("PerturbedGD: the deterministic algorithm takes no GradScaler; compute in float32")
+        loss = self._run(closure)
+        if self.converged:
+            return loss
+        _, gradients = with_gradients(self._params_with_gradient())
+        if not gradients:
+            raise InputError("PerturbedGD: no parameter has a gradient; the closure must call loss.backward()")
+        self.grad_norm = global_norm(gradients)
+        if self.t - self.t_noise > self.t_thr and float(self.grad_norm) <= self.g_thr:  # type: ignore[operator]
+            self._anchor = [param.detach().clone() for param in self._kicked()]
+            self._anchor_loss = float(loss)
+            home = Perturbation()
+            home.save(self._kicked())
+            try:
+                self._kick()
+                self._run(closure)
+            except BaseException:
+                home.restore()
+                raise
+            self.t_noise = self.t
+        elif self.t - self.t_noise == self.t_thr and float(loss) - self._anchor_loss > -self.f_thr:  # type: ignore[operator]
+            with torch.no_grad():
+                torch._foreach_copy_(self._kicked(), self._anchor)
+            self.converged = True
+            return loss
+        self._descend(scaler)
+        self.t += 1
+        return loss
+
+    # --- the kick ---------------------------------------------------------------------------------------------------
+
+    def _kicked(self) -> list[Tensor]:
+        return [p for group in self._groups_at_work() for p in group["params"] if p.requires_grad]
+
+    @torch.no_grad()
+    def _kick(self) -> None:
+        """Add a point drawn uniformly from the ball: ``r * u^(1/d) * n / ||n||``, n Gaussian, u uniform in [0, 1)."""
+        params = self._kicked()
+        if not params:
+            return
+        if any(is_sharded(param) for param in params):
+            raise InputError("PerturbedGD: sharded parameters (FSDP) are not supported; use DistributedDataParallel")
+        seed = (self.seed * 0x9E3779B97F4A7C15 + self.t) % 2**63
+        generators = {device: torch.Generator(device).manual_seed(seed) for device in {p.device for p in params}}
+        noise: dict[int, Tensor] = {}
+        for param in params:
+            flat = local(param)
+            noise[id(param)] = torch.randn(
+                flat.shape, generator=generators[flat.device], device=flat.device, dtype=flat.dtype
+            )
+        dim = sum(tensor.numel() for tensor in noise.values())
+        depth = torch.rand((), generator=torch.Generator().manual_seed(seed ^ 1), dtype=torch.float64).item() ** (1 / dim)
+        scale = depth / global_norm(norms(list(noise.values())))
+        for group in self._groups_at_work():
+            chosen = [p for p in group["params"] if p.requires_grad]
+            move(chosen, [noise[id(p)] for p in chosen], group["rho"] * scale)
+
+    # --- what a checkpoint must hold --------------------------------------------------------------------------------
+
+    def _extra_state(self) -> dict[str, Any]:
+        return {
+            "t": self.t,
+            "t_noise": self.t_noise,
+            "measured": self._measured,
+            "mean_norm": None if self.mean_norm is None else self.mean_norm.clone(),
+            "converged": self.converged,
+            "anchor": list(self._anchor),
+            "anchor_loss": self._anchor_loss,
+        }
+
+    def _load_extra_state(self, extra: dict[str, Any]) -> None:
+        self.t, self.t_noise, self._measured = extra["t"], extra["t_noise"], extra["measured"]
+        device = self.param_groups[0]["params"][0].device
+        self.mean_norm = None if extra["mean_norm"] is None else extra["mean_norm"].to(device, copy=True)
+        self.converged = extra["converged"]
+        self._anchor = [a.to(p.device, copy=True) for a, p in zip(extra["anchor"], self._kicked(), strict=False)]
+        self._anchor_loss = extra["anchor_loss"]
