@@ -12,6 +12,7 @@ from torch import Tensor
 from saddlescape.errors import InputError
 from saddlescape.losses.base import ClassLoss, Normalization, Reduction
 from saddlescape.losses.counts import ClassCounts, check_class_counts
+from saddlescape.losses.targets import values_readable
 
 
 class LDAMLoss(ClassLoss):
@@ -76,13 +77,12 @@ class LDAMLoss(ClassLoss):
         largest = torch.zeros_like(scaled, dtype=torch.bool).scatter(1, scaled.argmax(dim=1, keepdim=True), True)
         log_rest = log_p.masked_fill(largest, -torch.inf).logsumexp(dim=1, keepdim=True)
         log_others = torch.where(largest, log_rest, torch.log1p(-log_p.exp().masked_fill(largest, 0.0)))
-        return -log_p + shift + torch.logaddexp(log_others, log_p - shift)
+        # Not logaddexp: where its arguments are far apart its second derivative is NaN.
+        return -log_p + shift + torch.stack((log_others, log_p - shift)).logsumexp(dim=0)
 
     def _look_at_range(self, logits: Tensor) -> None:
         """Once, on the first batch: reading a value makes the host wait for an accelerator."""
-        if self._looked_at_range or torch.compiler.is_compiling() or not logits.numel():
-            return
-        if torch._C._functorch.is_batchedtensor(logits):
+        if self._looked_at_range or not values_readable() or not logits.numel():
             return
         if logits.is_cuda and torch.cuda.is_current_stream_capturing():
             return

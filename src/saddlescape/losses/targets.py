@@ -41,11 +41,13 @@ def check_targets(target: Tensor, logits: Tensor) -> Tensor:
     return labels
 
 
+def values_readable() -> bool:
+    """Whether tensors have values that the host may ask for: not under ``torch.compile`` nor in ``torch.func``."""
+    return not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is None
+
+
 def _can_look(target: Tensor) -> bool:
-    """Whether reading values is free: plain host memory, and no compiler or ``vmap`` that forbids it."""
-    if target.device.type != "cpu" or torch.compiler.is_compiling():
-        return False
-    return not torch._C._functorch.is_batchedtensor(target)
+    return target.device.type == "cpu" and values_readable()
 
 
 def _check_hard(target: Tensor, labels: Tensor, classes: int) -> None:

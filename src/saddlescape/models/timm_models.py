@@ -54,9 +54,8 @@ def build_timm_model(
     try:
         import timm
     except ModuleNotFoundError as error:
-        if error.name != "timm":
-            raise
-        raise MissingExtraError(f"model 'timm/{name}'", "timm", "timm") from error
+        # timm itself needs torchvision, so the missing package may be that one.
+        raise MissingExtraError(f"model 'timm/{name}'", "timm", error.name or "timm") from error
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
         hint = f"did you mean {' or '.join('timm/' + match for match in near)}?" if near else "see timm.list_models()"
