@@ -1,1 +1,35 @@
+"""What we learn from: split profiles, sources, one image reader, augmentation, samplers, loaders."""
 
+from __future__ import annotations
+
+from saddlescape.data.check import Report, check
+from saddlescape.data.draw import draw_hash
+from saddlescape.data.groups import class_groups
+from saddlescape.data.load import load
+from saddlescape.data.profiles import class_counts, longtail_indices
+from saddlescape.data.reader import pixels, read_image
+from saddlescape.data.sources.registry import dataset_names
+from saddlescape.data.split import stratified_split
+from saddlescape.data.types import ArraySplit, Batch, Dataset, FileSplit, Preprocess, Split
+from saddlescape.data.validation import hold_out
+
+__all__ = [
+    "ArraySplit",
+    "Batch",
+    "Dataset",
+    "FileSplit",
+    "Preprocess",
+    "Report",
+    "Split",
+    "check",
+    "class_counts",
+    "class_groups",
+    "dataset_names",
+    "draw_hash",
+    "hold_out",
+    "load",
+    "longtail_indices",
+    "pixels",
+    "read_image",
+    "stratified_split",
+]

@@ -1,0 +1,64 @@
+"""Decode many pictures at once into one uint8 tensor, on threads (Pillow lets go of the interpreter while it decodes)."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from saddlescape.data.sources.pictures import ArrayPictures, EncodedPictures, Pictures, Progress
+from saddlescape.data.types import Preprocess
+from saddlescape.errors import InputError
+
+_CHUNK = 64
+
+
+def decode_all(
+    pictures: Pictures, preprocess: Preprocess, *, progress: Progress | None = None, what: str = "reading images"
+) -> tuple[Tensor, NDArray[np.int64], list[tuple[int, str]]]:
+    """uint8 [n, C, S, S], the positions these n are of (ascending), and the unreadable ones as (position, reason)."""
+    if isinstance(pictures, ArrayPictures):
+        return torch.from_numpy(pictures.images), np.arange(len(pictures)), []
+    if isinstance(pictures, EncodedPictures):
+        pictures = pictures.loaded()
+    size, total = preprocess.image_size, len(pictures)
+    images = torch.empty((total, preprocess.channels, size, size), dtype=torch.uint8)
+    bad: list[tuple[int, str]] = []
+
+    def decode(start: int) -> list[tuple[int, str]]:
+        failed = []
+        for i in range(start, min(start + _CHUNK, total)):
+            try:
+                images[i] = pictures.pixels(i, preprocess)
+            except InputError as error:
+                failed.append((i, str(error)))
+        return failed
+
+    with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
+        starts = range(0, total, _CHUNK)
+        for start, failed in zip(starts, pool.map(decode, starts), strict=True):
+            bad += failed
+            if progress:
+                progress(what, min(start + _CHUNK, total), total)
+    if not bad:
+        return images, np.arange(total), []
+    good = np.setdiff1d(np.arange(total), [i for i, _ in bad])
+    return images[torch.from_numpy(good)], good, bad
+
+
+def check_all(pictures: Pictures, preprocess: Preprocess, *, progress: Progress | None = None) -> list[tuple[int, str]]:
+    """Decode every picture and keep nothing: the unreadable ones as (position, reason), ascending."""
+    if isinstance(pictures, ArrayPictures):
+        return []
+    bad: list[tuple[int, str]] = []
+    for start in range(0, len(pictures), 4096):
+        part = pictures.take(np.arange(start, min(start + 4096, len(pictures))))
+        _, _, failed = decode_all(part, preprocess)
+        bad += [(start + i, reason) for i, reason in failed]
+        if progress:
+            progress("checking images", min(start + 4096, len(pictures)), len(pictures))
+    return bad

@@ -1,0 +1,287 @@
+"""``load``: from a name or a path to a ``Dataset``: chosen first, decoded after."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from saddlescape.data.decode import check_all, decode_all
+from saddlescape.data.draw import draw_hash
+from saddlescape.data.groups import GroupRule, class_groups
+from saddlescape.data.profiles import class_counts as profile_counts
+from saddlescape.data.profiles import count_labels, longtail_indices
+from saddlescape.data.sources.pictures import FilePictures, Found, Pictures, Progress, Request
+from saddlescape.data.sources.registry import find
+from saddlescape.data.split import stratified_split
+from saddlescape.data.types import ArraySplit, Dataset, FileSplit, Preprocess, Split
+from saddlescape.errors import InputError
+
+TEST_FRACTION = 0.2
+SIZES = (32, 64, 128, 224)
+_SURVEY = 512
+_SAMPLE = 2048
+
+
+def load(
+    name_or_path: str | Path,
+    *,
+    root: str | Path | None = None,
+    imbalance: float | None = None,
+    profile: str = "exp",
+    seed: int = 0,
+    image_size: int | None = None,
+    bad_images: str = "error",
+    download: bool = False,
+    progress: Progress | None = None,
+    memory_limit: int = 2 << 30,
+    groups: GroupRule = "auto",
+    test: str | Path | None = None,
+    n_max: int | None = None,
+    background: int = 255,
+) -> Dataset:
+    """Load a named data set (``digits``, ``cifar10``, ``cifar100``) or a path: a folder per class, a ``path label`` list,
+    or Hugging Face-layout parquet.
+
+    - ``root``: where named data sets lie (default ``$SADDLESCAPE_DATA``, then the user cache), and what the paths in a
+      list are relative to (default: the list's folder).
+    - ``imbalance``, ``profile``, ``seed``: thin the training images by ``class_counts`` and ``longtail_indices``;
+      ``n_max`` is the largest class present unless given. Classes keep label order. None: all images.
+    - ``image_size`` S for people's own pictures: default the one of 32, 64, 128, 224 that is closest (as a ratio) to
+      the median shorter side of up to 512 of them. The shorter side is scaled to S, the centre is cut out. Their
+      normalisation is the per-channel mean and std of their training images (of up to 2,048 evenly spaced ones).
+    - ``bad_images``: ``"error"`` names pictures that cannot be read; ``"skip"`` leaves them out and lists them in
+      ``Dataset.skipped``.
+    - ``memory_limit`` in bytes: pictures that would take more as uint8 stay on disk (``FileSplit``). Then
+      ``"error"`` finds a damaged file when its batch is read, and ``"skip"`` reads every file once here.
+    - ``download``: fetch CIFAR where it is not there. ``progress(what, done, total)`` is told of long work.
+    - ``groups``: the rule for head, mid and tail (see ``class_groups``). ``test``: the test list of a list file.
+    - ``background``: the grey level behind transparent pixels.
+
+    Without a test set a fifth of each class (at least one image, never the last one) is set aside for it, always the
+    same. Raises ``InputError``: one line for anything that is wrong with the input.
+    """
+    if bad_images not in ("error", "skip"):
+        raise InputError(f"bad_images is {bad_images!r}: choose 'error' or 'skip'")
+    if not 0 <= background <= 255:
+        raise InputError(f"background is {background}: a grey level lies between 0 and 255")
+    if image_size is not None and image_size < 1:
+        raise InputError(f"image_size is {image_size}: it must be at least 1 pixel")
+    request = Request(
+        name=str(name_or_path),
+        root=Path(root).expanduser() if root is not None else None,
+        test=_existing(test),
+        download=download,
+        lenient=bad_images == "skip",
+        progress=progress,
+    )
+    found = find(request)
+    notes = [*found.notes]
+    train, held = _with_test(found, notes)
+    _require_images(found.classes, train)
+    if imbalance is not None or n_max is not None:
+        train = _thinned(train, found.classes, imbalance or 1.0, profile, seed, n_max, notes)
+    work = _Work(found, bad_images, progress, [*found.unreadable])
+    parts: dict[str, Pictures] = {"train": train, "test": held}
+    if found.val is not None:
+        parts["val"] = found.val
+    preprocess = _preprocess(found, parts["train"], image_size, background, notes)
+    splits, preprocess = _splits(work, parts, preprocess, memory_limit, notes)
+    if len(splits["test"]) == 0:
+        raise InputError(f"{name_or_path}: no readable image is left for testing")
+    counts = count_labels(splits["train"].labels, len(found.classes))
+    for label, count in enumerate(counts):
+        if count == 0:
+            raise InputError(f"class {found.classes[label]!r} has no readable training image left")
+    if work.skipped:
+        notes.append(f"{len(work.skipped)} images cannot be read and were skipped, first: {work.skipped[0][1]}")
+    unseen = sorted(set(range(len(counts))) - set(splits["test"].labels.tolist()))
+    if unseen:
+        notes.append(
+            f"the test set lacks {len(unseen)} of {len(counts)} classes (n/a there): "
+            + ", ".join(found.classes[label] for label in unseen[:8])
+            + (", ..." if len(unseen) > 8 else "")
+        )
+    grouped, line = class_groups(counts, name=found.name, rule=groups)
+    return Dataset(
+        name=found.name,
+        train=splits["train"],
+        test=splits["test"],
+        val=splits.get("val"),
+        classes=list(found.classes),
+        class_counts=counts,
+        groups=grouped,
+        preprocess=preprocess,
+        draw_hash=draw_hash(splits["train"]),
+        augment=found.augment or "crop-flip",
+        notes=[*notes, line],
+        skipped=work.skipped,
+    )
+
+
+def _existing(path: str | Path | None) -> Path | None:
+    if path is None:
+        return None
+    place = Path(path).expanduser()
+    if not place.is_file():
+        raise InputError(f"{place}: no such test list")
+    return place
+
+
+def _with_test(found: Found, notes: list[str]) -> tuple[Pictures, Pictures]:
+    if found.test is not None:
+        return found.train, found.test
+    stay, aside = stratified_split(found.train.labels, TEST_FRACTION)
+    if len(aside) == 0:
+        raise InputError(f"{found.name}: no class has two images, so none can be set aside for testing: add images")
+    single = [found.classes[c] for c, n in enumerate(count_labels(found.train.labels, len(found.classes))) if n == 1]
+    notes.append(
+        f"no test set given: {len(aside)} images ({TEST_FRACTION:.0%} of each class, a fixed draw) are set aside"
+        + (f"; classes with a single image keep it for training: {', '.join(single[:8])}" if single else "")
+    )
+    return found.train.take(stay), found.train.take(aside)
+
+
+def _require_images(classes: list[str], train: Pictures) -> None:
+    for label, count in enumerate(count_labels(train.labels, len(classes))):
+        if count == 0:
+            raise InputError(
+                f"class {classes[label]!r} (label {label}) has no training images: add some or remove the class"
+            )
+
+
+def _thinned(
+    train: Pictures, classes: list[str], imbalance: float, profile: str, seed: int, n_max: int | None, notes: list[str]
+) -> Pictures:
+    present = count_labels(train.labels, len(classes))
+    largest = max(present) if n_max is None else n_max
+    wanted = profile_counts(len(classes), largest, imbalance, profile)
+    for label, (want, there) in enumerate(zip(wanted, present, strict=True)):
+        if want == 0:
+            raise InputError(
+                f"imbalance {imbalance:g} leaves class {classes[label]!r} without images "
+                f"(largest class {largest}): choose at most {largest}"
+            )
+        if want > there:
+            raise InputError(
+                f"class {classes[label]!r} has too few images for imbalance {imbalance:g} ({profile}): {want} wanted, "
+                f"{there} present; choose a larger imbalance or n_max below {largest}"
+            )
+    notes.append(f"long-tailed draw: {profile} profile, imbalance {imbalance:g}, seed {seed}, {sum(wanted):,} images")
+    return train.take(longtail_indices(train.labels, wanted, seed))
+
+
+@dataclass
+class _Work:
+    """What the decoding of all splits shares."""
+
+    found: Found
+    bad_images: str
+    progress: Progress | None
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+
+    def note_bad(self, pictures: Pictures, bad: list[tuple[int, str]]) -> None:
+        self.skipped += [(pictures.name(i), reason) for i, reason in bad]
+        if bad and self.bad_images == "error":
+            more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+            raise InputError(f"{bad[0][1]}{more}: mend or remove it, or go on without such images: --bad-images skip")
+
+
+def _preprocess(
+    found: Found, train: Pictures, image_size: int | None, background: int, notes: list[str]
+) -> Preprocess:
+    """The given one, or size by the pictures with mean and std still to be filled in."""
+    if found.preprocess is not None:
+        own = found.preprocess.image_size
+        if image_size not in (None, own):
+            raise InputError(f"{found.name} has pictures of {own} x {own}: image_size {image_size} is for own pictures")
+        return replace(found.preprocess, background=background)
+    size = image_size
+    if size is None:
+        short = _median_short_side(train)
+        size = min(SIZES, key=lambda s: (abs(math.log(s / short)), s))
+        notes.append(f"image size {size}: the median shorter side is {short:g} pixels (choices {SIZES})")
+    return Preprocess(image_size=size, resize_to=size, background=background)
+
+
+def _median_short_side(train: Pictures) -> float:
+    sides = []
+    for i in _spread(len(train), _SURVEY):
+        try:
+            sides.append(min(train.size(i)))
+        except InputError:
+            continue  # named later, when it is decoded
+    return float(np.median(sides)) if sides else float(SIZES[0])
+
+
+def _spread(total: int, most: int) -> list[int]:
+    """Up to ``most`` evenly spaced positions."""
+    return list(range(total)) if total <= most else [i * total // most for i in range(most)]
+
+
+def _splits(
+    work: _Work, parts: dict[str, Pictures], preprocess: Preprocess, memory_limit: int, notes: list[str]
+) -> tuple[dict[str, Split], Preprocess]:
+    total = sum(len(pictures) for pictures in parts.values())
+    need = total * preprocess.channels * preprocess.image_size**2
+    measured = work.found.preprocess is None
+    if need <= memory_limit:
+        splits: dict[str, Split] = {name: _in_memory(work, name, part, preprocess) for name, part in parts.items()}
+        if measured and len(splits["train"]):
+            train = splits["train"]
+            assert isinstance(train, ArraySplit)
+            preprocess = _measured(train.images[torch.tensor(_spread(len(train), _SAMPLE))], preprocess, notes)
+        return splits, preprocess
+    if not all(isinstance(part, FilePictures) for part in parts.values()):
+        raise InputError(
+            f"{work.found.name}: {total:,} images take {need / 2**30:.1f} GiB as pixels, over the memory limit of "
+            f"{memory_limit / 2**30:.1f} GiB: raise the limit, choose a smaller image size, or unpack them as files"
+        )
+    notes.append(f"{total:,} images stay on disk and are decoded while training ({need / 2**30:.1f} GiB as pixels)")
+    splits = {name: _on_disk(work, part, preprocess) for name, part in parts.items() if isinstance(part, FilePictures)}
+    train = splits["train"]
+    assert isinstance(train, FileSplit)
+    if measured and len(train):
+        chosen = _spread(len(train), _SAMPLE)
+        sample = FilePictures([train.paths[i] for i in chosen], train.labels[chosen].numpy())
+        images, _, bad = decode_all(sample, preprocess)
+        if bad:
+            work.note_bad(sample, bad)
+        preprocess = _measured(images, preprocess, notes)
+    return splits, preprocess
+
+
+def _in_memory(work: _Work, name: str, pictures: Pictures, preprocess: Preprocess) -> ArraySplit:
+    images, kept, bad = decode_all(pictures, preprocess, progress=work.progress, what=f"reading {name} images")
+    work.note_bad(pictures, bad)
+    return ArraySplit(
+        images=images,
+        labels=torch.from_numpy(pictures.labels[kept].astype(np.int64)),
+        names=[pictures.name(int(i)) for i in kept],
+    )
+
+
+def _on_disk(work: _Work, pictures: FilePictures, preprocess: Preprocess) -> FileSplit:
+    if work.bad_images == "skip":
+        bad = check_all(pictures, preprocess, progress=work.progress)
+        work.note_bad(pictures, bad)
+        pictures = pictures.take(np.setdiff1d(np.arange(len(pictures)), [i for i, _ in bad]))
+    return FileSplit(paths=list(pictures.paths), labels=torch.from_numpy(pictures.labels.astype(np.int64)))
+
+
+def _measured(images: Tensor, preprocess: Preprocess, notes: list[str]) -> Preprocess:
+    """Mean and std per channel over all pixels, from exact integer sums, rounded to 4 digits; std at least 0.01."""
+    values = images.numpy().astype(np.int64)
+    mean = values.mean(axis=(0, 2, 3)) / 255
+    square = (values**2).mean(axis=(0, 2, 3)) / 255**2
+    std = np.sqrt(np.maximum(square - mean**2, 0))
+    notes.append(f"normalisation: mean and std of {len(images):,} training images; augmentation crop-flip")
+    return replace(
+        preprocess,
+        mean=tuple(round(float(v), 4) for v in mean),
+        std=tuple(max(round(float(v), 4), 0.01) for v in std),
+    )

@@ -1,0 +1,88 @@
+"""Long-tailed class profiles, and which images of each class are kept.
+
+Source: Cao et al., "Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss", NeurIPS 2019; the same
+algorithm is used by the reference implementation of the paper (``imbalance_cifar.py``).
+
+Deviations from the reference implementation:
+
+1. The generator is an own ``numpy.random.RandomState(seed)``, not NumPy's global one: same draws, no side effect.
+2. ``"step"`` with an odd number of classes: the middle class belongs to the head (the reference loses a class there).
+3. An unknown profile is an error; the reference silently returns a balanced one.
+4. A class with too few images is an error; the reference silently keeps fewer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saddlescape.errors import InputError
+
+PROFILES = ("exp", "step")
+
+
+def class_counts(num_classes: int, n_max: int, imbalance: float, profile: str = "exp") -> list[int]:
+    """How many images each class keeps; class 0 is the largest.
+
+    ``imbalance >= 1`` is head over tail, f its inverse. ``"exp"``: ``int(n_max * f ** (c / (C - 1)))``, truncated, in
+    double precision. ``"step"``: ``n_max`` for classes c < C/2, ``int(n_max * f)`` for the others. A count may be 0.
+
+    Returns C integers. Raises ``InputError`` for an unknown profile, ``imbalance`` below 1 or not finite,
+    ``num_classes`` or ``n_max`` below 1.
+    """
+    if profile not in PROFILES:
+        raise InputError(f"unknown profile {profile!r}: choose one of {', '.join(PROFILES)}")
+    if not (math.isfinite(imbalance) and imbalance >= 1):
+        raise InputError(f"imbalance is {imbalance}, but it is head over tail: a finite number of at least 1")
+    if num_classes < 1 or n_max < 1:
+        raise InputError(f"num_classes ({num_classes}) and n_max ({n_max}) must both be at least 1")
+    factor = 1 / imbalance
+    if profile == "exp":
+        steps = max(num_classes - 1, 1)
+        return [int(n_max * factor ** (c / steps)) for c in range(num_classes)]
+    return [int(n_max) if c < num_classes / 2 else int(n_max * factor) for c in range(num_classes)]
+
+
+def longtail_indices(labels: Any, counts: Sequence[int], seed: int = 0) -> NDArray[np.int64]:
+    """Positions of the images to keep, classes one after another in label order, shuffled within a class.
+
+    ``labels`` int [N] (array, tensor on the CPU or list); ``counts`` [C]. One legacy ``RandomState(seed)`` shuffles the
+    ascending positions of class 0, then of class 1 and so on, and the first ``counts[c]`` are kept.
+
+    Returns int64 [sum(counts)]. Raises ``InputError`` if a label lies outside 0..C-1 or a class has fewer images than
+    wanted (the message names the class, wanted and present).
+    """
+    targets = np.asarray(labels)
+    if targets.ndim != 1:
+        raise InputError(f"labels have shape {targets.shape}, expected one dimension [N]")
+    present = count_labels(targets, len(counts))
+    for c, (wanted, there) in enumerate(zip(counts, present, strict=True)):
+        if wanted < 0:
+            raise InputError(f"counts[{c}] is {wanted}: a class cannot keep fewer than 0 images")
+        if wanted > there:
+            raise InputError(
+                f"class {c} has too few images: {wanted} wanted, {there} present; ask for fewer (a smaller n_max)"
+            )
+    generator = np.random.RandomState(seed)  # legacy on purpose: the reference's draw
+    kept = []
+    for c, wanted in enumerate(counts):
+        positions = np.where(targets == c)[0].astype(np.int64)
+        generator.shuffle(positions)
+        kept.append(positions[:wanted])
+    return np.concatenate(kept) if kept else np.empty(0, dtype=np.int64)
+
+
+def count_labels(labels: Any, num_classes: int) -> list[int]:
+    """Images per class, [C]. Raises ``InputError`` naming the first label outside 0..C-1 and its position."""
+    targets = np.asarray(labels)
+    if targets.size and not np.issubdtype(targets.dtype, np.integer):
+        raise InputError(f"labels have type {targets.dtype}, expected integers 0..{num_classes - 1}")
+    wrong = np.flatnonzero((targets < 0) | (targets >= num_classes)) if targets.size else np.empty(0, dtype=np.int64)
+    if wrong.size:
+        at = int(wrong[0])
+        raise InputError(f"label {int(targets[at])} of image {at} is outside 0..{num_classes - 1}")
+    return np.bincount(targets.astype(np.int64), minlength=num_classes).tolist()

@@ -1,0 +1,237 @@
+"""The one reader: from a file, bytes or a PIL image to uint8 pixels, the same in training, prediction and export.
+
+What is read right, by content and not by the name's ending: EXIF orientation, grey, palette, CMYK and YCCK (Adobe's
+inverted kind, as Pillow does for every JPEG with four components), 16-bit grey (to 256 levels), transparency (over a
+stated grey background), the first frame of animations. Colour profiles (ICC) are not applied. Everything that cannot be
+read is an ``InputError`` of one line that names the file and the reason.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from saddlescape.data.types import Preprocess
+from saddlescape.errors import InputError
+
+Source = str | Path | bytes | Image.Image
+
+# Pillow's own hard limit against decompression bombs: a picture beyond it is refused before it is decoded.
+MAX_PIXELS = 178_956_970
+_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_AVIF_BRANDS = (b"avif", b"avis")
+
+
+def pixels(preprocess: Preprocess, source: Source, *, name: str | None = None) -> Tensor:
+    """What the network will see, before normalisation: uint8 [channels, S, S].
+
+    ``preprocess.resize_to == 0``: the picture is scaled to S x S exactly (left as it is when it has that size).
+    Otherwise the shorter side is scaled to ``resize_to`` and the S x S centre is cut out, in one step (the matching
+    centre box of the original is scaled), so that an extremely long picture costs no memory. Bilinear with
+    anti-aliasing. JPEGs far larger than needed are decoded at a half, a quarter or an eighth of their size.
+
+    ``name`` is what messages call ``source`` (default: its path). Raises ``InputError``.
+    """
+    size = preprocess.image_size
+    short = preprocess.resize_to
+    if short and short < size:
+        raise InputError(f"resize_to {short} is smaller than image_size {size}: the centre cut would leave the picture")
+    picture = open_image(
+        source, channels=preprocess.channels, background=preprocess.background, name=name, at_least=2 * max(short, size)
+    )
+    width, height = picture.size
+    if (width, height) == (size, size) and short in (0, size):
+        return to_tensor(picture)
+    if short:
+        side = min(width, height) * size / short
+        left, top = (width - side) / 2, (height - side) / 2
+        box = (left, top, left + side, top + side)
+    else:
+        box = (0.0, 0.0, float(width), float(height))
+    return to_tensor(picture.resize((size, size), Image.Resampling.BILINEAR, box=box))
+
+
+def read_image(source: Source, *, channels: int = 3, background: int = 255, name: str | None = None) -> Tensor:
+    """The picture in its own size: uint8 [channels, H, W], upright. Raises ``InputError``."""
+    return to_tensor(open_image(source, channels=channels, background=background, name=name))
+
+
+def to_tensor(picture: Image.Image) -> Tensor:
+    """A PIL image of mode L or RGB -> uint8 [1 or 3, H, W], own memory."""
+    array = np.array(picture, dtype=np.uint8)
+    if array.ndim == 2:
+        return torch.from_numpy(array[None])
+    return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))
+
+
+def open_image(
+    source: Source, *, channels: int = 3, background: int = 255, name: str | None = None, at_least: int = 0
+) -> Image.Image:
+    """Decode to an upright PIL image of mode ``L`` (channels 1) or ``RGB`` (channels 3).
+
+    ``at_least`` > 0 allows a JPEG to be decoded smaller, but no side below that many pixels. Raises ``InputError``.
+    """
+    if channels not in (1, 3):
+        raise InputError(f"channels is {channels}, but the reader makes 1 (grey) or 3 (RGB)")
+    called = name or (str(source) if isinstance(source, str | Path) else "image given as bytes")
+    if isinstance(source, Image.Image):
+        return _decode(source, channels, background, called, 0)
+    stream = io.BytesIO(source) if isinstance(source, bytes) else _stream(Path(source), called)
+    with stream:
+        first = stream.read(16)
+        stream.seek(0)
+        if not first:
+            raise InputError(f"{called}: cannot read image: the file is empty (0 bytes)")
+        kind = _needs_plugin(first)
+        if kind:
+            _register_heif(called, kind)
+        try:
+            picture = Image.open(stream)
+        except UnidentifiedImageError:
+            raise InputError(f"{called}: cannot read image: not in a known image format ({_looks_like(first)})") from None
+        except Image.DecompressionBombError:
+            raise InputError(f"{called}: cannot read image: more than {MAX_PIXELS:,} pixels, refused") from None
+        except Exception as error:  # a broken file makes Pillow's plugins raise nearly anything
+            raise InputError(f"{called}: cannot read image: {_reason(error)}") from error
+        return _decode(picture, channels, background, called, at_least)
+
+
+def image_size(source: str | Path | bytes, *, name: str | None = None) -> tuple[int, int]:
+    """(width, height) as stored, from the header alone. Raises ``InputError``."""
+    called = name or (str(source) if isinstance(source, str | Path) else "image given as bytes")
+    stream = io.BytesIO(source) if isinstance(source, bytes) else _stream(Path(source), called)
+    with stream:
+        first = stream.read(16)
+        stream.seek(0)
+        if not first:
+            raise InputError(f"{called}: cannot read image: the file is empty (0 bytes)")
+        kind = _needs_plugin(first)
+        if kind:
+            _register_heif(called, kind)
+        try:
+            with Image.open(stream) as picture:
+                return picture.size
+        except UnidentifiedImageError:
+            raise InputError(f"{called}: cannot read image: not in a known image format ({_looks_like(first)})") from None
+        except Exception as error:
+            raise InputError(f"{called}: cannot read image: {_reason(error)}") from error
+
+
+def looks_like_image(first: bytes) -> bool:
+    """Whether a file that begins with these (at least 16) bytes is of a common image format."""
+    return (
+        first.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  "))
+        or (first[:4] == b"RIFF" and first[8:12] == b"WEBP")
+        or (first[4:8] == b"ftyp" and first[8:12] in _HEIF_BRANDS + _AVIF_BRANDS)
+    )
+
+
+def _stream(path: Path, called: str) -> io.BufferedReader:
+    # A directory, a pipe or a device must not hang the reader.
+    if not path.exists():
+        raise InputError(f"{called}: cannot read image: no such file")
+    if not path.is_file():
+        raise InputError(f"{called}: cannot read image: not a regular file")
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise InputError(f"{called}: cannot read image: {os.strerror(error.errno or 0)}") from error
+
+
+def _decode(picture: Image.Image, channels: int, background: int, called: str, at_least: int) -> Image.Image:
+    width, height = picture.size
+    if width * height > MAX_PIXELS:
+        raise InputError(f"{called}: cannot read image: {width} x {height} pixels, more than {MAX_PIXELS:,}, refused")
+    if width == 0 or height == 0:
+        raise InputError(f"{called}: cannot read image: {width} x {height} pixels")
+    try:
+        if at_least and picture.format == "JPEG":
+            picture.draft(None, (at_least, at_least))  # type: ignore[arg-type]  # Pillow takes None: keep the mode
+        picture.load()
+        picture = _upright(picture)
+        return _to_mode(picture, "L" if channels == 1 else "RGB", background)
+    except InputError as error:
+        raise InputError(f"{called}: cannot read image: {error}") from None
+    except Exception as error:
+        raise InputError(f"{called}: cannot read image: {_reason(error)}") from error
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    try:
+        turned = picture.getexif().get(0x0112, 1) not in (0, 1)
+    except Exception:
+        # Damaged EXIF beside sound pixels: the picture is kept as it is stored.
+        turned = False
+    return ImageOps.exif_transpose(picture) if turned else picture
+
+
+def _to_mode(picture: Image.Image, mode: str, background: int) -> Image.Image:
+    if picture.mode == mode and "transparency" not in picture.info:
+        return picture
+    if picture.mode in _SIXTEEN_BIT or picture.mode in ("I", "F"):
+        picture = _to_eight_bit(picture, background)
+    if "A" in picture.mode or "a" in picture.mode or "transparency" in picture.info:
+        # "RGBa"/"La" (premultiplied) only convert to their straight kin.
+        straight = {"RGBa": "RGBA", "La": "LA"}.get(picture.mode)
+        if straight:
+            picture = picture.convert(straight)
+        picture = picture.convert("RGBA")
+        ground = Image.new("RGBA", picture.size, (background, background, background, 255))
+        picture = Image.alpha_composite(ground, picture).convert("RGB")
+    return picture if picture.mode == mode else picture.convert(mode)
+
+
+def _to_eight_bit(picture: Image.Image, background: int) -> Image.Image:
+    """Grey of more than 8 bits -> L. Integers are taken as 0..65535 (v * 255 / 65535, rounded), floats as 0..1."""
+    values = np.asarray(picture)
+    if picture.mode == "F":
+        if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
+            raise InputError("floating-point pixels outside [0, 1] have no agreed scale; save it with 8 or 16 bits")
+        return Image.fromarray(np.rint(values * 255).astype(np.uint8))
+    levels = values.astype(np.int64)
+    if levels.min() < 0 or levels.max() > 65535:
+        raise InputError("32-bit integer pixels outside 0..65535 have no agreed scale; save it with 8 or 16 bits")
+    eight = ((levels * 255 + 32767) // 65535).astype(np.uint8)
+    transparent = picture.info.get("transparency")
+    if isinstance(transparent, int):
+        eight[levels == transparent] = background
+    return Image.fromarray(eight)
+
+
+def _needs_plugin(first: bytes) -> str | None:
+    if first[4:8] != b"ftyp":
+        return None
+    if first[8:12] in _HEIF_BRANDS:
+        return "HEIC"
+    return "AVIF" if first[8:12] in _AVIF_BRANDS and ".avif" not in Image.registered_extensions() else None
+
+
+def _register_heif(called: str, kind: str) -> None:
+    """Let Pillow read HEIC through pillow-heif where that is installed; else say how to get it."""
+    try:
+        import pillow_heif
+    except ImportError:
+        cure = "pip install pillow-heif" if kind == "HEIC" else "pip install 'pillow>=11.3'"
+        raise InputError(f"{called}: {kind} images need one more package: {cure} (or convert the file to JPEG)") from None
+    pillow_heif.register_heif_opener()
+    if kind == "AVIF" and hasattr(pillow_heif, "register_avif_opener"):
+        pillow_heif.register_avif_opener()
+
+
+def _looks_like(first: bytes) -> str:
+    if looks_like_image(first):
+        return "it begins like an image but its header is damaged"
+    printable = all(32 <= byte < 127 or byte in b"\t\r\n" for byte in first)
+    return "it looks like text" if printable else "unknown content"
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text or type(error).__name__

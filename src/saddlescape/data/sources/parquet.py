@@ -1,0 +1,201 @@
+"""Parquet shards in the Hugging Face layout: an image column (``{bytes, path}`` or plain bytes) and a label column."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saddlescape.data.sources.classes import read_class_names
+from saddlescape.data.sources.pictures import EncodedPictures, Found, Request
+from saddlescape.errors import InputError, MissingExtraError
+
+IMAGE_COLUMNS = ("image", "img", "jpg", "png", "picture", "bytes")
+LABEL_COLUMNS = ("label", "fine_label", "labels", "target", "class", "cls")
+_SHARD = re.compile(r"-(\d+)-of-(\d+)")
+_SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test", "val": "val", "valid": "val",
+           "validation": "val", "dev": "val"}  # fmt: skip
+
+
+def load_parquet(request: Request) -> Found:
+    """A folder of shards named ``train-*.parquet``, ``test-*`` and ``validation-*`` (one of them is enough), or one file.
+
+    Class names: the schema's Hugging Face ``ClassLabel`` names, else ``classes.txt`` beside the shards, else the label
+    numbers; a text label column names its classes itself (sorted). Raises ``InputError`` naming the file.
+    """
+    where = request.where or Path()
+    shards = [where] if where.is_file() else shards_under(where)
+    if not shards:
+        raise InputError(f"{where}: no .parquet files here")
+    splits: dict[str, list[Path]] = {}
+    for shard in shards:
+        splits.setdefault(split_of(shard) or "train", []).append(shard)
+    if "train" not in splits:
+        raise InputError(f"{where}: no training shards: expected files named like train-00000-of-00001.parquet")
+    notes = [note for paths in splits.values() for note in missing_shards(paths)]
+    tables = {split: ShardedTable(paths) for split, paths in splits.items()}
+    names = tables["train"].class_names() or read_class_names(shards[0].parent)
+    if tables["train"].text_labels:
+        names = names or sorted(set(tables["train"].raw_labels))
+    elif names is None:
+        names = [str(i) for i in range(max((max(t.raw_labels, default=-1) for t in tables.values()), default=-1) + 1)]
+    pictures = {split: table.pictures(names) for split, table in tables.items()}
+    test = pictures.get("test") or pictures.get("val")
+    return Found(
+        name=where.stem if where.is_file() else where.name,
+        kind="parquet shards",
+        classes=list(names),
+        train=pictures["train"],
+        test=test,
+        val=pictures.get("val") if "test" in pictures else None,
+        notes=notes,
+    )
+
+
+def shards_under(folder: Path) -> list[Path]:
+    """The .parquet files in a folder or in its ``data`` or ``plain_text`` sub-folder, sorted by name."""
+    for place in (folder, folder / "data", folder / "plain_text"):
+        found = sorted(p for p in place.glob("*.parquet") if p.is_file() and not p.name.startswith("."))
+        if found:
+            return found
+    return []
+
+
+def split_of(shard: Path) -> str | None:
+    """``train``, ``test`` or ``val`` from the first word of a shard's name; None if it says nothing."""
+    return _SPLITS.get(re.split(r"[-_.]", shard.name.lower())[0])
+
+
+def missing_shards(paths: Sequence[Path]) -> list[str]:
+    """A note where the names say that there are more shards than are here."""
+    numbers = [match for path in paths if (match := _SHARD.search(path.name))]
+    if not numbers or len({match.group(2) for match in numbers}) != 1:
+        return []
+    have, total = len({int(match.group(1)) for match in numbers}), int(numbers[0].group(2))
+    return [f"{paths[0].parent}: {have} of {total} shards of {paths[0].name.split('-')[0]} are here"] if have < total else []
+
+
+class ShardedTable:
+    """Some shards read as one table: labels at once, image bytes only for the rows asked for."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        try:
+            import pyarrow.parquet as pq
+        except ImportError:
+            raise MissingExtraError("reading parquet files", "parquet", "pyarrow") from None
+        self.paths = list(paths)
+        self.files: list[Any] = []
+        self.raw_labels: list[Any] = []
+        self.starts = [0]
+        for path in self.paths:
+            file = self._guarded(path, lambda path=path: pq.ParquetFile(path))
+            names = file.schema_arrow.names
+            self.image_column = self._column(path, file, IMAGE_COLUMNS, "image")
+            self.label_column = self._column(path, file, LABEL_COLUMNS, "label")
+            labels = self._guarded(path, lambda file=file: file.read(columns=[self.label_column]))
+            self.raw_labels += labels.column(names[names.index(self.label_column)]).to_pylist()
+            self.files.append(file)
+            self.starts.append(len(self.raw_labels))
+        for row, label in enumerate(self.raw_labels):
+            if not isinstance(label, int | str) or isinstance(label, bool):
+                raise InputError(f"{self.where(row)}: label is {label!r}, expected an integer or a name")
+        self.text_labels = any(isinstance(label, str) for label in self.raw_labels)
+
+    def class_names(self) -> list[str] | None:
+        """Names of the label column's ``ClassLabel`` feature in the schema's Hugging Face metadata, if there."""
+        metadata = (self.files[0].schema_arrow.metadata or {}).get(b"huggingface")
+        if metadata is None:
+            return None
+        try:
+            feature = json.loads(metadata)["info"]["features"][self.label_column]
+            names = feature["names"]
+        except (ValueError, KeyError, TypeError):
+            return None  # other tools write other things here
+        if isinstance(names, dict):
+            names = [names[key] for key in sorted(names, key=int)]
+        return [str(name) for name in names] or None
+
+    def pictures(self, classes: Sequence[str]) -> EncodedPictures:
+        """All rows as pictures; text labels are mapped by name. ``InputError`` for a label outside the classes."""
+        numbers = {name: i for i, name in enumerate(classes)}
+        labels = np.empty(len(self.raw_labels), dtype=np.int64)
+        for row, label in enumerate(self.raw_labels):
+            number = numbers.get(label, -1) if self.text_labels else label
+            if not 0 <= number < len(classes):
+                raise InputError(f"{self.where(row)}: label {label!r} is none of the {len(classes)} classes")
+            labels[row] = number
+        return EncodedPictures(self.fetch, np.arange(len(labels)), labels, self.where)
+
+    def where(self, row: int) -> str:
+        """``shard.parquet row 17`` for messages."""
+        shard = int(np.searchsorted(self.starts, row, side="right")) - 1
+        return f"{self.paths[shard].name} row {row - self.starts[shard]}"
+
+    def fetch(self, rows: NDArray[np.int64]) -> list[bytes]:
+        """Encoded bytes of these rows, in this order; row groups without any of them are not read."""
+        wanted: dict[int, bytes] = {}
+        chosen = np.unique(rows)
+        for shard, file in enumerate(self.files):
+            start = self.starts[shard]
+            for group in range(file.num_row_groups):
+                end = start + file.metadata.row_group(group).num_rows
+                here = chosen[(chosen >= start) & (chosen < end)]
+                if len(here):
+                    column = self._guarded(
+                        self.paths[shard],
+                        lambda file=file, group=group: file.read_row_group(group, columns=[self.image_column]).column(0),
+                    ).combine_chunks()
+                    self._collect(column, start, here, wanted)
+                start = end
+        return [wanted[int(row)] for row in rows]
+
+    def _collect(self, column: Any, start: int, rows: NDArray[np.int64], wanted: dict[int, bytes]) -> None:
+        import pyarrow as pa
+
+        column = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
+        values = column.field("bytes") if pa.types.is_struct(column.type) else column
+        for row in rows:
+            content = values[int(row - start)].as_py()
+            # An image without bytes is as unreadable as an empty file: the reader says so and names the row.
+            wanted[int(row)] = content or b""
+
+    def _column(self, path: Path, file: Any, known: Sequence[str], what: str) -> str:
+        import pyarrow as pa
+
+        schema = file.schema_arrow
+
+        def fits(kind: Any) -> bool:
+            if what == "label":
+                return pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)
+            binary = (pa.types.is_binary, pa.types.is_large_binary)
+            if pa.types.is_struct(kind):
+                return any(f.name == "bytes" and any(test(f.type) for test in binary) for f in kind)
+            return any(test(kind) for test in binary)
+
+        for name in known:
+            if name in schema.names and fits(schema.field(name).type):
+                return name
+        fitting = [f.name for f in schema if fits(f.type)] if what == "image" else []
+        if len(fitting) == 1:
+            return fitting[0]
+        raise InputError(
+            f"{path}: no {what} column among {', '.join(schema.names)}: expected one named {', '.join(known[:3])}"
+        )
+
+    @staticmethod
+    def _guarded(path: Path, read: Any) -> Any:
+        """Run one of pyarrow's readers; its errors become one line that names the file."""
+        import pyarrow as pa
+
+        try:
+            return read()
+        except (pa.ArrowException, OSError, EOFError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise InputError(
+                f"{path}: not a readable parquet file, damaged or truncated ({reason}): fetch it again"
+            ) from error

@@ -1,0 +1,63 @@
+"""Names of data sets, and what a path may be. A new data set is one file here and one line in ``SOURCES``."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from saddlescape.data.sources.cifar import load_cifar
+from saddlescape.data.sources.digits import load_digits
+from saddlescape.data.sources.folder import load_folder
+from saddlescape.data.sources.listfile import load_list
+from saddlescape.data.sources.parquet import load_parquet, shards_under
+from saddlescape.data.sources.pictures import Found, Request
+from saddlescape.errors import InputError
+
+Loader = Callable[[Request], Found]
+
+# name -> (loader, one line for people)
+SOURCES: dict[str, tuple[Loader, str]] = {
+    "digits": (load_digits, "handwritten digits, 8 x 8, 10 classes; comes with scikit-learn"),
+    "cifar10": (load_cifar, "CIFAR-10, 32 x 32, 10 classes; 50,000 + 10,000 images; --download fetches it"),
+    "cifar100": (load_cifar, "CIFAR-100, 32 x 32, 100 classes; 50,000 + 10,000 images; --download fetches it"),
+}
+
+
+def dataset_names() -> dict[str, str]:
+    """Known names, each with one line about it."""
+    return {name: line for name, (_, line) in SOURCES.items()}
+
+
+def find(request: Request) -> Found:
+    """Read what ``request.name`` names: a known data set, else a folder, a list or parquet. Raises ``InputError``."""
+    name = request.name
+    if name in SOURCES:
+        return SOURCES[name][0](request)
+    path = Path(name).expanduser()
+    if not path.exists() and request.root is not None and (request.root / path).exists():
+        path = request.root / path
+    if not path.exists():
+        raise InputError(_unknown(name))
+    request = replace(request, where=path)
+    if path.is_dir():
+        return load_parquet(request) if shards_under(path) else load_folder(request)
+    if path.suffix.lower() == ".parquet":
+        return load_parquet(request)
+    if path.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".rar", ".7z"):
+        raise InputError(f"{path}: an archive; unpack it and give the folder")
+    if not path.is_file():
+        raise InputError(f"{path}: neither a folder nor a file")
+    with path.open("rb") as file:
+        first = file.read(4)
+    return load_parquet(request) if first == b"PAR1" else load_list(request)
+
+
+def _unknown(name: str) -> str:
+    looks_like_path = any(sign in name for sign in "/\\") or Path(name).suffix != ""
+    if looks_like_path:
+        return f"{name}: no such file or folder"
+    close = difflib.get_close_matches(name.lower(), SOURCES, n=1)
+    hint = f": did you mean {close[0]!r}?" if close else "."
+    return f"unknown data set {name!r}{hint} Known are {', '.join(SOURCES)}, or give the path of a folder, list or parquet"

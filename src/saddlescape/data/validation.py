@@ -1,0 +1,52 @@
+"""A validation split taken from the training images, so that choosing a model never needs the test set."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from saddlescape.data.draw import draw_hash
+from saddlescape.data.profiles import count_labels
+from saddlescape.data.split import stratified_split
+from saddlescape.data.types import ArraySplit, Dataset, FileSplit, Split
+from saddlescape.errors import InputError
+
+
+def hold_out(dataset: Dataset, fraction: float, seed: int = 0) -> Dataset:
+    """The same data set with a share of the training images of each class moved to ``.val``.
+
+    Of n >= 2 images ``round(n * fraction)`` are moved, at least 1 and at most n - 1; a class with one image stays whole
+    in training and is listed in the notes. Test set, groups and normalisation stay as they are; counts and draw hash
+    are those of what is left. Raises ``InputError`` if there is a validation split already, if nothing could be moved,
+    or unless 0 < fraction < 1.
+    """
+    if dataset.val is not None:
+        raise InputError(f"{dataset.name} has a validation split of its own: leave out --val")
+    stay, aside = stratified_split(dataset.train.labels.numpy(), fraction, seed)
+    if len(aside) == 0:
+        raise InputError(f"{dataset.name}: no class has two training images, so none can be held out for validation")
+    train = take(dataset.train, stay)
+    single = [name for name, count in zip(dataset.classes, dataset.class_counts, strict=True) if count == 1]
+    notes = [*dataset.notes, f"validation: {len(aside):,} training images held out ({fraction:g} of each class, seed {seed})"]
+    if single:
+        notes.append(f"too few images to hold one out, all stay in training: {', '.join(single)}")
+    return replace(
+        dataset,
+        train=train,
+        val=take(dataset.train, aside),
+        class_counts=count_labels(train.labels, dataset.num_classes),
+        draw_hash=draw_hash(train),
+        notes=notes,
+    )
+
+
+def take(split: Split, positions: NDArray[np.int64]) -> Split:
+    """The images of a split at these positions, in this order."""
+    index = torch.from_numpy(np.asarray(positions, dtype=np.int64))
+    if isinstance(split, FileSplit):
+        return FileSplit(paths=[split.paths[i] for i in positions], labels=split.labels[index])
+    names = None if split.names is None else [split.names[i] for i in positions]
+    return ArraySplit(images=split.images[index], labels=split.labels[index], names=names)
