@@ -16,6 +16,8 @@ from typing import cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from saddlescape.models.heads import HeadAlias
+
 DEPTHS = (20, 32, 44, 56)
 
 
@@ -45,10 +47,11 @@ class BasicBlock(nn.Module):
         return F.relu(out + self.shortcut(x))
 
 
-class ResNetCifar(nn.Module):
+class ResNetCifar(HeadAlias, nn.Module):
     """``forward``: images [N, in_channels, H, W] -> logits [N, num_classes]; ``features``: -> [N, 64]."""
 
     feature_dim = 64
+    head_name = "linear"
 
     def __init__(self, depth: int, head: nn.Module, in_channels: int = 3) -> None:
         super().__init__()
@@ -67,14 +70,6 @@ class ResNetCifar(nn.Module):
     def _layer(in_planes: int, planes: int, blocks: int, stride: int) -> nn.Sequential:
         first = BasicBlock(in_planes, planes, stride)
         return nn.Sequential(first, *(BasicBlock(planes, planes, 1) for _ in range(blocks - 1)))
-
-    @property
-    def head(self) -> nn.Module:
-        return self.linear
-
-    @head.setter
-    def head(self, module: nn.Module) -> None:
-        self.linear = module
 
     def features(self, x: Tensor) -> Tensor:
         out = F.relu(self.bn1(self.conv1(x)))

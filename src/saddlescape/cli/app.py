@@ -1,0 +1,80 @@
+"""The command line's frame: which commands there are, and how an error becomes one line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError
+
+from saddlescape import __version__
+from saddlescape.errors import InputError
+
+DONE, BAD_INPUT, INTERRUPTED = 0, 2, 130
+
+COMMANDS = {
+    "demo": "demo",
+    "train": "train",
+    "evaluate": "evaluate",
+    "predict": "predict",
+    "export": "export",
+    "reproduce": "reproduce",
+    "methods": "methods",
+    "datasets": "datasets",
+}
+"""Command -> file in this folder; each holds a function or App of the command's name."""
+
+
+def build() -> App:
+    app = App(
+        name="saddlescape",
+        version=__version__,
+        help="Train long-tailed classifiers, see the class-wise loss landscape, and escape its saddle points.",
+        help_format="plaintext",
+    )
+    for command, file in COMMANDS.items():
+        app.command(f"saddlescape.cli.{file}:{file}", name=command)
+    return app
+
+
+def main(tokens: Sequence[str] | None = None) -> None:
+    """Run one command and exit: 0 done, 2 bad input (one line on stderr), 130 interrupted."""
+    arguments = list(sys.argv[1:] if tokens is None else tokens)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    sys.exit(run(arguments, debug))
+
+
+def run(arguments: Sequence[str], debug: bool = False) -> int:
+    try:
+        build()(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except (CycloptsError, InputError) as error:
+        return _complain(error, BAD_INPUT, debug)
+    except KeyboardInterrupt as error:
+        return _complain("interrupted" if not debug else error, INTERRUPTED, debug)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return DONE
+    except SystemExit as error:
+        return int(error.code or 0)
+    except MemoryError as error:
+        return _complain(f"out of memory ({error}); use a smaller --batch-size or --image-size", BAD_INPUT, debug)
+    except Exception as error:
+        if type(error).__name__ == "Interrupted":
+            return _complain("interrupted; a checkpoint was written: run the same command again to go on", INTERRUPTED, False)
+        if isinstance(error, OSError) and error.filename is not None:
+            return _complain(f"{error.filename}: {error.strerror}", BAD_INPUT, debug)
+        if debug:
+            raise
+        kind = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+        return _complain(f"unexpected {kind}; run again with --debug for the whole story and report it", BAD_INPUT, False)
+    return DONE
+
+
+def _complain(error: BaseException | str, code: int, debug: bool) -> int:
+    if debug and isinstance(error, BaseException):
+        traceback.print_exception(error)
+    line = " ".join(str(error).split())
+    print(f"saddlescape: {line}", file=sys.stderr)
+    return code

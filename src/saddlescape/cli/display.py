@@ -1,0 +1,86 @@
+"""What a person sees while something runs: progress bars, notes, tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from saddlescape.training.loop import Parts, Running
+    from saddlescape.training.stage import Stage
+
+console = Console(highlight=False, soft_wrap=True)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(line: str) -> None:
+    errors.print(escape(line))
+
+
+def bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=errors,
+        transient=True,
+        disable=not errors.is_terminal,
+    )
+
+
+@contextmanager
+def reading() -> Iterator[Any]:
+    """A callback ``progress(what, done, total)`` with a bar for each ``what``."""
+    with bar() as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def report(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = progress.add_task(escape(what), total=total, note="")
+            progress.update(tasks[what], completed=done, total=total)
+
+        yield report
+
+
+def percent(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.1f}"
+
+
+class TrainingBar:
+    """A bar over all steps of a stage with ETA, and one line an epoch where there is no terminal."""
+
+    def __init__(self, progress: Progress, stage: Stage, start: int, label: str = "") -> None:
+        self.progress, self.stage, self.label = progress, stage, label or stage.name
+        self.task: TaskID | None = None
+        self.start = start
+
+    def on_step(self, parts: Parts, epoch: int, running: Running) -> None:
+        steps = len(parts.loader)
+        if self.task is None:
+            self.task = self.progress.add_task(escape(self.label), total=steps * parts.epochs, note="")
+        done = epoch * steps + running.batch
+        if running.batch % 10 == 0 or running.batch == steps:
+            note = f"epoch {epoch + 1}/{parts.epochs}  loss {running.mean_loss():.3f}"
+            self.progress.update(self.task, completed=done, note=note)
+
+    def on_epoch(self, parts: Parts, row: dict[str, Any]) -> None:
+        scores = row.get("test")
+        if scores is None and not errors.is_terminal:
+            return
+        text = f"{self.label} epoch {row['epoch'] + 1}/{parts.epochs}: loss {row['train_loss']:.4f}"
+        if scores is not None:
+            groups = " / ".join(percent(scores.get(name)) for name in parts.groups)
+            text += f", test {scores['accuracy']:.2f} ({' / '.join(parts.groups)} {groups})"
+            if "val" in row:
+                text += f", val {row['val']['accuracy']:.2f}"
+        self.progress.console.print(escape(f"{text}, {row['images_per_second']:.0f} img/s"))
+        if row["epoch"] + 1 == parts.epochs and self.task is not None:
+            self.progress.remove_task(self.task)
+            self.task = None

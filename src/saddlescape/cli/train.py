@@ -1,0 +1,146 @@
+"""``saddlescape train``: one run, from a word and a place to a folder with a result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from saddlescape.cli.display import TrainingBar, bar, console, percent, reading, say
+
+
+def train(
+    data: str,
+    /,
+    *,
+    method: str | None = None,
+    out: Path | None = None,
+    imbalance: float | None = None,
+    profile: str = "exp",
+    epochs: int | None = None,
+    seed: int = 0,
+    rho: float | None = None,
+    lr: float | None = None,
+    weight_decay: float | None = None,
+    batch_size: int | None = None,
+    augment: str | None = None,
+    model: str | None = None,
+    image_size: int | None = None,
+    val: float = 0.0,
+    root: str | None = None,
+    draw_seed: int = 0,
+    bad_images: str = "error",
+    download: bool = False,
+    device: str = "auto",
+    precision: str = "auto",
+    compile: bool | None = None,
+    eval_every: int = 1,
+    keep_every: int = 0,
+    tensorboard: bool = False,
+    recipe: Path | None = None,
+    set_: Annotated[list[str] | None, Parameter(name="--set", consume_multiple=True, negative=())] = None,
+) -> None:
+    """Train a classifier. Running the same command again resumes; a finished run says so.
+
+    Example: saddlescape train cifar10 --method ldam+drw+sam --imbalance 100 --epochs 200 --out runs/ldam-drw-sam
+
+    Parameters
+    ----------
+    data:
+        digits, cifar10, cifar100, or the path of a folder of images, a "path label" list, or parquet files.
+    method:
+        A sum such as ce+drw+sam, or a named system; see `saddlescape methods`. Default: follows from the data.
+    out:
+        The run folder. Default: runs/DATA-METHOD-seedS.
+    imbalance:
+        Ratio of the largest to the smallest class to draw the training set with (default: as the data are).
+    profile:
+        Shape of the drawn long tail: exp or step.
+    epochs:
+        Length of training; every milestone of the recipe stretches with it.
+    seed:
+        Seed of initialisation, order and augmentation. The images drawn follow --draw-seed.
+    rho:
+        Radius of SAM's ascent step.
+    lr, weight_decay, batch_size, augment, model:
+        Override the recipe's value.
+    image_size:
+        Pixels a side that a person's own images are scaled to.
+    val:
+        Fraction of each class to hold out of training for validation (0: none).
+    root:
+        Folder with the data; default $SADDLESCAPE_DATA, then the user cache.
+    bad_images:
+        error, or skip: go on without files that cannot be read (they are listed and counted).
+    download:
+        Fetch CIFAR from its home page if it is not found.
+    device:
+        auto, cpu, cuda or cuda:N.
+    precision:
+        auto, float32, bf16 or fp16.
+    compile:
+        torch.compile the model. Default: on long CPU runs, where it pays.
+    eval_every:
+        Test every so many epochs (and after the last).
+    keep_every:
+        Keep the checkpoint of every so many epochs, for the course of the curvature.
+    tensorboard:
+        Also write TensorBoard files into the run folder.
+    recipe:
+        Train exactly what this config.toml says (another run's, or edited by hand); other flags are then refused.
+    set_:
+        Any field of a stage: --set train.momentum=0.95 train.loss_options.max_margin=0.3
+    """
+    from saddlescape.runs.execute import execute
+    from saddlescape.runs.plan import Request, plan, plan_from_file
+
+    flags: dict[str, Any] = {
+        "rho": None if rho is None else (rho,),
+        "lr": lr,
+        "weight_decay": weight_decay,
+        "batch_size": batch_size,
+        "augment": augment,
+    }
+    request = Request(
+        data=data, method=method, model=model, imbalance=imbalance, profile=profile, draw_seed=draw_seed, root=root,
+        val=val, image_size=image_size, bad_images=bad_images, download=download, seed=seed, epochs=epochs,
+        flags=flags, settings=set_ or (), device=device, precision=precision, compile=compile,
+        eval_every=eval_every, keep_every=keep_every,
+    )  # fmt: skip
+    with reading() as progress:
+        config, dataset, notes = plan_from_file(recipe, request, progress) if recipe else plan(request, progress)
+    folder = out or Path("runs") / f"{dataset.name}-{config.method}-seed{seed}"
+    for note in notes:
+        say(note)
+    counts = f"{dataset.class_counts[0]} .. {min(dataset.class_counts)}"
+    say(f"{config.method} on {dataset.name}: {sum(dataset.class_counts)} training images, "
+        f"{dataset.num_classes} classes ({counts}), {config.device}, {config.precision}"
+        f"{', compiled' if config.compile else ''} -> {folder}")  # fmt: skip
+    with bar() as progress_bar:
+        result = execute(
+            config, dataset, folder, say=say,
+            watchers=lambda stage, start: [
+                TrainingBar(progress_bar, stage, start, config.method),
+                *_loggers(tensorboard, folder),
+            ],
+        )  # fmt: skip
+    show(result, folder)
+
+
+def _loggers(tensorboard: bool, folder: Path) -> list[Any]:
+    if not tensorboard:
+        return []
+    from saddlescape.training.tensorboard import TensorBoard
+
+    return [TensorBoard(folder / "tensorboard")]
+
+
+def show(result: dict[str, Any], folder: Path) -> None:
+    """One line for a person, on stdout."""
+    groups = ", ".join(f"{name} {percent(result.get(name))}" for name in ("head", "mid", "tail"))
+    console.print(
+        f"{result['method']}: accuracy {percent(result['accuracy'])} ({groups}) after the last epoch; "
+        f"best epoch on the test set {percent(result['best_accuracy'])} (epoch {result['best_epoch']}); "
+        f"{result['seconds']:.0f} s -> {folder / 'result.json'}"
+    )

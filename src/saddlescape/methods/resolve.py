@@ -1,0 +1,106 @@
+"""From a method's word and a data set's facts to a recipe with every number filled in."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from saddlescape.errors import InputError
+from saddlescape.methods import own_data, single_stage
+from saddlescape.methods.grammar import parse
+from saddlescape.methods.recipe import Facts, Recipe
+from saddlescape.methods.systems import SYSTEMS, build_system
+from saddlescape.published import recipes
+from saddlescape.training.stage import Stage
+
+PAPER_DEFAULT = "ce+drw+sam"
+
+
+def resolve(
+    method: str | None,
+    facts: Facts,
+    *,
+    epochs: int | None = None,
+    flags: Mapping[str, Any] | None = None,
+    settings: Sequence[str] = (),
+    model: str | None = None,
+) -> Recipe:
+    """Fill in a recipe.
+
+    ``method`` None takes the default for the data. ``flags`` overrides fields of every stage (None values are
+    skipped); ``settings`` are ``stage.field=value`` strings, applied last.
+
+    Raises:
+        InputError: an illegal method, an unknown field, a value of the wrong type.
+    """
+    if epochs is not None and epochs < 1:
+        raise InputError(f"--epochs {epochs}: a run has at least one epoch")
+    published = recipes()
+    notes: list[str] = []
+    if facts.dataset in published and facts.dataset != "own":
+        table = published[facts.dataset]
+        method = method or PAPER_DEFAULT
+    else:
+        table, reasons = own_data.adapt(published["own"], facts)
+        if method is None:
+            method, reason = own_data.default_method(facts)
+            notes.append(f"method {method}: {reason}")
+        notes += reasons
+    if method.lower() in SYSTEMS:
+        recipe = build_system(method.lower(), facts, table, epochs)
+    else:
+        recipe = single_stage.build(parse(method), facts, table, epochs)
+    given = {name: value for name, value in (flags or {}).items() if value is not None}
+    stages = [dataclasses.replace(stage, **{k: v for k, v in given.items() if _applies(stage, k)}) for stage in recipe.stages]
+    for name in given:
+        if not any(_applies(stage, name) for stage in recipe.stages):
+            raise InputError(f"--{name.replace('_', '-')} has no meaning for {recipe.method}: no stage of it uses {name}")
+    for setting in settings:
+        stages = _set(stages, setting)
+    return dataclasses.replace(
+        recipe, model=model or recipe.model, stages=tuple(stages), notes=(*notes, *recipe.notes)
+    )
+
+
+def _applies(stage: Stage, name: str) -> bool:
+    return name != "rho" or bool(stage.rho)
+
+
+def _set(stages: list[Stage], setting: str) -> list[Stage]:
+    """Apply one ``stage.field=value`` or ``stage.group.key=value``."""
+    path, separator, text = setting.partition("=")
+    names = path.strip().split(".")
+    if not separator or len(names) not in (2, 3):
+        raise InputError(f"--set {setting}: expected stage.field=value, e.g. train.weight_decay=5e-4")
+    known = [stage.name for stage in stages]
+    if names[0] not in known:
+        raise InputError(f"--set {setting}: no stage {names[0]!r}; this method has {', '.join(known)}")
+    return [_replace(stage, names[1:], text.strip(), setting) if stage.name == names[0] else stage for stage in stages]
+
+
+def _replace(stage: Stage, names: list[str], text: str, setting: str) -> Stage:
+    types = typing.get_type_hints(Stage)
+    fields = [field.name for field in dataclasses.fields(Stage)]
+    if names[0] not in fields:
+        raise InputError(f"--set {setting}: a stage has no field {names[0]!r}; it has {', '.join(fields)}")
+    wanted = types[names[0]]
+    if len(names) == 2:
+        group = getattr(stage, names[0])
+        if not isinstance(group, dict):
+            raise InputError(f"--set {setting}: {names[0]} is a single value, not a group")
+        return dataclasses.replace(stage, **{names[0]: group | {names[1]: _read(text, float, setting)}})
+    return dataclasses.replace(stage, **{names[0]: _read(text, wanted, setting)})
+
+
+def _read(text: str, wanted: Any, setting: str) -> Any:
+    try:
+        if wanted is bool:
+            return {"true": True, "false": False}[text.lower()]
+        if wanted in (int, float, str):
+            return wanted(text)
+        return tuple(float(piece) for piece in text.replace(",", " ").split())
+    except (ValueError, KeyError):
+        name = getattr(wanted, "__name__", str(wanted))
+        raise InputError(f"--set {setting}: {text!r} is not a {name}") from None

@@ -1,0 +1,124 @@
+"""The configuration of a run: frozen dataclasses, strict TOML in and out, and the differences between two."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import tomli_w
+
+from saddlescape.errors import InputError
+from saddlescape.runs.format import CONFIG, write_atomic
+from saddlescape.training.stage import Stage
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which images: arguments of ``saddlescape.data.load``. 0 and "" mean "not given"."""
+
+    _: KW_ONLY
+    name: str
+    root: str = ""
+    imbalance: float = 0.0
+    profile: str = "exp"
+    draw_seed: int = 0
+    val: float = 0.0
+    image_size: int = 0
+    bad_images: str = "error"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides the result of a run, and nothing else."""
+
+    _: KW_ONLY
+    method: str
+    model: str
+    seed: int
+    data: DataConfig
+    stages: tuple[Stage, ...]
+    device: str = "cpu"
+    precision: str = "float32"
+    compile: bool = False
+    threads: int = 0
+    eval_every: int = 1
+    keep_every: int = 0
+    version: int = VERSION
+
+
+# What may change between two parts of one run: it does not move the weights.
+FREE = ("eval_every", "keep_every", "threads", "data.root")
+
+
+def to_toml(config: RunConfig) -> str:
+    return tomli_w.dumps(msgspec.to_builtins(config))
+
+
+def from_toml(text: str, where: str = "config") -> RunConfig:
+    """Read a configuration, strictly: unknown keys and wrong types are errors that name the key.
+
+    Raises:
+        InputError: not TOML, a wrong type, an unknown key, or another format version.
+    """
+    try:
+        raw = tomllib.loads(text)
+        config = msgspec.convert(raw, RunConfig)
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        raise InputError(f"{where}: {error}") from error
+    unknown = _unknown(raw, msgspec.to_builtins(config))
+    if unknown:
+        raise InputError(f"{where}: unknown key {unknown[0]!r}")
+    if config.version != VERSION:
+        raise InputError(f"{where}: written by format {config.version}, this version reads {VERSION}")
+    return config
+
+
+def _unknown(raw: Any, known: Any, prefix: str = "") -> list[str]:
+    """Keys of ``raw`` that a round trip lost; msgspec ignores unknown keys of dataclasses."""
+    if isinstance(raw, dict) and isinstance(known, dict):
+        here = [prefix + key for key in raw if key not in known]
+        return here + [u for key in raw if key in known for u in _unknown(raw[key], known[key], f"{prefix}{key}.")]
+    if isinstance(raw, list) and isinstance(known, list | tuple):
+        return [u for i, (a, b) in enumerate(zip(raw, known, strict=True)) for u in _unknown(a, b, f"{prefix}{i}.")]
+    return []
+
+
+def save(config: RunConfig, folder: Path) -> None:
+    write_atomic(folder / CONFIG, to_toml(config))
+
+
+def load(folder: Path) -> RunConfig:
+    """The configuration of a run folder. Raises InputError where there is none."""
+    path = folder / CONFIG
+    if not path.is_file():
+        raise InputError(f"{folder} is not a run folder: it has no {CONFIG}")
+    return from_toml(path.read_text(encoding="utf-8"), str(path))
+
+
+def differences(old: RunConfig, new: RunConfig) -> tuple[list[str], list[str]]:
+    """(refused, allowed) differences, each as ``key: old -> new``."""
+    flat_old, flat_new = _flat(msgspec.to_builtins(old)), _flat(msgspec.to_builtins(new))
+    refused, allowed = [], []
+    for key in sorted({*flat_old, *flat_new}):
+        if flat_old.get(key) != flat_new.get(key):
+            line = f"{key}: {flat_old.get(key, '-')} -> {flat_new.get(key, '-')}"
+            (allowed if key in FREE else refused).append(line)
+    return refused, allowed
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        return {k: v for key in value for k, v in _flat(value[key], f"{prefix}{key}.").items()}
+    if isinstance(value, list | tuple) and value and isinstance(value[0], dict):
+        return {k: v for i, item in enumerate(value) for k, v in _flat(item, f"{prefix}{i}.").items()}
+    return {prefix.rstrip("."): value}
+
+
+def replace(config: RunConfig, **changes: Any) -> RunConfig:
+    return dataclasses.replace(config, **changes)

@@ -1,0 +1,266 @@
+"""Carry out a run in its folder: build each stage, resume if a checkpoint is there, leave ``result.json``."""
+
+from __future__ import annotations
+
+import platform
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+import saddlescape
+from saddlescape.data.types import Dataset
+from saddlescape.errors import InputError
+from saddlescape.runs import config as configuration
+from saddlescape.runs import format as files
+from saddlescape.runs.config import RunConfig
+from saddlescape.training.assemble import assemble, new_head, new_model
+from saddlescape.training.checkpoint import Checkpoint, CheckpointFolder, Cursor
+from saddlescape.training.loop import Interrupted, Parts, Running, Watcher, fit
+from saddlescape.training.precision import Precision
+from saddlescape.training.stage import Stage
+
+Say = Callable[[str], None]
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C or SIGTERM into "stop at the next step"; a second one stops at once."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    previous = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked.is_set
+    finally:
+        for number, old in previous.items():
+            signal.signal(number, old)
+
+
+def execute(
+    config: RunConfig,
+    dataset: Dataset,
+    folder: Path,
+    *,
+    watchers: Callable[[Stage, int], Sequence[Watcher]] = lambda stage, start: (),
+    say: Say = lambda line: None,
+) -> dict[str, Any]:
+    """Run or resume ``config`` in ``folder`` and return its result.
+
+    Raises:
+        InputError: the folder belongs to another configuration, is in use, cannot be written; or training failed.
+        Interrupted: a signal came; a checkpoint has been written.
+    """
+    files.make_folder(folder)
+    with files.locked(folder):
+        config = _settle(config, folder, say)
+        finished = files.read_result(folder)
+        if finished is not None:
+            say(f"{folder} is finished: accuracy {finished['accuracy']:.2f}")
+            return finished
+        if config.threads and torch.device(config.device).type == "cpu":
+            torch.set_num_threads(config.threads)
+        return _run(config, dataset, folder, watchers, say)
+
+
+def _settle(config: RunConfig, folder: Path, say: Say) -> RunConfig:
+    """Write the configuration of a new run, or hold it against the one that is there."""
+    if not files.is_run(folder):
+        strangers = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
+        if strangers:
+            raise InputError(
+                f"{folder} is not empty and not a run of saddlescape (it holds {strangers[0]!r}); choose another --out"
+            )
+        configuration.save(config, folder)
+        return config
+    old = configuration.load(folder)
+    refused, allowed = configuration.differences(old, config)
+    if refused:
+        raise InputError(
+            f"{folder} was begun with other settings ({'; '.join(refused)}): "
+            "use those, or choose another --out; nothing was changed"
+        )
+    if allowed:
+        say(f"resuming with {'; '.join(allowed)}")
+        configuration.save(config, folder)
+    return config
+
+
+def _run(
+    config: RunConfig, dataset: Dataset, folder: Path,
+    watchers: Callable[[Stage, int], Sequence[Watcher]], say: Say,
+) -> dict[str, Any]:  # fmt: skip
+    device = torch.device(config.device)
+    precision = Precision(config.precision, device.type)
+    checkpoints = CheckpointFolder(folder / files.CHECKPOINT, config.keep_every)
+    damaged: list[str] = []
+    resumed = checkpoints.newest(damaged)
+    for problem in damaged:
+        say(f"warning: {problem}; going on from the checkpoint before it")
+    cursor = resumed.cursor if resumed is not None else Cursor()
+    if resumed is not None and resumed.meta.get("draw_hash") != dataset.draw_hash:
+        raise InputError(
+            f"{folder} was trained on other images (draw {resumed.meta.get('draw_hash')}, now {dataset.draw_hash}): "
+            "restore the data as it was, or choose another --out"
+        )
+    rows = _rows_before(files.read_rows(folder / files.METRICS), cursor)
+    files.keep_rows(folder / files.METRICS, rows)
+    model = new_model(config.model, dataset, config.stages[0].head, config.seed)
+    meta = {
+        "draw_hash": dataset.draw_hash,
+        "classes": dataset.classes,
+        "preprocess": asdict(dataset.preprocess),
+        "model": config.model,
+        "head": config.stages[-1].head,
+        "method": config.method,
+        "saddlescape": saddlescape.__version__,
+    }
+    with stop_on_signal() as should_stop:
+        for index, stage in enumerate(config.stages):
+            if index < cursor.stage:
+                continue
+            parts = _build(config, index, dataset, model, device, precision, resumed)
+            running, start = None, 0
+            if resumed is not None and resumed.cursor.stage == index:
+                running, start = _restore(parts, resumed), resumed.cursor.epoch
+                done = f"stage {stage.name!r}, epoch {start}" + (f", batch {running.batch}" if running else "")
+                say(f"resuming {folder} after {done}")
+            resumed = None
+
+            def save(epoch: int, running: Running | None, index: int = index, parts: Parts = parts) -> None:
+                at = Cursor(index, epoch, running.batch if running else 0)
+                checkpoints.save(at, parts.model, _state(parts, running), meta)
+
+            def record(row: dict[str, Any], index: int = index, stage: Stage = stage) -> None:
+                files.append_row(folder / files.METRICS, {"stage": index, "name": stage.name, **row})
+
+            if start < stage.epochs:
+                fit(
+                    parts, start_epoch=start, running=running, save=save, record=record,
+                    should_stop=should_stop, watchers=watchers(stage, start),
+                )  # fmt: skip
+    result = summarise(config, dataset, files.read_rows(folder / files.METRICS))
+    files.write_json(folder / files.RESULT, result)
+    return result
+
+
+def _build(
+    config: RunConfig, index: int, dataset: Dataset, model: torch.nn.Module,
+    device: torch.device, precision: Precision, resumed: Checkpoint | None,
+) -> Parts:  # fmt: skip
+    """Bring the network into the form stage ``index`` starts from, then assemble the stage around it."""
+    stage = config.stages[index]
+    if index and (stage.reset_head or stage.head != config.stages[index - 1].head):
+        model.head = new_head(stage.head, model, dataset.num_classes, config.seed)
+    if resumed is not None and resumed.cursor.stage == index:
+        try:
+            model.load_state_dict(resumed.model)
+        except RuntimeError as error:
+            raise InputError(f"{resumed.path}: does not fit the network ({str(error).splitlines()[-1].strip()})") from error
+    return assemble(
+        stage, dataset, model, device=device, precision=precision, compile_model=config.compile,
+        seed=config.seed * 1000 + index, eval_every=config.eval_every,
+    )  # fmt: skip
+
+
+def _state(parts: Parts, running: Running | None) -> dict[str, Any]:
+    scaler = parts.step_options.get("scaler")
+    state: dict[str, Any] = {
+        "optimizer": parts.optimizer.state_dict(),
+        "rng": torch.get_rng_state(),
+        "running": running.state() if running is not None else None,
+        "scaler": scaler.state_dict() if scaler is not None else None,
+    }
+    if parts.device.type == "cuda":
+        state["cuda_rng"] = torch.cuda.get_rng_state(parts.device)
+    return state
+
+
+def _restore(parts: Parts, checkpoint: Checkpoint) -> Running | None:
+    state = checkpoint.state
+    parts.optimizer.load_state_dict(state["optimizer"])
+    torch.set_rng_state(state["rng"])
+    if parts.device.type == "cuda" and "cuda_rng" in state:
+        torch.cuda.set_rng_state(state["cuda_rng"], parts.device)
+    if state["scaler"] is not None and "scaler" in parts.step_options:
+        parts.step_options["scaler"].load_state_dict(state["scaler"])
+    return Running(**state["running"]) if state["running"] is not None else None
+
+
+def _rows_before(rows: list[dict[str, Any]], cursor: Cursor) -> list[dict[str, Any]]:
+    """The rows of epochs that the checkpoint holds; a kill can leave one more."""
+    return [row for row in rows if (row["stage"], row["epoch"]) < (cursor.stage, cursor.epoch)]
+
+
+def summarise(config: RunConfig, dataset: Dataset, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """``result.json``: last epoch; best epoch apart (it is chosen on the test set); best by validation if there is one."""
+    tested = [row for row in rows if "test" in row]
+    last = tested[-1]
+    best = max(tested, key=lambda row: row["test"]["accuracy"])
+    seconds = sum(row["seconds"] for row in rows)
+    result: dict[str, Any] = {
+        "method": config.method,
+        "dataset": dataset.name,
+        "imbalance": config.data.imbalance or None,
+        "seed": config.seed,
+        "model": config.model,
+        "epochs": sum(stage.epochs for stage in config.stages),
+        "accuracy": last["test"]["accuracy"],
+        **{group: last["test"].get(group) for group in dataset.groups},
+        "balanced_accuracy": last["test"]["balanced_accuracy"],
+        "ece": last["test"]["ece"],
+        "per_class": last["test"]["per_class"],
+        "classes": dataset.classes,
+        "class_counts": dataset.class_counts,
+        "present_classes": last["test"]["present"],
+        "train_loss": last["train_loss"],
+        "best_accuracy": best["test"]["accuracy"],
+        "best_epoch": _ordinal(rows, best),
+        "best_is_chosen_on": "test (as the published scripts do)",
+    }
+    validated = [row for row in tested if "val" in row]
+    if validated:
+        chosen = max(validated, key=lambda row: row["val"]["balanced_accuracy"])
+        result |= {
+            "val_accuracy": last["val"]["accuracy"],
+            "val_balanced_accuracy": last["val"]["balanced_accuracy"],
+            "selected_epoch": _ordinal(rows, chosen),
+            "selected_accuracy": chosen["test"]["accuracy"],
+            **{f"selected_{group}": chosen["test"].get(group) for group in dataset.groups},
+        }
+    return result | {
+        "seconds": seconds,
+        "images_per_second": sum(row["images"] for row in rows) / max(seconds, 1e-9),
+        "device": device_name(config.device),
+        "precision": config.precision,
+        "compiled": config.compile,
+        "draw_hash": dataset.draw_hash,
+        "skipped_images": len(dataset.skipped),
+        "version": saddlescape.__version__,
+        "torch": torch.__version__,
+    }
+
+
+def _ordinal(rows: list[dict[str, Any]], row: dict[str, Any]) -> int:
+    """Epochs done over all stages when ``row`` was written (1-based, as people count epochs)."""
+    return rows.index(row) + 1
+
+
+def device_name(device: str) -> str:
+    """A device as a person would name it, with the number of threads of a CPU."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(torch.device(device))
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"

@@ -1,0 +1,164 @@
+"""From what a person asked for to a run's configuration and its data: everything is decided here, before training."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from saddlescape.data.load import load
+from saddlescape.data.types import Dataset
+from saddlescape.data.validation import hold_out
+from saddlescape.errors import InputError
+from saddlescape.methods.recipe import Facts
+from saddlescape.methods.resolve import resolve
+from saddlescape.published import recipes
+from saddlescape.runs.config import DataConfig, RunConfig, from_toml
+from saddlescape.training.precision import has_fast_bf16, resolve_device, resolve_precision
+
+# A run shorter than this many steps is over before a compiler has earned its cold start (30 to 50 s) back.
+LONG_RUN_STEPS = 3000
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for; None means "decide for me"."""
+
+    data: str
+    method: str | None = None
+    model: str | None = None
+    imbalance: float | None = None
+    profile: str = "exp"
+    draw_seed: int = 0
+    root: str | None = None
+    val: float = 0.0
+    image_size: int | None = None
+    bad_images: str = "error"
+    download: bool = False
+    seed: int = 0
+    epochs: int | None = None
+    flags: Mapping[str, Any] = field(default_factory=dict)
+    settings: Sequence[str] = ()
+    device: str = "auto"
+    precision: str = "auto"
+    compile: bool | None = None
+    eval_every: int = 1
+    keep_every: int = 0
+
+
+def load_data(config: DataConfig, *, download: bool = False, progress: Callable[..., None] | None = None) -> Dataset:
+    """The data set of a configuration, validation split included."""
+    dataset = load(
+        config.name,
+        root=config.root or None,
+        imbalance=config.imbalance or None,
+        profile=config.profile,
+        seed=config.draw_seed,
+        image_size=config.image_size or None,
+        bad_images=config.bad_images,
+        download=download,
+        progress=progress,
+    )
+    return hold_out(dataset, config.val, config.draw_seed) if config.val else dataset
+
+
+def plan(request: Request, progress: Callable[..., None] | None = None) -> tuple[RunConfig, Dataset, list[str]]:
+    """Decide everything. Returns the configuration, the loaded data, and notes that say what was chosen and why.
+
+    Raises:
+        InputError: anything that cannot be, with how to mend it.
+    """
+    device = resolve_device(request.device)
+    precision = resolve_precision(request.precision, device)
+    table = recipes().get(request.data, {})
+    imbalance = request.imbalance if request.imbalance is not None else float(table.get("imbalance", 0.0))
+    image_size = request.image_size
+    data = DataConfig(
+        name=request.data,
+        root=request.root or "",
+        imbalance=imbalance,
+        profile=request.profile,
+        draw_seed=request.draw_seed,
+        val=request.val,
+        image_size=image_size or 0,
+        bad_images=request.bad_images,
+    )
+    dataset = load_data(data, download=request.download, progress=progress)
+    facts = Facts(
+        dataset=dataset.name,
+        class_counts=dataset.class_counts,
+        image_size=dataset.preprocess.image_size,
+        augment=dataset.augment,
+        device_type=device.type,
+    )
+    recipe = resolve(
+        request.method, facts, epochs=request.epochs, flags=request.flags, settings=request.settings, model=request.model
+    )
+    notes = [*dataset.notes, *recipe.notes]
+    steps = sum(stage.epochs * -(-facts.images // stage.batch_size) for stage in recipe.stages)
+    compiled = request.compile
+    if request.precision == "auto" and steps < LONG_RUN_STEPS and device.type == "cpu":
+        precision = "float32"
+        notes.append(f"float32, eager: {steps} steps are too few to tune for")
+    elif request.precision == "auto":
+        notes.append(f"{precision}: {'native on this ' + device.type if has_fast_bf16(device) else 'no fast bf16 here'}")
+    if compiled is None:
+        compiled = device.type == "cpu" and steps >= LONG_RUN_STEPS and can_compile()
+        if compiled:
+            notes.append(f"torch.compile: {steps} steps repay the compiler's start; --no-compile to do without")
+    elif compiled and not can_compile():
+        raise InputError("--compile: torch.compile finds no C++ compiler here; install g++ or use --no-compile")
+    config = RunConfig(
+        method=recipe.method,
+        model=recipe.model,
+        seed=request.seed,
+        data=data,
+        stages=recipe.stages,
+        device=str(device),
+        precision=precision,
+        compile=compiled,
+        threads=torch.get_num_threads(),
+        eval_every=request.eval_every,
+        keep_every=request.keep_every,
+    )
+    return config, dataset, notes
+
+
+def can_compile() -> bool:
+    """Whether torch.compile has the C++ compiler that it needs on a CPU."""
+    return any(shutil.which(name) for name in ("g++", "clang++", "c++"))
+
+
+def plan_from_file(
+    path: Path, request: Request, progress: Callable[..., None] | None = None
+) -> tuple[RunConfig, Dataset, list[str]]:
+    """A run exactly as a ``config.toml`` says; only the seed, the data's root and what moves no weight come from
+    the request.
+
+    Raises:
+        InputError: the file cannot be read, or flags that contradict it were given.
+    """
+    decided = ("method", "model", "imbalance", "image_size", "epochs", "compile")
+    given = [name for name in decided if getattr(request, name) is not None]
+    given += [name for name, value in request.flags.items() if value is not None]
+    if given or request.settings:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in [*given, *(["set"] if request.settings else [])])
+        raise InputError(f"--recipe {path} decides everything: leave out {names}, or edit the file")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"--recipe {path}: {error.strerror}") from error
+    config = from_toml(text, str(path))
+    if config.data.name != request.data:
+        raise InputError(f"--recipe {path} is for data {config.data.name!r}, the command says {request.data!r}")
+    resolve_device(config.device)
+    data = dataclasses.replace(config.data, root=request.root or config.data.root)
+    config = dataclasses.replace(
+        config, seed=request.seed or config.seed, data=data, eval_every=request.eval_every, keep_every=request.keep_every
+    )
+    return config, load_data(data, download=request.download, progress=progress), [f"recipe: {path}"]

@@ -1,0 +1,46 @@
+"""Run a model over a split, in eval mode and without gradients, and score it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from saddlescape.data.types import Batch
+from saddlescape.training.metrics import Scorer, Scores
+from saddlescape.training.precision import Precision
+
+
+@torch.no_grad()
+def score(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    num_classes: int,
+    precision: Precision,
+    adjust: Callable[[Tensor], Tensor] | None = None,
+) -> Scorer:
+    """Feed every batch; ``adjust`` maps logits [N, C] -> [N, C] (post-hoc logit adjustment). Leaves the mode as it was."""
+    was_training = model.training
+    model.eval()
+    try:
+        scorer = Scorer(num_classes)
+        for batch in batches:
+            with precision.autocast():
+                logits = model(batch.inputs)
+            scorer.add(logits if adjust is None else adjust(logits.float()), batch.targets)
+        return scorer
+    finally:
+        model.train(was_training)
+
+
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    num_classes: int,
+    groups: Mapping[str, Sequence[int]],
+    precision: Precision,
+    adjust: Callable[[Tensor], Tensor] | None = None,
+) -> Scores:
+    """Scores of ``model`` over ``batches``; see :class:`saddlescape.training.metrics.Scores`."""
+    return score(model, batches, num_classes, precision, adjust).scores(groups)

@@ -1,0 +1,208 @@
+"""The one loop: for each epoch, for each batch, one step. Under 200 lines, and it reads like what it does."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from saddlescape.data.types import Batch
+from saddlescape.errors import InputError
+from saddlescape.losses.base import ClassLoss
+from saddlescape.training.evaluate import evaluate
+from saddlescape.training.metrics import Scores
+from saddlescape.training.objective import Losses, Objective
+from saddlescape.training.precision import Precision
+from saddlescape.training.step import train_step
+
+
+class Loader(Protocol):
+    """Batches as a pure function of (seed, epoch, batch number)."""
+
+    def __len__(self) -> int: ...
+
+    def epoch(self, t: int, start_batch: int = 0) -> Iterator[Batch]: ...
+
+
+@dataclass
+class Parts:
+    """One stage, built: everything the loop touches. ``forward`` is the model, compiled where that was chosen."""
+
+    model: nn.Module
+    forward: Callable[[Tensor], Tensor]
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+    loader: Loader
+    evaluations: dict[str, Loader]  # "val", "test"
+    groups: dict[str, list[int]]
+    num_classes: int
+    epochs: int
+    lr: Callable[[int], float]
+    rho: Callable[[int], float] | None
+    loss: Callable[[int], ClassLoss]  # the loss of an epoch
+    weights: Callable[[int], Tensor] | None  # class weights of an epoch
+    precision: Precision
+    device: torch.device
+    full_batch: int  # only batches of this size go through ``forward`` if it is compiled; others through ``model``
+    accumulate: int = 1
+    backbone_frozen: bool = False
+    backbone_mode: str = "train"
+    eval_every: int = 1
+    step_options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Running:
+    """Sums over the part of an epoch that is done, at the unperturbed weights; kept on the device until asked."""
+
+    batch: int = 0
+    images: int = 0
+    loss: Tensor | float = 0.0
+    normaliser: Tensor | float = 0.0
+    correct: Tensor | float = 0.0
+    seconds: float = 0.0
+
+    @torch.no_grad()
+    def add(self, losses: Sequence[Losses], batches: Sequence[Batch]) -> None:
+        for part, batch in zip(losses, batches, strict=True):
+            hard = batch.targets if batch.targets.ndim == 1 else batch.targets.argmax(dim=1)
+            self.images += len(hard)
+            self.loss = self.loss + part.per_sample.double().sum()
+            self.normaliser = self.normaliser + part.normaliser
+            self.correct = self.correct + (part.logits.argmax(dim=1) == hard).sum()
+
+    def mean_loss(self) -> float:
+        return float(self.loss) / max(float(self.normaliser), 1e-12)
+
+    def state(self) -> dict[str, float | int]:
+        return {name: value if isinstance(value, int) else float(value) for name, value in vars(self).items()}
+
+
+class Watcher(Protocol):
+    """Told of everything, changes nothing: progress bars, loggers, the curvature tracker."""
+
+    def on_step(self, parts: Parts, epoch: int, running: Running) -> None: ...
+
+    def on_epoch(self, parts: Parts, row: dict[str, Any]) -> None: ...
+
+
+class Interrupted(Exception):
+    """Somebody asked to stop; the state at this step boundary has been handed to ``save``."""
+
+
+def fit(
+    parts: Parts,
+    *,
+    start_epoch: int = 0,
+    running: Running | None = None,
+    save: Callable[[int, Running | None], None],
+    record: Callable[[dict[str, Any]], None],
+    should_stop: Callable[[], bool] = lambda: False,
+    watchers: Sequence[Watcher] = (),
+    check_every: int | None = None,
+) -> None:
+    """Train ``parts`` from ``start_epoch`` (and from the middle of it, if ``running`` is given) to the end.
+
+    ``record(row)`` gets one row an epoch, before ``save(epochs_done, None)``; ``save(epoch, running)`` is also called
+    in mid-epoch when ``should_stop()`` turns true, and :class:`Interrupted` is raised after it.
+
+    Raises:
+        InputError: the loss is not finite (epoch, step, likely cause).
+        Interrupted: see above.
+    """
+    check_every = check_every or (1 if parts.device.type == "cpu" else 50)
+    for epoch in range(start_epoch, parts.epochs):
+        lr, rho = set_epoch(parts, epoch)
+        running = running or Running()
+        before, started = running.seconds, time.perf_counter()
+        batches = parts.loader.epoch(epoch, start_batch=running.batch)
+        for micro in _grouped(batches, parts.accumulate):
+            running.add(_step(parts, micro), micro)
+            running.batch += len(micro)
+            running.seconds = before + time.perf_counter() - started
+            if running.batch % check_every == 0 and not math.isfinite(float(running.loss)):
+                raise _not_finite(epoch, running.batch, lr, rho, parts.precision)
+            for watcher in watchers:
+                watcher.on_step(parts, epoch, running)
+            if should_stop() and running.batch < len(parts.loader):
+                save(epoch, running)
+                raise Interrupted
+        if not math.isfinite(running.mean_loss()):
+            raise _not_finite(epoch, running.batch, lr, rho, parts.precision)
+        row = _row(parts, epoch, running, lr, rho)
+        record(row)
+        save(epoch + 1, None)
+        for watcher in watchers:
+            watcher.on_epoch(parts, row)
+        running = None
+        if should_stop() and epoch + 1 < parts.epochs:
+            raise Interrupted
+
+
+def set_epoch(parts: Parts, epoch: int) -> tuple[float, float | None]:
+    """Put the learning rate, rho and class weights of an epoch in place; modes too. Returns (lr, rho)."""
+    parts.model.train()
+    if parts.backbone_frozen and parts.backbone_mode == "eval":
+        parts.model.eval()
+        cast(nn.Module, parts.model.head).train()
+    lr = parts.lr(epoch)
+    rho = parts.rho(epoch) if parts.rho is not None else None
+    for group in parts.optimizer.param_groups:
+        group["lr"] = lr
+        if rho is not None:
+            group["rho"] = rho
+    parts.objective.loss = parts.loss(epoch)
+    if parts.weights is not None:
+        parts.objective.loss.set_weight(parts.weights(epoch).to(parts.device))
+    return lr, rho
+
+
+def _grouped(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
+    group: list[Batch] = []
+    for batch in batches:
+        group.append(batch)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _step(parts: Parts, micro: list[Batch]) -> list[Losses]:
+    full = all(len(batch.targets) == parts.full_batch for batch in micro)
+    forward = parts.forward if full else parts.model
+    return train_step(parts.objective, forward, parts.optimizer, micro, parts.precision, parts.step_options)
+
+
+def _row(parts: Parts, epoch: int, running: Running, lr: float, rho: float | None) -> dict[str, Any]:
+    row: dict[str, Any] = {"epoch": epoch, "lr": lr, "rho": rho, "train_loss": running.mean_loss()}
+    row |= {"train_accuracy": 100 * float(running.correct) / max(running.images, 1), "images": running.images}
+    row |= {"seconds": running.seconds, "images_per_second": running.images / max(running.seconds, 1e-9)}
+    if (epoch + 1) % parts.eval_every == 0 or epoch + 1 == parts.epochs:
+        for name, loader in parts.evaluations.items():
+            scores = evaluate(parts.model, loader.epoch(0), parts.num_classes, parts.groups, parts.precision)
+            row[name] = as_row(scores)
+    return row
+
+
+def as_row(scores: Scores) -> dict[str, Any]:
+    """Scores as plain JSON, the groups spread out as ``head``, ``mid``, ``tail``."""
+    plain = asdict(scores)
+    return plain | plain.pop("groups")
+
+
+def _not_finite(epoch: int, step: int, lr: float, rho: float | None, precision: Precision) -> InputError:
+    causes = [f"the learning rate {lr:g} may be too large"]
+    if rho:
+        causes.insert(0, f"rho {rho:g} may be too large for this stage of training")
+    if precision.name == "fp16":
+        causes.append("fp16 may overflow (try --precision bf16 or float32)")
+    return InputError(
+        f"the training loss is no longer finite at epoch {epoch + 1}, step {step}: {'; or '.join(causes)}. "
+        "The last good checkpoint is kept; start a new run with a smaller value"
+    )

@@ -1,0 +1,83 @@
+"""Figures of merit of a classifier on imbalanced data, from running counts (memory does not grow with C * N)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Percentages, except ``ece`` (also percent) and ``loss`` (nats). A class or group without images is None.
+
+    ``accuracy`` is over images; ``balanced_accuracy`` is the mean of the per-class accuracies of the ``present``
+    classes; a group's accuracy is the unweighted mean over its present classes (methods.md 1.3).
+    """
+
+    accuracy: float
+    balanced_accuracy: float
+    loss: float
+    ece: float
+    per_class: list[float | None]
+    groups: dict[str, float | None]
+    present: int
+    images: int
+
+
+def mean_or_none(values: Sequence[float | None]) -> float | None:
+    present = [value for value in values if value is not None]
+    return float(np.mean(present)) if present else None
+
+
+def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> float:
+    """ECE in percent over equal-width bins (lo, hi] of the top-1 confidence (Guo et al., ICML 2017, eq. 3)."""
+    which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    size = np.bincount(which, minlength=bins)
+    gap = np.bincount(which, weights=correct - confidence, minlength=bins)
+    return float(100 * np.abs(gap).sum() / max(size.sum(), 1))
+
+
+class Scorer:
+    """Collects batches of logits, then gives :class:`Scores`; keeps two numbers an image and two a class."""
+
+    def __init__(self, num_classes: int) -> None:
+        self.num_classes = num_classes
+        self.targets: list[Tensor] = []
+        self.predictions: list[Tensor] = []
+        self.confidences: list[Tensor] = []
+        self.losses: list[Tensor] = []
+
+    @torch.no_grad()
+    def add(self, logits: Tensor, targets: Tensor) -> None:
+        """``logits`` [N, C] (any float dtype), ``targets`` int64 [N]; no host synchronisation."""
+        log_probability = logits.float().log_softmax(dim=1)
+        best, prediction = log_probability.max(dim=1)
+        self.targets.append(targets)
+        self.predictions.append(prediction)
+        self.confidences.append(best.exp())
+        self.losses.append(-log_probability.gather(1, targets[:, None]).squeeze(1))
+
+    def predicted(self) -> tuple[np.ndarray, np.ndarray]:
+        """Targets and top-1 predictions, [N] each, in the order they came."""
+        return torch.cat(self.targets).cpu().numpy(), torch.cat(self.predictions).cpu().numpy()
+
+    def scores(self, groups: Mapping[str, Sequence[int]]) -> Scores:
+        target, prediction = self.predicted()
+        correct = (target == prediction).astype(np.float64)
+        count = np.bincount(target, minlength=self.num_classes)
+        hits = np.bincount(target, weights=correct, minlength=self.num_classes)
+        per_class = [100 * float(h) / int(n) if n else None for h, n in zip(hits, count, strict=True)]
+        return Scores(
+            accuracy=100 * float(correct.mean()),
+            balanced_accuracy=mean_or_none(per_class) or 0.0,
+            loss=float(torch.cat(self.losses).double().mean()),
+            ece=expected_calibration_error(torch.cat(self.confidences).double().cpu().numpy(), correct),
+            per_class=per_class,
+            groups={name: mean_or_none([per_class[c] for c in members]) for name, members in groups.items()},
+            present=int((count > 0).sum()),
+            images=len(target),
+        )

@@ -1,0 +1,53 @@
+"""What one stage of training is: plain numbers and names, written to and read from TOML. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass, field
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a method. A method is a list of these; the paper's own rows are lists of one.
+
+    Epochs are 0-based everywhere. Names (``loss``, ``sampler``, ``augment``, ``optimizer``, ``lr_schedule`` ...) are
+    those of the registries of the instruments.
+    """
+
+    _: KW_ONLY
+    name: str = "train"
+    epochs: int = 200
+    batch_size: int = 128
+
+    # What is learnt from: the objective turns a batch into per-sample losses.
+    objective: str = "classify"
+    objective_options: dict[str, float] = field(default_factory=dict)
+    loss: str = "ce"
+    loss_options: dict[str, float] = field(default_factory=dict)
+    early_loss: str = ""  # what stands in for the loss before epoch loss_start
+    loss_start: int = 0
+    normalization: str = "weights"  # "weights": sum(w*l)/sum(w), torch's weighted mean; "samples": sum(w*l)/N
+    reweight: str = "none"  # "none" | "drw": from reweight_start on | "always"
+    reweight_start: int = 0
+    beta: float = 0.9999  # effective-number weights
+    sampler: str = "instance-balanced"
+    augment: str = "none"
+
+    # What is trained, and from where.
+    head: str = "linear"
+    trainable: str = "all"  # "all" | "head"
+    reset_head: bool = False
+    backbone_mode: str = "train"  # "train": BatchNorm statistics move | "eval": they do not
+
+    # How the weights move.
+    lr: float = 0.1
+    lr_schedule: str = "paper-cifar"
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 2e-4
+    optimizer: str = "sgd"  # "sgd" | "sam" | "asam" | "pgd" | "momentum-sam" ...
+    optimizer_options: dict[str, float] = field(default_factory=dict)
+    rho: tuple[float, ...] = ()  # one radius, or the steps of a schedule
+    rho_schedule: str = "constant"  # "constant" | "linear" (rho = from, to) | "step"
+    freeze_bn_stats: bool = False  # False is what the paper's code does; SAM's authors recommend True
+    clip_grad_norm: float = 0.0  # 0 is off
+    accumulate: int = 1  # micro-batches a step
