@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,11 +80,14 @@ class StreamLoader:
         if self.workers < 0 or prefetch < 1:
             raise InputError(f"a loader needs workers >= 0 and prefetch >= 1, got {self.workers} and {prefetch}")
         self._prefetch, self._start_method = prefetch, start_method
+        if self.workers > 0:
+            _check_start_method(start_method, decode)
         self._normalize = Normalizer(preprocess, self.device, memory_format, dtype)
         self._labels = split.labels.long().cpu()
         self._pictures = _Pictures(split.paths, decode)
         self._plan: list[list[int]] = []
         self._loader: DataLoader[Any] | None = None
+        self._started = 0  # epochs begun
         self._bounds = batch_bounds(self.num_samples, batch_size)
 
     @property
@@ -116,6 +121,8 @@ class StreamLoader:
 
     def _batches(self, t: int, start_batch: int) -> Iterator[Batch]:
         order = self.order(t)
+        self._started += 1
+        mine = self._started
         self._plan[:] = [order[begin:end].tolist() for begin, end in self._bounds[start_batch:]]
         number = start_batch
         for decoded in self._decoded():
@@ -130,6 +137,8 @@ class StreamLoader:
             targets = self._labels[indices].to(self.device, non_blocking=True)
             yield Batch(inputs, targets, indices.to(self.device, non_blocking=True))
             number += 1
+            if mine != self._started:
+                raise InputError("a StreamLoader runs one epoch at a time: an older epoch was asked for more batches")
 
     def _decoded(self) -> Iterator[Tensor | _Unreadable]:
         if self._loader is None:
@@ -143,17 +152,33 @@ class StreamLoader:
                 persistent_workers=several,
                 prefetch_factor=self._prefetch if several else None,
                 multiprocessing_context=self._start_method if several else None,
+                generator=torch.Generator(),  # torch seeds its workers from it; the caller's own stays untouched
             )
         try:
             yield from self._loader
         except RuntimeError as error:
-            if "DataLoader worker" not in str(error) or "exited unexpectedly" not in str(error):
+            if "DataLoader worker" not in str(error):  # "... exited unexpectedly", "... is killed by signal: ..."
                 raise
             self.close()
             raise InputError(
                 "a loader worker was killed, most often for want of memory: use fewer workers or smaller batches "
                 f"({str(error).splitlines()[0]})"
             ) from error
+
+
+def _check_start_method(start_method: str | None, decode: Decode) -> None:
+    """Raise ``InputError`` where worker processes could not start or could not be given ``decode``."""
+    known = multiprocessing.get_all_start_methods()
+    if start_method is not None and start_method not in known:
+        raise InputError(f"unknown start method {start_method!r} for loader workers: choose one of {', '.join(known)}")
+    if (start_method or multiprocessing.get_start_method()) == "fork":
+        return
+    try:
+        pickle.dumps(decode)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"decode cannot be sent to loader workers ({error}): make it a function of a module, or use workers=0"
+        ) from error
 
 
 @dataclass(frozen=True)

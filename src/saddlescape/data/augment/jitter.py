@@ -18,7 +18,7 @@ _NAMES = ("brightness", "contrast", "color")
 class ColorJitter:
     """Factors are even in ``1 - strength .. 1 + strength``; each picture has its own factors and its own order.
 
-    As torchvision's ``ColorJitter(b, c, s, hue=0)`` on Pillow images, ``torchvision``'s saturation being ``color``.
+    As torchvision's ``ColorJitter(b, c, s, hue=0)`` on Pillow images, its saturation being our ``color``.
     """
 
     brightness: float = 0.4
@@ -31,11 +31,20 @@ class ColorJitter:
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         check_images(images)
-        count = len(images)
+        order, change = self.draw(len(images), generator)
+        return color_jitter(images, order, change)
+
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Order int64 [N, 3] of brightness 0, contrast 1, saturation 2, and factor - 1 of each, float64 [N, 3]."""
         order = torch.rand((count, 3), generator=generator).argsort(1)
         strength = torch.tensor([self.brightness, self.contrast, self.saturation], dtype=torch.float64)
         change = (torch.rand((count, 3), generator=generator, dtype=torch.float64) * 2 - 1) * strength
-        for step in range(3):
-            choice = order[:, step]
-            images = apply_grouped(images, _NAMES, choice, change.gather(1, choice[:, None]).squeeze(1))
-        return images
+        return order, change
+
+
+def color_jitter(images: Tensor, order: Tensor, change: Tensor) -> Tensor:
+    """Apply to picture n its three adjustments ``change[n]`` in the order ``order[n]``."""
+    for step in range(3):
+        choice = order[:, step]
+        images = apply_grouped(images, _NAMES, choice, change.gather(1, choice[:, None]).squeeze(1))
+    return images
