@@ -150,7 +150,12 @@ def test_bad_input_is_one_clear_line() -> None:
     with pytest.raises(InputError, match=r"no batch 9 in epoch 0: an epoch has batches 0\.\.1"):
         training(split).epoch(0, start_batch=9)
     with pytest.raises(InputError, match=r"uint8 images .* got float32 \[4, 3, 8, 8\] and 4 labels"):
-        ResidentLoader(ArraySplit(torch.zeros(4, 3, 8, 8), torch.zeros(4)), PREPROCESS, batch_size=2)
+        ResidentLoader(ArraySplit(torch.zeros(4, 3, 8, 8), torch.zeros(4).long()), PREPROCESS, batch_size=2)
+    with pytest.raises(InputError, match=r"labels must be integers of shape \[N\], got float32 \[10\]"):
+        ResidentLoader(ArraySplit(split.images, split.labels.float()), PREPROCESS, batch_size=2)
+    negative = torch.tensor([0] * 9 + [-1])
+    with pytest.raises(InputError, match=r"image 9, cat.png, has the label -1: labels count from 0"):
+        ResidentLoader(ArraySplit(split.images, negative, ["dog.png"] * 9 + ["cat.png"]), PREPROCESS, batch_size=2)
     with pytest.raises(InputError, match="needs decode"):
         build_loader(FileSplit([], torch.zeros(0)), PREPROCESS, batch_size=2)
 

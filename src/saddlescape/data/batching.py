@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from saddlescape.data.augment import Augment, Compose
-from saddlescape.data.types import Preprocess
+from saddlescape.data.types import Preprocess, Split
 from saddlescape.errors import InputError
 
 # What a derived seed is for; the first entry of its path.
@@ -45,6 +45,21 @@ def check_loader(batch_size: int, seed: int, views: int) -> None:
         raise InputError(f"the loader's seed must not be negative, got {seed}")
     if views not in (1, 2):
         raise InputError(f"a loader gives 1 or 2 views of each image, not {views}")
+
+
+def checked_labels(split: Split) -> Tensor:
+    """The split's labels as int64 [N] on the host; ``InputError`` names the first that cannot be a class."""
+    labels = split.labels.detach().cpu()
+    if labels.ndim != 1 or labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise InputError(
+            f"labels must be integers of shape [N], got {str(labels.dtype).removeprefix('torch.')} {list(labels.shape)}"
+        )
+    labels = labels.long()
+    if (labels < 0).any():
+        first = int((labels < 0).nonzero()[0])
+        name = f"image {first}" if split.names is None else f"image {first}, {split.names[first]},"
+        raise InputError(f"{name} has the label {int(labels[first])}: labels count from 0")
+    return labels
 
 
 def check_start(epoch: int, start_batch: int, batches: int) -> None:

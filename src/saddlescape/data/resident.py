@@ -16,6 +16,7 @@ from saddlescape.data.batching import (
     batch_bounds,
     check_loader,
     check_start,
+    checked_labels,
     derived_generator,
     is_fixed,
 )
@@ -51,7 +52,7 @@ class ResidentLoader:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         check_loader(batch_size, seed, views)
-        images, labels = split.images, split.labels
+        images, labels = split.images, checked_labels(split)
         if images.dtype != torch.uint8 or images.ndim != 4 or len(images) != len(labels) or len(labels) == 0:
             raise InputError(
                 f"a split needs uint8 images [N, C, H, W] and as many labels, N >= 1, got "
@@ -65,7 +66,7 @@ class ResidentLoader:
         self._normalize = Normalizer(preprocess, self.device, memory_format, dtype)
         # Channels last from the start: crops copy runs of it and networks want it.
         self._pixels = images.to(self.device).permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
-        self._labels = labels.long().to(self.device)
+        self._labels = labels.to(self.device)
         self._bounds = batch_bounds(self.num_samples, batch_size)
 
     @property

@@ -23,6 +23,7 @@ from saddlescape.data.batching import (
     batch_bounds,
     check_loader,
     check_start,
+    checked_labels,
     derived_generator,
     is_fixed,
 )
@@ -83,7 +84,7 @@ class StreamLoader:
         if self.workers > 0:
             _check_start_method(start_method, decode)
         self._normalize = Normalizer(preprocess, self.device, memory_format, dtype)
-        self._labels = split.labels.long().cpu()
+        self._labels = checked_labels(split)
         self._pictures = _Pictures(split.paths, decode)
         self._plan: list[list[int]] = []
         self._loader: DataLoader[Any] | None = None
