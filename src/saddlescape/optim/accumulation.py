@@ -45,10 +45,14 @@ def accumulated_closure(
         raise InputError("accumulated_closure: parts is empty; give at least one micro-batch")
     sizes = [float(_length(part)) for part in parts] if weights is None else [float(weight) for weight in weights]
     if len(sizes) != len(parts):
-        raise InputError(f"accumulated_closure: {len(parts)} parts but {len(sizes)} weights; give one weight for each part")
+        raise InputError(
+            f"accumulated_closure: {len(parts)} parts but {len(sizes)} weights; give one weight for each part"
+        )
     total = sum(sizes)
     if not total > 0 or min(sizes) < 0:
-        raise InputError(f"accumulated_closure: weights must not be negative and must add up to more than 0, got {sizes}")
+        raise InputError(
+            f"accumulated_closure: weights must not be negative and must add up to more than 0, got {sizes}"
+        )
 
     def closure() -> Tensor:
         optimizer.zero_grad()
@@ -73,9 +77,7 @@ def _length(part: Any) -> int:
         elif isinstance(first, (tuple, list)) and first:
             first = first[0]
         else:
-            raise InputError(
-                f"accumulated_closure: cannot count the samples of a {type(part).__name__}; give weights="
-            )
+            raise InputError(f"accumulated_closure: cannot count the samples of a {type(part).__name__}; give weights=")
     if first.dim() == 0:
         raise InputError("accumulated_closure: the first tensor of a part has no batch dimension; give weights=")
     return len(first)

@@ -8,12 +8,12 @@ compile again; copies of the buffers have none of these faults and can be captur
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
-from torch.utils.hooks import RemovableHandle
 
 
 def has_running_statistics(module: nn.Module) -> bool:
@@ -33,26 +33,35 @@ class KeptStatistics:
         self.model = model
         self._seen: set[int] = set()
         self._kept: list[tuple[Tensor, Tensor]] = []
-        self._hook: RemovableHandle | None = None
+        self._remove_hook: weakref.finalize | None = None
 
     @torch.no_grad()
     def keep(self) -> None:
         if self.model is not None:
             self._keep(self.model)
-        elif self._hook is None:
-            self._hook = register_module_forward_pre_hook(self._before_forward)
+        elif self._remove_hook is None:
+            # The hook must not outlive us: an optimiser dropped between ascend() and descend() takes it along.
+            this = weakref.ref(self)
+
+            def before_forward(module: nn.Module, args: Any) -> None:
+                kept = this()
+                if kept is not None:
+                    kept._before_forward(module)
+
+            handle = register_module_forward_pre_hook(before_forward)
+            self._remove_hook = weakref.finalize(self, handle.remove)
 
     @torch.no_grad()
     def restore(self) -> None:
-        if self._hook is not None:
-            self._hook.remove()
-            self._hook = None
+        if self._remove_hook is not None:
+            self._remove_hook()
+            self._remove_hook = None
         for buffers, copies in self._by_dtype():
             torch._foreach_copy_(buffers, copies)
         self._kept = []
         self._seen = set()
 
-    def _before_forward(self, module: nn.Module, args: Any) -> None:
+    def _before_forward(self, module: nn.Module) -> None:
         # The outermost module comes first and its whole tree is walked at once: inside a compiled model hooks may
         # not be heard. Outermost calls of several models are all met.
         if id(module) not in self._seen and not torch.compiler.is_compiling():

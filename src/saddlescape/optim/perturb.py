@@ -79,7 +79,7 @@ def real(tensor: Tensor) -> Tensor:
 def local(tensor: Tensor) -> Tensor:
     """The part of ``real(tensor)`` that lives here: of a sharded parameter (DTensor, e.g. FSDP2) the local shard."""
     tensor = real(tensor)
-    return tensor.to_local() if is_sharded(tensor) else tensor
+    return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def is_sharded(tensor: Tensor) -> bool:
@@ -88,9 +88,8 @@ def is_sharded(tensor: Tensor) -> bool:
 
 def with_gradients(params: Sequence[Tensor]) -> Pair:
     """Those of ``params`` that have a gradient, and their gradients; a sparse gradient is given as a dense tensor."""
-    chosen = [param for param in params if param.grad is not None]
-    gradients = [param.grad.to_dense() if param.grad.is_sparse else param.grad for param in chosen]  # type: ignore[union-attr]
-    return chosen, gradients
+    pairs = [(param, param.grad) for param in params if param.grad is not None]
+    return [param for param, _ in pairs], [grad.to_dense() if grad.is_sparse else grad for _, grad in pairs]
 
 
 def chunks(*columns: Sequence[Tensor], max_bytes: int | None = None) -> Iterator[list[list[Tensor]]]:

@@ -2,8 +2,10 @@
 
 Jin, Ge, Netrapalli, Kakade, Jordan, "How to Escape Saddle Points Efficiently", ICML 2017, Algorithm 2::
 
-    if ||g|| <= g_thr and t - t_noise > t_thr:       x~ <- x, t_noise <- t, x <- x + xi, xi uniform in a ball of radius r
-    if t - t_noise = t_thr and f(x) - f(x~) > -f_thr: return x~
+    if ||grad f(x)|| <= g_thr and t - t_noise > t_thr:
+        x~ <- x;  t_noise <- t;  x <- x + xi          xi uniform in a ball of radius r
+    if t - t_noise = t_thr and f(x) - f(x~) > -f_thr:
+        return x~
     x <- x - eta * grad f(x)
 """
 
@@ -241,8 +243,8 @@ class PerturbedGD(WrappedOptimizer):
                 flat.shape, generator=generators[flat.device], device=flat.device, dtype=flat.dtype
             )
         dim = sum(tensor.numel() for tensor in noise.values())
-        depth = torch.rand((), generator=torch.Generator().manual_seed(seed ^ 1), dtype=torch.float64).item() ** (1 / dim)
-        scale = depth / global_norm(norms(list(noise.values())))
+        uniform = torch.rand((), generator=torch.Generator().manual_seed(seed ^ 1), dtype=torch.float64).item()
+        scale = uniform ** (1 / dim) / global_norm(norms(list(noise.values())))
         for group in self._groups_at_work():
             chosen = [p for p in group["params"] if p.requires_grad]
             move(chosen, [noise[id(p)] for p in chosen], group["rho"] * scale)

@@ -145,7 +145,9 @@ class SAM(WrappedOptimizer):
         if scaled:
             if not self.sync_ascent:
                 # One rank alone would see its overflow, skip, and leave the others waiting.
-                raise InputError(f"{type(self).__name__}: sync_ascent=False and a GradScaler do not go together; use bf16")
+                raise InputError(
+                    f"{type(self).__name__}: sync_ascent=False and a GradScaler do not go together; use bf16"
+                )
             scaler.unscale_(self._first_pass)  # type: ignore[union-attr, arg-type]
         pairs = [with_gradients(group["params"]) for group in groups]
         params = [p for chosen, _ in pairs for p in chosen]

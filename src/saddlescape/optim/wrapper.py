@@ -63,7 +63,9 @@ class WrappedOptimizer(Optimizer):
         for radius in [rho, *(group["rho"] for group in base_optimizer.param_groups if "rho" in group)]:
             _check_rho(radius, name)
         if clip_grad_norm is not None and not clip_grad_norm > 0:
-            raise InputError(f"{name}: clip_grad_norm must be above 0, got {clip_grad_norm!r}; use None for no clipping")
+            raise InputError(
+                f"{name}: clip_grad_norm must be above 0, got {clip_grad_norm!r}; use None for no clipping"
+            )
         self.base_optimizer = base_optimizer
         self.model = model
         self.freeze_bn_stats = freeze_bn_stats
@@ -146,7 +148,9 @@ class WrappedOptimizer(Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         drop = ("_perturbation", "_statistics", "_first_pass", "_ascended", "_skip")
-        return {k: v for k, v in self.__dict__.items() if k not in drop and not k.startswith("_optimizer_") and k != "step"}
+        return {
+            k: v for k, v in self.__dict__.items() if k not in drop and not k.startswith("_optimizer_") and k != "step"
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -336,7 +340,8 @@ def _check_base(base: Any, name: str) -> None:
     if not isinstance(base, Optimizer):
         raise InputError(
             f"{name}: base_optimizer must be a built torch.optim.Optimizer, such as "
-            f"torch.optim.SGD(model.parameters(), lr=0.1), got {base!r:.80}"
+            f"torch.optim.SGD(model.parameters(), lr=0.1), got {'the class ' if isinstance(base, type) else 'a '}"
+            f"{base.__name__ if isinstance(base, type) else type(base).__name__}"
         )
     if isinstance(base, WrappedOptimizer):
         raise InputError(f"{name}: the base optimiser is itself a {type(base).__name__}; wrap the plain one under it")
@@ -347,12 +352,16 @@ def _check_base(base: Any, name: str) -> None:
             "use SGD or Adam"
         )
     if "rho" in base.defaults:
-        raise InputError(f"{name}: {type(base).__name__} has an option of its own called rho; use another base optimiser")
+        raise InputError(
+            f"{name}: {type(base).__name__} has an option of its own called rho; use another base optimiser"
+        )
 
 
 def _check_rho(rho: float | Tensor, name: str) -> None:
     if isinstance(rho, Tensor):
         if rho.dim() != 0:
-            raise InputError(f"{name}: rho must be a number or a 0-dim tensor, got a tensor of shape {tuple(rho.shape)}")
+            raise InputError(
+                f"{name}: rho must be a number or a 0-dim tensor, got a tensor of shape {tuple(rho.shape)}"
+            )
     elif isinstance(rho, bool) or not isinstance(rho, (int, float)) or not 0 <= rho < float("inf"):
         raise InputError(f"{name}: rho must be a finite number of at least 0, got {rho!r}")

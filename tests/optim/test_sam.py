@@ -1,0 +1,803 @@
+"""SAM against a quadratic worked by hand, an independent implementation, and another library."""
+
+from __future__ import annotations
+
+import copy
+import io
+import math
+import sys
+import warnings
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from saddlescape.errors import InputError
+from saddlescape.optim import ASAM, SAM, WrappedOptimizer, accumulated_closure
+
+
+def small_net(seed: int = 0, norm: bool = True, dropout: float = 0.0, dtype: torch.dtype = torch.float32) -> nn.Module:
+    torch.manual_seed(seed)
+    layers: list[nn.Module] = [nn.Linear(6, 10), nn.Tanh(), nn.Dropout(dropout), nn.Linear(10, 3)]
+    if norm:
+        layers.insert(1, nn.BatchNorm1d(10))
+    return nn.Sequential(*layers).to(dtype)
+
+
+def batch(seed: int = 1, n: int = 32, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(n, 6, generator=generator, dtype=dtype), torch.randint(0, 3, (n,), generator=generator)
+
+
+def closure_of(optimizer: torch.optim.Optimizer, model: nn.Module, x: Tensor, y: Tensor) -> Callable[[], Tensor]:
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        return loss
+
+    return closure
+
+
+def weights(model: nn.Module) -> list[Tensor]:
+    return [p.detach().clone() for p in model.parameters()]
+
+
+def same_bits(a: list[Tensor], b: list[Tensor]) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def reference_sam(
+    params: list[Tensor],
+    loss: Callable[[list[Tensor]], Tensor],
+    *,
+    rho: float,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    scaling: Callable[[int, Tensor], Tensor] | None = None,
+    steps: int = 10,
+) -> list[Tensor]:
+    """SGD with SAM on flat numbers: no optimiser, no in-place perturbation, gradients by torch.autograd.grad."""
+    params = [p.clone() for p in params]
+    velocity: list[Tensor | None] = [None] * len(params)
+
+    def grad(at: list[Tensor]) -> list[Tensor]:
+        leaves = [p.detach().requires_grad_() for p in at]
+        return list(torch.autograd.grad(loss(leaves), leaves))
+
+    for _ in range(steps):
+        t = [torch.ones_like(p) if scaling is None else scaling(i, p) for i, p in enumerate(params)]
+        scaled = [ti * gi for ti, gi in zip(t, grad(params), strict=True)]
+        norm = math.sqrt(sum(float((s * s).sum()) for s in scaled)) + 1e-12
+        moved = [p + rho * ti * s / norm for p, ti, s in zip(params, t, scaled, strict=True)]
+        for i, g in enumerate(grad(moved)):
+            d = g + weight_decay * params[i]
+            previous = velocity[i]
+            velocity[i] = d if previous is None else momentum * previous + d
+            params[i] = params[i] - lr * velocity[i]
+    return params
+
+
+def functional_loss(model: nn.Module, x: Tensor, y: Tensor) -> Callable[[list[Tensor]], Tensor]:
+    names = [name for name, _ in model.named_parameters()]
+
+    def loss(params: list[Tensor]) -> Tensor:
+        return F.cross_entropy(torch.func.functional_call(model, dict(zip(names, params, strict=True)), (x,)), y)
+
+    return loss
+
+
+# --- the numbers ------------------------------------------------------------------------------------------------------
+
+
+def test_quadratic_worked_by_hand() -> None:
+    # L = (3 a^2 - b^2) / 2 at (2, 1): g = (6, -1), ||g|| = sqrt 37; g' = (3 (2 + 0.5*6/n), -(1 - 0.5/n)).
+    w = torch.tensor([2.0, 1.0], dtype=torch.float64, requires_grad=True)
+    optimizer = SAM(torch.optim.SGD([w], lr=0.1), rho=0.5)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = (3 * w[0] ** 2 - w[1] ** 2) / 2
+        loss.backward()
+        return loss
+
+    loss = optimizer.step(closure)
+    n = math.sqrt(37)
+    assert loss.item() == 5.5
+    assert optimizer.grad_norm.item() == pytest.approx(n, rel=1e-15)
+    assert w.tolist() == pytest.approx([2 - 0.1 * 3 * (2 + 3 / n), 1 + 0.1 * (1 - 0.5 / n)], rel=1e-11)
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_ten_steps_equal_an_independent_implementation(adaptive: bool) -> None:
+    model = small_net(norm=False, dtype=torch.float64)
+    x, y = batch(dtype=torch.float64)
+    expected = reference_sam(
+        weights(model),
+        functional_loss(model, x, y),
+        rho=0.3,
+        lr=0.1,
+        momentum=0.9,
+        weight_decay=1e-2,
+        scaling=(lambda i, p: p.abs()) if adaptive else None,
+    )
+    base = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-2)
+    optimizer = SAM(base, rho=0.3, adaptive=adaptive)
+    for _ in range(10):
+        optimizer.step(closure_of(optimizer, model, x, y))
+    for ours, reference in zip(model.parameters(), expected, strict=True):
+        torch.testing.assert_close(ours.detach(), reference, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("eta", [0.01, 0.0])
+def test_asam_of_its_authors(eta: float) -> None:
+    model = small_net(dtype=torch.float64)  # with BatchNorm: its scale is called weight too
+    x, y = batch(dtype=torch.float64)
+    is_weight = ["weight" in name for name, _ in model.named_parameters()]
+    expected = reference_sam(
+        weights(model),
+        functional_loss(model, x, y),
+        rho=0.5,
+        lr=0.1,
+        momentum=0.9,
+        weight_decay=0.0,
+        scaling=lambda i, p: p.abs() + eta if is_weight[i] else torch.ones_like(p),
+    )
+    optimizer = ASAM(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), eta=eta, model=model)
+    assert optimizer.param_groups[0]["rho"] == 0.5
+    for _ in range(10):
+        optimizer.step(closure_of(optimizer, model, x, y))
+    for ours, reference in zip(model.parameters(), expected, strict=True):
+        torch.testing.assert_close(ours.detach(), reference, rtol=1e-12, atol=1e-13)
+
+
+def test_the_two_forms_of_asam_differ_and_one_is_the_adaptive_flag() -> None:
+    x, y = batch()
+    results = []
+    for build in (
+        lambda base, model: SAM(base, 0.5, adaptive=True),
+        lambda base, model: ASAM(base, 0.5, eta=0.0, scale_biases=True),
+        lambda base, model: ASAM(base, 0.5, model=model),
+    ):
+        model = small_net()
+        with torch.no_grad():
+            model[0].bias.fill_(0.2)
+        optimizer = build(torch.optim.SGD(model.parameters(), lr=0.1), model)
+        optimizer.step(closure_of(optimizer, model, x, y))
+        results.append(weights(model))
+    assert same_bits(results[0], results[1])
+    assert not same_bits(results[0], results[2])
+    with pytest.raises(InputError, match="model="):
+        ASAM(torch.optim.SGD(model.parameters(), lr=0.1))
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_another_library_agrees(adaptive: bool) -> None:
+    other = pytest.importorskip("pytorch_optimizer")
+    x, y = batch(dtype=torch.float64)
+    ours, theirs = small_net(norm=False, dtype=torch.float64), small_net(norm=False, dtype=torch.float64)
+    kw = {"lr": 0.05, "momentum": 0.9, "weight_decay": 1e-3}
+    optimizer = SAM(torch.optim.SGD(ours.parameters(), **kw), rho=0.2, adaptive=adaptive)
+    rival = other.SAM(theirs.parameters(), torch.optim.SGD, rho=0.2, adaptive=adaptive, **kw)
+    for _ in range(5):
+        optimizer.step(closure_of(optimizer, ours, x, y))
+        closure = closure_of(rival, theirs, x, y)
+        closure()
+        rival.step(closure)
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-8)  # theirs takes the norm in float32
+
+
+def test_around_adamw_and_with_a_tensor_for_rho() -> None:
+    x, y = batch()
+    results = []
+    for rho in (0.1, torch.tensor(0.1)):
+        model = small_net()
+        optimizer = SAM(torch.optim.AdamW(model.parameters(), lr=1e-2), rho=rho)
+        for _ in range(3):
+            optimizer.step(closure_of(optimizer, model, x, y))
+        results.append(weights(model))
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
+    optimizer.set_rho(0.25)
+    assert rho.item() == 0.25  # filled in place, as a captured graph needs it
+
+
+def test_maximize_looks_the_other_way() -> None:
+    x, y = batch(dtype=torch.float64)
+    low, high = small_net(dtype=torch.float64), small_net(dtype=torch.float64)
+    down = SAM(torch.optim.SGD(low.parameters(), lr=0.1), rho=0.3)
+    up = SAM(torch.optim.SGD(high.parameters(), lr=0.1, maximize=True), rho=0.3)
+
+    def negated() -> Tensor:
+        up.zero_grad()
+        loss = -F.cross_entropy(high(x), y)
+        loss.backward()
+        return loss
+
+    down.step(closure_of(down, low, x, y))
+    up.step(negated)
+    for a, b in zip(low.parameters(), high.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-13, atol=0)
+
+
+def test_two_call_form_is_the_closure_form() -> None:
+    x, y = batch()
+    one, two = small_net(), small_net()
+    first = SAM(torch.optim.SGD(one.parameters(), lr=0.1, momentum=0.9), rho=0.1)
+    second = SAM(torch.optim.SGD(two.parameters(), lr=0.1, momentum=0.9), rho=0.1)
+    for _ in range(3):
+        first.step(closure_of(first, one, x, y))
+        closure_of(second, two, x, y)()
+        assert not second.is_perturbed
+        assert second.ascend()
+        assert second.is_perturbed
+        closure_of(second, two, x, y)()
+        second.descend()
+        assert not second.is_perturbed
+    assert same_bits(weights(one), weights(two))
+    assert same_bits(list(one.buffers()), list(two.buffers()))
+
+
+def test_no_gradient_computed_before_and_the_loss_is_that_at_w() -> None:  # K13
+    model = small_net()
+    x, y = batch()
+    optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1), rho=0.5)
+    losses = []
+
+    def closure() -> Tensor:
+        assert torch.is_grad_enabled()
+        losses.append(closure_of(optimizer, model, x, y)())
+        return losses[-1]
+
+    at_w = F.cross_entropy(copy.deepcopy(model)(x), y)
+    with torch.no_grad():
+        loss = optimizer.step(closure)
+    assert len(losses) == optimizer.passes_per_step == 2
+    assert loss is losses[0]
+    assert torch.equal(loss.detach(), at_w.detach())
+    assert losses[1] > losses[0]
+
+
+# --- rho 0, groups, missing and odd gradients -------------------------------------------------------------------------
+
+
+def test_rho_zero_is_the_base_bit_for_bit_in_one_pass() -> None:  # K4
+    x, y = batch()
+    results = []
+    for wrap in (False, True):
+        model = small_net(dropout=0.3)
+        torch.manual_seed(5)
+        optimizer: torch.optim.Optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-3)
+        if wrap:
+            optimizer = SAM(optimizer, rho=0.0)
+            assert optimizer.passes_per_step == 1
+        losses = [optimizer.step(closure_of(optimizer, model, x, y)).detach() for _ in range(50)]
+        momenta = [state["momentum_buffer"] for state in optimizer.state.values()]
+        results.append(weights(model) + list(model.buffers()) + losses + momenta + [torch.get_rng_state()])
+    assert same_bits(*results)
+    # and so in the two-call form, where ascend() says that no second pass is wanted
+    model = small_net(dropout=0.3)
+    torch.manual_seed(5)
+    two = SAM(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-3), rho=0.0)
+    for _ in range(50):
+        closure_of(two, model, x, y)()
+        assert not two.ascend()
+        two.descend()
+    assert same_bits(weights(model), results[0][: len(weights(model))])
+
+
+def test_groups_have_their_own_radius_and_zero_leaves_a_group_out() -> None:
+    model = small_net(norm=False, dtype=torch.float64)
+    x, y = batch(dtype=torch.float64)
+    head = list(model[-1].parameters())
+    body = [p for p in model.parameters() if all(p is not q for q in head)]
+    base = torch.optim.SGD([{"params": body, "rho": 0.0}, {"params": head}], lr=0.1)
+    optimizer = SAM(base, rho=0.4)
+    assert [group["rho"] for group in optimizer.param_groups] == [0.0, 0.4]
+    before_body, before_head = [p.detach().clone() for p in body], [p.detach().clone() for p in head]
+    closure_of(optimizer, model, x, y)()
+    optimizer.ascend()
+    assert same_bits(before_body, [p.detach() for p in body])
+    moved = math.sqrt(sum(float(((p.detach() - q) ** 2).sum()) for p, q in zip(head, before_head, strict=True)))
+    assert moved == pytest.approx(0.4, rel=1e-10)  # the radius is spent whole on the group that moves
+    optimizer.restore()
+    assert same_bits(before_head, [p.detach() for p in head])
+    optimizer.set_rho(0.1)
+    assert [group["rho"] for group in base.param_groups] == [0.1, 0.1]
+
+
+def test_gradient_in_one_pass_only_is_restored_all_the_same() -> None:
+    model = small_net(norm=False)
+    x, y = batch()
+    optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1), rho=0.5)
+    before = weights(model)
+    passes = []
+
+    def closure() -> Tensor:
+        passes.append(1)
+        loss = closure_of(optimizer, model, x, y)()
+        if len(passes) == 1:
+            model[-1].bias.grad = None
+        else:
+            model[0].weight.grad = model[0].bias.grad = None
+        return loss
+
+    optimizer.step(closure)
+    assert torch.equal(model[0].weight, before[0])  # perturbed, then no gradient: home and not stepped
+    assert not torch.equal(model[-1].bias, before[-1])  # not perturbed, stepped
+
+
+def test_all_gradients_zero() -> None:  # K6
+    model = small_net(norm=False)
+    before = weights(model)
+    for adaptive in (False, True):
+        optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1), rho=0.5, adaptive=adaptive)
+
+        def closure(optimizer: SAM = optimizer) -> Tensor:
+            optimizer.zero_grad()
+            loss = sum((p * 0).sum() for p in model.parameters())
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        assert optimizer.grad_norm.item() == 0
+        assert same_bits(weights(model), before)
+
+
+def test_no_gradient_at_all_is_one_clear_line() -> None:  # K6
+    model = small_net()
+    optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1))
+    with pytest.raises(InputError, match=r"no parameter has a gradient") as caught:
+        optimizer.step(lambda: torch.zeros(()))
+    assert "\n" not in str(caught.value)
+
+
+def test_sparse_and_complex_and_half_gradients() -> None:
+    torch.manual_seed(0)
+    results = []
+    for sparse in (False, True):
+        torch.manual_seed(0)
+        table = nn.Embedding(7, 4, sparse=sparse, dtype=torch.float64)
+        optimizer = SAM(torch.optim.SGD(table.parameters(), lr=0.1), rho=0.3, adaptive=sparse is None)
+        rows = torch.tensor([1, 3, 3, 5])
+
+        def closure(optimizer: SAM = optimizer, table: nn.Embedding = table, rows: Tensor = rows) -> Tensor:
+            optimizer.zero_grad()
+            loss = (table(rows) ** 2).sum()
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        results.append(weights(table))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-14, atol=0)
+
+    z = torch.tensor([3 + 4j], dtype=torch.complex128, requires_grad=True)
+    optimizer = SAM(torch.optim.SGD([z], lr=0.1), rho=1.0)
+    (z.abs() ** 2).sum().backward()  # gradient 2 z, direction z / |z| = 0.6 + 0.8i
+    optimizer.ascend()
+    assert z.detach().item() == pytest.approx(3.6 + 4.8j)
+    optimizer.restore()
+    assert z.detach().item() == 3 + 4j
+
+    h = torch.full((1000,), 0.5, dtype=torch.bfloat16, requires_grad=True)
+    optimizer = SAM(torch.optim.SGD([h], lr=0.1), rho=1.0)
+    (h * 300).sum().backward()
+    optimizer.ascend()
+    assert optimizer.grad_norm.dtype == torch.float32
+    assert optimizer.grad_norm.item() == pytest.approx(300 * math.sqrt(1000), rel=1e-2)
+
+
+def test_parameters_that_share_memory_come_home() -> None:
+    a = nn.Parameter(torch.arange(1.0, 5.0))
+    b = nn.Parameter(a.data)
+    optimizer = SAM(torch.optim.SGD([a, b], lr=0.0), rho=0.7)
+    before = a.detach().clone()
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = (a * b).sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    assert torch.equal(a.detach(), before)
+
+
+# --- exceptions and interrupts ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_exception_in_the_second_pass_leaves_everything_as_it_was(error: type[BaseException]) -> None:
+    model = small_net()
+    x, y = batch()
+    optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), rho=0.5)
+    optimizer.step(closure_of(optimizer, model, x, y))
+    before = weights(model)
+    momenta = [s["momentum_buffer"].clone() for s in optimizer.state.values()]
+    passes = []
+
+    def closure() -> Tensor:
+        passes.append(1)
+        loss = closure_of(optimizer, model, x, y)()
+        if len(passes) == 2:
+            raise error("stop")
+        return loss
+
+    with pytest.raises(error):
+        optimizer.step(closure)
+    assert len(passes) == 2
+    assert same_bits(weights(model), before)
+    assert same_bits([s["momentum_buffer"] for s in optimizer.state.values()], momenta)
+    assert model[1].num_batches_tracked.item() == 2
+    assert not optimizer.is_perturbed
+    optimizer.step(closure_of(optimizer, model, x, y))  # and the next step is an ordinary one
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_interrupt_at_any_line_leaves_weights_before_or_after_the_step(adaptive: bool) -> None:
+    """Raise KeyboardInterrupt at each line of ours that a step runs, one after the other."""
+    x, y = batch()
+
+    def run(line_number: int | None) -> tuple[list[Tensor], list[Tensor], int]:
+        model = small_net()
+        optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1), rho=0.5, adaptive=adaptive, model=model)
+        closure = closure_of(optimizer, model, x, y)
+        before = weights(model)
+        lines = 0
+
+        def trace(frame, event, arg):  # type: ignore[no-untyped-def]
+            nonlocal lines
+            if "saddlescape" not in frame.f_code.co_filename:
+                return None
+            if event == "line":
+                lines += 1
+                if lines == line_number:
+                    raise KeyboardInterrupt
+            return trace
+
+        sys.settrace(trace)
+        try:
+            optimizer.step(closure)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(None)
+        return before, weights(model), lines
+
+    before, after, total = run(None)
+    assert total > 50
+    outcomes = set()
+    for number in range(1, total + 1):
+        start, end, _ = run(number)
+        assert same_bits(start, before)
+        assert same_bits(end, before) or same_bits(end, after), f"half done after an interrupt at line event {number}"
+        outcomes.add(same_bits(end, after))
+    assert outcomes == {False, True}
+
+
+def test_interrupt_while_restoring(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small_net()
+    x, y = batch()
+    optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1), rho=0.5)
+    before = weights(model)
+    closure = closure_of(optimizer, model, x, y)
+    copy_, calls = torch._foreach_copy_, []
+
+    def interrupted(*args):  # type: ignore[no-untyped-def]
+        if optimizer.is_perturbed and not calls:
+            calls.append(1)
+            raise KeyboardInterrupt
+        return copy_(*args)
+
+    monkeypatch.setattr(torch, "_foreach_copy_", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        optimizer.step(closure)
+    assert calls
+    assert same_bits(weights(model), before)
+
+
+def test_a_step_begun_and_not_ended_is_told_and_mended() -> None:
+    model = small_net()
+    x, y = batch()
+    optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1), rho=0.5)
+    before = weights(model)
+    closure_of(optimizer, model, x, y)()
+    optimizer.ascend()
+    with pytest.raises(InputError, match="begun with ascend"):
+        optimizer.step(closure_of(optimizer, model, x, y))
+    assert same_bits(weights(model), before)
+    closure_of(optimizer, model, x, y)()
+    optimizer.ascend()
+    with pytest.raises(InputError, match="begun with ascend"):
+        optimizer.ascend()
+    optimizer.step(closure_of(optimizer, model, x, y))
+
+
+# --- an optimiser to schedulers, checkpoints, hooks -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["closure", "two calls"])
+def test_scheduler_on_the_wrapper_changes_the_rate_without_a_warning(form: str) -> None:  # K10
+    model = small_net()
+    x, y = batch()
+    optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1), rho=0.1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=10)
+        rates = []
+        for _ in range(5):
+            before = weights(model)
+            if form == "closure":
+                optimizer.step(closure_of(optimizer, model, x, y))
+            else:
+                closure_of(optimizer, model, x, y)()
+                optimizer.ascend()
+                closure_of(optimizer, model, x, y)()
+                optimizer.descend()
+            step = (model[0].weight - before[0]) / model[0].weight.grad
+            rates.append(-step.median().item())
+            scheduler.step()
+    expected = [0.05 * (1 + math.cos(math.pi * t / 10)) for t in range(5)]
+    assert rates == pytest.approx(expected, rel=1e-3)
+
+
+def test_one_cycle_scheduler_and_momentum_cycling() -> None:
+    model = small_net()
+    x, y = batch()
+    optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), rho=0.1)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.2, total_steps=4)
+    optimizer.step(closure_of(optimizer, model, x, y))
+    scheduler.step()
+    assert optimizer.base_optimizer.param_groups[0]["momentum"] < 0.95
+
+
+@pytest.mark.parametrize("base", ["sgd", "adam"])
+def test_save_load_continues_on_the_same_bits(base: str) -> None:  # K11
+    x, y = batch()
+
+    def build(seed: int) -> tuple[nn.Module, SAM]:
+        model = small_net(seed)
+        if base == "sgd":
+            inner: torch.optim.Optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        else:
+            inner = torch.optim.Adam(model.parameters(), lr=0.01)
+        return model, SAM(inner, rho=0.1, model=model)
+
+    model, optimizer = build(0)
+    optimizer.set_rho(0.3)
+    for _ in range(4):
+        optimizer.step(closure_of(optimizer, model, x, y))
+    file = io.BytesIO()
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, file)
+    file.seek(0)
+    saved = torch.load(file, weights_only=True)
+    stored = sum(t.numel() for s in saved["optimizer"]["state"].values() for t in s.values() if isinstance(t, Tensor))
+    copies = 1 if base == "sgd" else 2
+    assert stored <= copies * sum(p.numel() for p in model.parameters()) + 10  # no copy of the weights among it
+    for _ in range(5):
+        optimizer.step(closure_of(optimizer, model, x, y))
+    other, resumed = build(9)
+    other.load_state_dict(saved["model"])
+    resumed.load_state_dict(saved["optimizer"])
+    assert resumed.param_groups[0]["rho"] == 0.3
+    for _ in range(5):
+        resumed.step(closure_of(resumed, other, x, y))
+    assert same_bits(weights(model), weights(other))
+    assert same_bits(list(model.buffers()), list(other.buffers()))
+
+
+def test_checkpoints_go_between_the_wrapper_and_the_bare_base() -> None:
+    x, y = batch()
+    model = small_net()
+    plain = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    plain.step(closure_of(plain, model, x, y))
+    wrapped = SAM(torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9), rho=0.2)
+    wrapped.load_state_dict(plain.state_dict())
+    assert (wrapped.param_groups[0]["lr"], wrapped.param_groups[0]["rho"]) == (0.1, 0.2)
+    wrapped.step(closure_of(wrapped, model, x, y))
+    plain.load_state_dict(wrapped.state_dict())
+    plain.step(closure_of(plain, model, x, y))
+
+
+def test_hooks_groups_copies_and_pickles() -> None:
+    x, y = batch()
+    model = small_net()
+    base = torch.optim.SGD(model[0].parameters(), lr=0.1)
+    optimizer = SAM(base, rho=0.2)
+    seen: list[str] = []
+    optimizer.register_step_pre_hook(lambda *a: seen.append("pre"))
+    optimizer.register_step_post_hook(lambda *a: seen.append("post"))
+    base.register_step_pre_hook(lambda *a: seen.append("base"))
+    optimizer.register_state_dict_post_hook(lambda o, d: {**d, "mark": 1})
+    optimizer.register_load_state_dict_pre_hook(lambda o, d: {k: v for k, v in d.items() if k != "mark"})
+    optimizer.add_param_group({"params": list(model[-1].parameters()), "lr": 0.3})
+    assert optimizer.param_groups is base.param_groups
+    assert optimizer.state is base.state
+    assert optimizer.param_groups[1]["rho"] == optimizer.defaults["rho"] == 0.2
+    optimizer.step(closure_of(optimizer, model, x, y))
+    assert seen == ["pre", "base", "post"]
+    saved = optimizer.state_dict()
+    assert saved["mark"] == 1
+    optimizer.load_state_dict(saved)
+    assert isinstance(optimizer, torch.optim.Optimizer)
+    assert "rho: 0.2" in repr(optimizer)
+
+    twin_model, twin = copy.deepcopy((model, optimizer))
+    assert twin.param_groups[0]["params"][0] is twin_model[0].weight
+    twin.step(closure_of(twin, twin_model, x, y))
+    optimizer.step(closure_of(optimizer, model, x, y))
+    assert same_bits(weights(model), weights(twin_model))
+
+
+def test_bad_input_is_one_line() -> None:
+    params = [nn.Parameter(torch.ones(3))]
+    cases: list[tuple[Callable[[], object], str]] = [
+        (lambda: SAM(torch.optim.LBFGS(params)), "closure itself"),
+        (lambda: SAM(torch.optim.Adadelta(params)), "called rho"),
+        (lambda: SAM(SAM(torch.optim.SGD(params, lr=0.1))), "itself a SAM"),
+        (lambda: SAM(torch.optim.SGD), "must be a built"),
+        (lambda: SAM(params), "must be a built"),
+        (lambda: SAM(torch.optim.SGD(params, lr=0.1), rho=-1), "rho must be"),
+        (lambda: SAM(torch.optim.SGD(params, lr=0.1), rho=float("nan")), "rho must be"),
+        (lambda: SAM(torch.optim.SGD([{"params": params, "rho": -1}], lr=0.1)), "rho must be"),
+        (lambda: SAM(torch.optim.SGD(params, lr=0.1), rho=torch.ones(2)), "0-dim"),
+        (lambda: SAM(torch.optim.SGD(params, lr=0.1), clip_grad_norm=0), "clip_grad_norm"),
+        (lambda: SAM(torch.optim.SGD(params, lr=0.1), sync_ascent=False), "sync_ascent=False needs"),
+        (lambda: SAM(torch.optim.SGD(params, lr=0.1)).step(), "needs a closure"),
+        (lambda: SAM(torch.optim.SGD(params, lr=0.1)).descend(), "needs a closure"),
+        (lambda: SAM(torch.optim.SGD(params, lr=0.1)).set_rho(-0.1), "rho must be"),
+        (lambda: ASAM(torch.optim.SGD(params, lr=0.1), eta=-1, scale_biases=True), "eta must"),
+    ]
+    for call, words in cases:
+        with pytest.raises(InputError, match=words) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+# --- clipping, accumulation, memory, compiling ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.2])
+def test_clipping_acts_on_the_descent_gradient(rho: float) -> None:
+    x, y = batch()
+    plain, clipped = small_net(dtype=torch.float64), small_net(dtype=torch.float64)
+    x = x.double()
+    one = SAM(torch.optim.SGD(plain.parameters(), lr=1.0), rho=rho)
+    two = SAM(torch.optim.SGD(clipped.parameters(), lr=1.0), rho=rho, clip_grad_norm=1e-2)
+    before = weights(plain)
+    one.step(closure_of(one, plain, x, y))
+    two.step(closure_of(two, clipped, x, y))
+    full = torch.cat([(a - b).flatten() for a, b in zip(weights(plain), before, strict=True)])
+    short = torch.cat([(a - b).flatten() for a, b in zip(weights(clipped), before, strict=True)])
+    assert short.norm().item() == pytest.approx(1e-2, rel=1e-3)
+    torch.testing.assert_close(short / short.norm(), full / full.norm(), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("sizes", [[8, 8, 8, 8], [10, 10, 10, 2]])
+def test_micro_batches_equal_the_whole_batch(sizes: list[int]) -> None:  # K3
+    x, y = batch()
+    whole, parts = small_net(norm=False), small_net(norm=False)
+    one = SAM(torch.optim.SGD(whole.parameters(), lr=0.1, momentum=0.9), rho=0.3)
+    two = SAM(torch.optim.SGD(parts.parameters(), lr=0.1, momentum=0.9), rho=0.3)
+    micro = list(zip(x.split(sizes), y.split(sizes), strict=True))
+    for _ in range(3):
+        a = one.step(closure_of(one, whole, x, y))
+        b = two.step(accumulated_closure(two, lambda part: F.cross_entropy(parts(part[0]), part[1]), micro))
+        assert b.item() == pytest.approx(a.item(), rel=1e-6)
+    for p, q in zip(whole.parameters(), parts.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=0, atol=1e-6)
+
+
+def test_micro_batches_with_class_weights_and_bad_parts() -> None:
+    x, y = batch()
+    class_weights = torch.tensor([0.2, 1.0, 5.0])
+    whole, split = small_net(norm=False), small_net(norm=False)
+    one, two = (SAM(torch.optim.SGD(m.parameters(), lr=0.1), rho=0.3) for m in (whole, split))
+
+    def closure() -> Tensor:
+        one.zero_grad()
+        loss = F.cross_entropy(whole(x), y, class_weights)
+        loss.backward()
+        return loss
+
+    micro = [{"x": a, "y": b} for a, b in zip(x.split(12), y.split(12), strict=True)]
+    one.step(closure)
+    two.step(
+        accumulated_closure(
+            two,
+            lambda part: F.cross_entropy(split(part["x"]), part["y"], class_weights),
+            micro,
+            weights=[float(class_weights[part["y"]].sum()) for part in micro],
+        )
+    )
+    for p, q in zip(whole.parameters(), split.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=0, atol=1e-6)
+
+    def never(part: object) -> Tensor:
+        raise AssertionError
+
+    for bad, words in (([], "empty"), ([3], "cannot count"), ([torch.ones(())], "no batch dimension")):
+        with pytest.raises(InputError, match=words):
+            accumulated_closure(two, never, bad)
+    with pytest.raises(InputError, match="1 weights"):
+        accumulated_closure(two, never, micro, weights=[1.0])
+    with pytest.raises(InputError, match="must not be negative"):
+        accumulated_closure(two, never, micro, weights=[1.0, -1.0, 1.0])
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_memory_beyond_the_base_is_one_copy_of_the_weights(adaptive: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    from saddlescape.optim import perturb
+
+    monkeypatch.setattr(perturb, "CHUNK_BYTES", 4 * 1000)
+
+    class Peak(TorchDispatchMode):
+        """Counts the bytes of live tensors made inside, by their storages."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.live: dict[int, int] = {}
+            self.peak = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            import weakref
+
+            known = {
+                t.untyped_storage().data_ptr() for t in torch.utils._pytree.tree_leaves(args) if torch.is_tensor(t)
+            }
+            out = func(*args, **(kwargs or {}))
+            for tensor in torch.utils._pytree.tree_leaves(out):
+                if torch.is_tensor(tensor) and tensor.untyped_storage().data_ptr() not in known:
+                    key = id(tensor)
+                    self.live[key] = tensor.untyped_storage().nbytes()
+                    weakref.finalize(tensor, self.live.pop, key, None)
+            self.peak = max(self.peak, sum(self.live.values()))
+            return out
+
+    params = [nn.Parameter(torch.randn(1000)) for _ in range(50)]
+    optimizer = SAM(torch.optim.SGD(params, lr=0.1), rho=0.1, adaptive=adaptive)
+    for p in params:
+        p.grad = torch.ones_like(p)
+    with Peak() as counted:
+        optimizer.ascend()
+    copy_bytes = sum(p.nbytes for p in params)
+    assert copy_bytes <= counted.peak <= copy_bytes + 4 * 4 * 1000 + 4 * 4 * len(params)
+    optimizer.restore()
+
+
+def test_compiled_step_is_the_eager_one() -> None:
+    x, y = batch()
+    results = []
+    for compiled in (False, True):
+        model = small_net()
+        network = torch.compile(model, backend="eager") if compiled else model
+        optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), rho=0.2, model=network)
+
+        def step(optimizer: SAM = optimizer, network: nn.Module = network) -> None:
+            closure = closure_of(optimizer, network, x, y)
+            closure()
+            optimizer.ascend()
+            closure()
+            optimizer.descend()
+
+        for _ in range(3):
+            step()
+        results.append(weights(model) + list(model.buffers()))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-6, atol=1e-7)
+
+
+def test_the_plain_wrapper_is_the_base() -> None:
+    x, y = batch()
+    one, two = small_net(), small_net()
+    plain = torch.optim.SGD(one.parameters(), lr=0.1)
+    wrapped = WrappedOptimizer(torch.optim.SGD(two.parameters(), lr=0.1), 0.0)
+    for _ in range(2):
+        plain.step(closure_of(plain, one, x, y))
+        wrapped.step(closure_of(wrapped, two, x, y))
+    assert same_bits(weights(one), weights(two))
