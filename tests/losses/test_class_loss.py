@@ -193,6 +193,19 @@ def test_per_sample_gradients_by_vmap(name: str) -> None:
 
 
 @every_loss
+@pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
+def test_nothing_is_read_back_from_another_device(name: str, soft: bool) -> None:
+    """A meta tensor has no values, so whatever would make the host wait for an accelerator fails on it."""
+    z, y, h = batch(torch.float32)
+    loss = build(name, weight=WEIGHT.float()).to("meta")
+    target = soft_labels() if soft else y
+    value = loss(z.to("meta").requires_grad_(), target.to("meta"), h.to("meta"))
+    value.backward()
+    assert value.is_meta
+    assert value.shape == ()
+
+
+@every_loss
 def test_copies_and_pickles_and_has_an_empty_state_dict(name: str) -> None:
     z, y, h = batch()
     loss = build(name, weight=WEIGHT)

@@ -82,7 +82,7 @@ class LDAMLoss(ClassLoss):
 
     def _look_at_range(self, logits: Tensor) -> None:
         """Once, on the first batch: reading a value makes the host wait for an accelerator."""
-        if self._looked_at_range or not values_readable() or not logits.numel():
+        if self._looked_at_range or not values_readable() or logits.is_meta or not logits.numel():
             return
         if logits.is_cuda and torch.cuda.is_current_stream_capturing():
             return
