@@ -121,10 +121,12 @@ def test_the_hook_goes_away_after_a_step_an_error_and_with_its_optimiser() -> No
         optimizer.step(broken)
     assert not hooks
     assert model[1].num_batches_tracked.item() == 2
-    closure()
-    optimizer.ascend()
+    # dropped between ascend and descend
+    dropped = SAM(torch.optim.SGD(model.parameters(), lr=0.1), rho=0.5)
+    loss_closure(dropped, model, x)()
+    dropped.ascend()
     assert hooks
-    del optimizer, closure, broken
+    del dropped
     gc.collect()
     assert not hooks
 

@@ -80,13 +80,14 @@ def test_fp16_with_clipping_stays_close_to_fp32() -> None:  # K1
     one, two = build("sam", plain, 1.0), build("sam", half, 1.0)
     scaler = GradScaler("cpu", init_scale=2.0**10, growth_interval=5)
     updates = []
+    start = F.cross_entropy(plain(x), y).item()
     for _ in range(20):
         a = one.step(closure_of(one, plain, x, y, None))
         b = two.step(closure_of(two, half, x, y, scaler, half=True), scaler=scaler)
         scaler.update()
         updates.append(scaler.get_scale())
     assert b.item() == pytest.approx(a.item(), rel=2e-2)
-    assert a.item() < 0.9  # it did train
+    assert a.item() < start - 0.05  # it did train
     assert updates[:5] == [2.0**10] * 4 + [2.0**11]  # one growth after five steps: the scale is updated once a step
 
 

@@ -1,0 +1,254 @@
+"""Perturbed gradient descent: constants, the uniform ball, escape from saddles, stopping at minima, resuming."""
+
+from __future__ import annotations
+
+import copy
+import io
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.amp import GradScaler
+
+from saddlescape.errors import InputError
+from saddlescape.optim import PerturbedGD, pgd_constants
+
+
+def closure_of(optimizer: torch.optim.Optimizer, f: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = f()
+        loss.backward()
+        return loss
+
+    return closure
+
+
+def test_constants_worked_by_hand() -> None:
+    k = pgd_constants(smoothness=2.0, hessian_lipschitz=4.0, epsilon=0.25, dim=10, delta_f=3.0, c=0.5, delta=0.1)
+    chi = 3 * math.log(10 * 2 * 3 / (0.5 * 0.0625 * 0.1))
+    assert k.chi == pytest.approx(chi)
+    assert k.eta == 0.25
+    assert k.radius == pytest.approx(math.sqrt(0.5) / chi**2 * 0.125)
+    assert k.g_thr == pytest.approx(math.sqrt(0.5) / chi**2 * 0.25)
+    assert k.f_thr == pytest.approx(0.5 / chi**3 * math.sqrt(0.25**3 / 4))
+    assert k.t_thr == math.ceil(chi / 0.25 * 2)  # sqrt(rho epsilon) = 1
+    assert pgd_constants(smoothness=1, hessian_lipschitz=1, epsilon=1, dim=1, delta_f=1).chi == 12.0  # the floor of 4
+    with pytest.raises(InputError, match="epsilon must be above 0"):
+        pgd_constants(smoothness=1, hessian_lipschitz=1, epsilon=0, dim=1, delta_f=1)
+
+
+def test_kicks_are_uniform_in_the_ball() -> None:
+    radius, dim = 0.5, 3
+    params = [
+        torch.zeros(1, dtype=torch.float64, requires_grad=True),
+        torch.zeros(2, dtype=torch.float64, requires_grad=True),
+    ]
+    optimizer = PerturbedGD(torch.optim.SGD(params, lr=0.0), radius, t_thr=1, seed=3)
+    kicks = []
+    for _ in range(4000):
+        with torch.no_grad():
+            for p in params:
+                p.zero_()
+        optimizer.step()
+        kicks.append(torch.cat([p.detach().flatten() for p in params]))
+    points = torch.stack(kicks)
+    lengths = points.norm(dim=1)
+    assert lengths.max() <= radius
+    volume = (lengths / radius) ** dim  # uniform in [0, 1]
+    quantiles = torch.quantile(volume, torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64))
+    assert quantiles.tolist() == pytest.approx([0.25, 0.5, 0.75], abs=0.03)
+    covariance = points.T @ points / len(points)  # of the ball: r^2 / (d + 2) on the diagonal
+    expected = torch.eye(dim, dtype=torch.float64) * radius**2 / (dim + 2)
+    torch.testing.assert_close(covariance, expected, rtol=0, atol=0.004)
+    assert points.mean(0).abs().max() < 0.02
+
+
+def saddle(w: Tensor) -> Tensor:
+    """A saddle at 0 with minima at (0, +-1), where the value is -1/4."""
+    return w[0] ** 2 / 2 - w[1] ** 2 / 2 + w[1] ** 4 / 4
+
+
+def test_algorithm_2_leaves_the_saddle_and_returns_a_minimum() -> None:
+    start = torch.zeros(2, dtype=torch.float64)
+    stuck = start.clone().requires_grad_()
+    plain = torch.optim.SGD([stuck], lr=0.05)
+    for _ in range(50):
+        plain.step(closure_of(plain, lambda: saddle(stuck)))
+    assert torch.equal(stuck.detach(), start)
+
+    w = start.clone().requires_grad_()
+    optimizer = PerturbedGD(torch.optim.SGD([w], lr=0.05), 1e-2, t_thr=150, g_thr=1e-3, f_thr=1e-2)
+    runs = []
+
+    def f() -> Tensor:
+        runs.append(w.detach().clone())
+        return saddle(w)
+
+    steps = 0
+    while not optimizer.converged:
+        optimizer.step(closure_of(optimizer, f))
+        steps += 1
+        assert steps < 1000
+    assert w.detach().abs().tolist() == pytest.approx([0, 1], abs=1e-2)
+    hessian = torch.autograd.functional.hessian(saddle, w.detach())
+    assert torch.linalg.eigvalsh(hessian).min() > 0
+    assert len(runs) == steps + 2  # one pass a step, and one more for each kick: at the saddle, at the minimum
+    home = w.detach().clone()
+    optimizer.step(closure_of(optimizer, f))
+    assert torch.equal(w.detach(), home)  # it has returned
+
+
+def test_algorithm_2_step_by_step() -> None:
+    """The sequence of points equals the algorithm written out with the very kicks that were drawn."""
+    w = torch.tensor([0.3, 0.0], dtype=torch.float64, requires_grad=True)
+    eta, t_thr, g_thr, f_thr = 0.2, 5, 0.1, 1e-4
+    optimizer = PerturbedGD(torch.optim.SGD([w], lr=eta), 0.05, t_thr=t_thr, g_thr=g_thr, f_thr=f_thr, seed=1)
+    passes: list[Tensor] = []
+
+    def f() -> Tensor:
+        passes.append(w.detach().clone())
+        return saddle(w)
+
+    def grad(x: Tensor) -> Tensor:
+        x = x.clone().requires_grad_()
+        return torch.autograd.grad(saddle(x), x)[0]
+
+    x, t_noise, anchor, value = w.detach().clone(), -t_thr - 1, None, 0.0
+    kicks = 0
+    for t in range(40):
+        before = len(passes)
+        optimizer.step(closure_of(optimizer, f))
+        torch.testing.assert_close(passes[before], x, rtol=1e-12, atol=1e-14)
+        if grad(x).norm() <= g_thr and t - t_noise > t_thr:
+            anchor, value, t_noise = x, saddle(x).item(), t
+            kick = passes[before + 1] - x
+            assert 0 < kick.norm() <= 0.05
+            x = x + kick
+            kicks += 1
+        elif t - t_noise == t_thr and saddle(x).item() - value > -f_thr:
+            assert optimizer.converged
+            assert torch.equal(w.detach(), anchor)
+            break
+        x = x - eta * grad(x)
+        torch.testing.assert_close(w.detach(), x, rtol=1e-12, atol=1e-14)
+    assert kicks >= 1
+
+
+def test_error_in_the_second_pass_takes_the_kick_back() -> None:
+    w = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    optimizer = PerturbedGD(torch.optim.SGD([w], lr=0.05), 0.1, t_thr=5, g_thr=1e-3, f_thr=1e-3)
+    passes = []
+
+    def broken() -> Tensor:
+        passes.append(1)
+        if len(passes) == 2:
+            assert w.detach().norm() > 0
+            raise RuntimeError("stop")
+        return saddle(w)
+
+    with pytest.raises(RuntimeError, match="stop"):
+        optimizer.step(closure_of(optimizer, broken))
+    assert torch.equal(w.detach(), torch.zeros(2, dtype=torch.float64))
+
+
+def test_by_the_clock_and_by_the_running_mean() -> None:
+    w = torch.zeros(4, requires_grad=True)
+    optimizer = PerturbedGD(torch.optim.SGD([w], lr=0.0), 0.1, t_thr=3)
+    moved = []
+    for _ in range(9):
+        before = w.detach().clone()
+        optimizer.step(closure_of(optimizer, lambda: w.sum()))
+        moved.append(not torch.equal(w.detach(), before))
+    assert moved == [False, False, True] * 3
+
+    slope = torch.tensor(1.0)
+    optimizer = PerturbedGD(torch.optim.SGD([w], lr=0.0), 0.1, t_thr=2, g_thr=0.5, decay=0.5)
+    kicked, mean, weight = [], 0.0, 0.0
+    for t in range(10):
+        slope.fill_(1.0 if t < 5 else 0.1)  # gradient norm 2 * slope
+        before = w.detach().clone()
+        optimizer.step(closure_of(optimizer, lambda: (w * slope).sum()))
+        mean, weight = 0.5 * mean + 0.5 * 2 * slope.item(), 0.5 * weight + 0.5
+        kicked.append((not torch.equal(w.detach(), before), mean / weight <= 0.5))
+    assert not any(kick for kick, small in kicked if not small)
+    first = next(t for t, (_, small) in enumerate(kicked) if small)
+    assert [t for t, (kick, _) in enumerate(kicked) if kick] == list(range(first, 10, 2))
+
+
+def test_the_mean_is_of_unscaled_gradients() -> None:
+    w = torch.zeros(4, requires_grad=True)
+    optimizer = PerturbedGD(torch.optim.SGD([w], lr=0.0), 0.1, t_thr=1, g_thr=3.0)
+    scaler = GradScaler("cpu", init_scale=2.0**10)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = w.sum()
+        scaler.scale(loss).backward()
+        return loss
+
+    optimizer.step(closure, scaler=scaler)
+    scaler.update()
+    assert optimizer.grad_norm.item() == 2.0
+    assert w.detach().norm() > 0
+
+
+def test_resume_continues_on_the_same_bits_and_random_numbers_are_untouched() -> None:
+    def build(seed: int) -> tuple[nn.Linear, PerturbedGD]:
+        torch.manual_seed(seed)
+        model = nn.Linear(3, 2)
+        base = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        return model, PerturbedGD(base, 0.1, t_thr=2, g_thr=10.0, seed=4)
+
+    x = torch.randn(8, 3)
+    model, optimizer = build(0)
+
+    def run(model: nn.Module, optimizer: PerturbedGD, steps: int) -> None:
+        for _ in range(steps):
+            optimizer.step(closure_of(optimizer, lambda: (model(x) ** 2).mean()))
+
+    state = torch.get_rng_state()
+    run(model, optimizer, 3)
+    assert torch.equal(torch.get_rng_state(), state)
+    file = io.BytesIO()
+    torch.save([model.state_dict(), optimizer.state_dict()], file)
+    file.seek(0)
+    weights, saved = torch.load(file, weights_only=True)
+    other, resumed = build(1)
+    other.load_state_dict(weights)
+    resumed.load_state_dict(copy.deepcopy(saved))
+    run(model, optimizer, 5)
+    run(other, resumed, 5)
+    assert torch.equal(model.weight, other.weight)
+    assert torch.equal(model.bias, other.bias)
+
+
+def test_resume_between_kick_and_verdict() -> None:
+    w = torch.tensor([0.0, 1.0], dtype=torch.float64, requires_grad=True)
+    optimizer = PerturbedGD(torch.optim.SGD([w], lr=0.05), 0.1, t_thr=5, g_thr=1e-3, f_thr=1e-3)
+    for _ in range(3):
+        optimizer.step(closure_of(optimizer, lambda: saddle(w)))
+    z = w.detach().clone().requires_grad_()
+    resumed = PerturbedGD(torch.optim.SGD([z], lr=0.05), 0.1, t_thr=5, g_thr=1e-3, f_thr=1e-3)
+    resumed.load_state_dict(optimizer.state_dict())
+    for _ in range(3):
+        resumed.step(closure_of(resumed, lambda: saddle(z)))
+    assert resumed.converged
+    assert z.tolist() == [0.0, 1.0]  # back at the point before the kick
+
+
+def test_bad_input() -> None:
+    w = torch.zeros(2, requires_grad=True)
+    base = torch.optim.SGD([w], lr=0.1)
+    for build, words in (
+        (lambda: PerturbedGD(base, -0.1, t_thr=3), "rho must be"),
+        (lambda: PerturbedGD(base, 0.1, t_thr=0), "t_thr"),
+        (lambda: PerturbedGD(base, 0.1, t_thr=3, f_thr=0.1), "g_thr"),
+        (lambda: PerturbedGD(base, 0.1, t_thr=3, decay=1.0), "decay"),
+        (lambda: PerturbedGD(base, 0.1, t_thr=3, g_thr=1.0, f_thr=0.1).step(), "needs the loss"),
+        (lambda: PerturbedGD(base, 0.1, t_thr=3, g_thr=1.0, f_thr=0.1).step(lambda: w.sum()), "no parameter has"),
+    ):
+        with pytest.raises(InputError, match=words):
+            build()
