@@ -64,8 +64,9 @@ class ResidentLoader:
         self.augment, self.sampler = augment, sampler
         self.seed, self.views = seed, views
         self._normalize = Normalizer(preprocess, self.device, memory_format, dtype)
-        # Channels last from the start: crops copy runs of it and networks want it.
-        self._pixels = images.to(self.device).permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+        # [N, H, W, C]: crops copy runs of it and networks want it; index_select of a channels-last [N, C, H, W]
+        # tensor would hand back plain planes.
+        self._pixels = images.to(self.device).permute(0, 2, 3, 1).contiguous()
         self._labels = labels.to(self.device)
         self._bounds = batch_bounds(self.num_samples, batch_size)
 
@@ -93,7 +94,7 @@ class ResidentLoader:
         for number in range(start_batch, len(self)):
             begin, end = self._bounds[number]
             indices = order[begin:end]
-            pixels = self._pixels.index_select(0, indices)
+            pixels = self._pixels.index_select(0, indices).permute(0, 3, 1, 2)
             generator = derived_generator(self.seed, AUGMENT, t, number)
             inputs = augmented(pixels, self.augment, self._normalize, self.views, generator)
             yield Batch(inputs, self._labels.index_select(0, indices), indices)

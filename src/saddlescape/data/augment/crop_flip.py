@@ -48,28 +48,27 @@ def crop_flip(images: Tensor, top: Tensor, left: Tensor, flip: Tensor, padding: 
 
     Why it is written like this: with channels last a crop is H runs of W * C bytes, so a strided view in which
     *every* pixel of the padded frames is the corner of a crop turns the whole job into one ``index_select`` that
-    copies runs of bytes, with no index per pixel. Mirroring all pictures beside the plain ones costs less than
-    picking those to mirror.
+    copies runs of bytes, with no index per pixel. Mirrored pictures are put into frames of their own, behind the
+    plain ones.
     """
     count, channels, height, width = images.shape
     device = images.device
-    number = torch.arange(count)
     if padding == 0:
         chosen = flip.to(device, non_blocking=True).view(-1, 1, 1, 1)
         return torch.where(chosen, images.flip(3), images).contiguous(memory_format=torch.channels_last)
 
-    mirrored = bool(flip.any())
+    pixels = images.permute(0, 2, 3, 1)
+    mirrored = flip.nonzero().squeeze(1)
+    frame = torch.arange(count)
+    frame[mirrored] = torch.arange(count, count + len(mirrored))
     frames_high, frames_wide = height + 2 * padding, width + 2 * padding
-    frames = torch.zeros(
-        (count * (1 + mirrored), frames_high, frames_wide, channels), dtype=images.dtype, device=device
-    )
-    inside = frames[:, padding : padding + height, padding : padding + width].permute(0, 3, 1, 2)
-    inside[:count] = images
-    if mirrored:
-        inside[count:] = images.flip(3)
+    frames = torch.zeros((count + len(mirrored), frames_high, frames_wide, channels), dtype=images.dtype, device=device)
+    inside = frames[:, padding : padding + height, padding : padding + width]
+    inside[:count] = pixels
+    inside[count:] = pixels.index_select(0, mirrored.to(device, non_blocking=True)).flip(2)
 
     corners = len(frames) * frames_high * frames_wide - ((height - 1) * frames_wide + width) + 1
     crops = frames.as_strided((corners, height, width * channels), (channels, frames_wide * channels, 1))
-    corner = ((number + count * flip) * frames_high + top) * frames_wide + left
+    corner = (frame * frames_high + top) * frames_wide + left
     picked = crops.index_select(0, corner.to(device, non_blocking=True))
     return picked.view(count, height, width, channels).permute(0, 3, 1, 2)
