@@ -11,7 +11,7 @@ import numpy as np
 from saddlescape.data.decode import check_all
 from saddlescape.data.groups import class_groups
 from saddlescape.data.profiles import count_labels
-from saddlescape.data.sources.pictures import Pictures, Progress, Request
+from saddlescape.data.sources.pictures import EncodedPictures, Pictures, Progress, Request
 from saddlescape.data.sources.registry import find
 from saddlescape.data.types import Preprocess
 
@@ -116,6 +116,8 @@ def check(
     if read_images:
         preprocess = found.preprocess or Preprocess(image_size=32)
         bad: dict[str, set[int]] = {}
+        # From here on a container's pictures are wanted one by one: fetch them once.
+        splits = {split: p.loaded() if isinstance(p, EncodedPictures) else p for split, p in splits.items()}
         for split, pictures in splits.items():
             failed = check_all(pictures, preprocess, progress=progress)
             unreadable += [(pictures.name(i), reason) for i, reason in failed]
@@ -140,7 +142,10 @@ def check(
         leaks=leaks,
         contradictions=contradictions,
         empty=[
-            (split, found.classes[label]) for split, row in counts.items() for label, count in enumerate(row) if not count
+            (split, found.classes[label])
+            for split, row in counts.items()
+            for label, count in enumerate(row)
+            if not count
         ],
         ignored=[*found.ignored],
         notes=notes,

@@ -1,4 +1,4 @@
-"""Decode many pictures at once into one uint8 tensor, on threads (Pillow lets go of the interpreter while it decodes)."""
+"""Decode many pictures at once into one uint8 tensor, on threads: Pillow lets go of the interpreter meanwhile."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def decode_all(
     if isinstance(pictures, EncodedPictures):
         pictures = pictures.loaded()
     size, total = preprocess.image_size, len(pictures)
-    images = torch.empty((total, preprocess.channels, size, size), dtype=torch.uint8)
+    images = np.empty((total, preprocess.channels, size, size), dtype=np.uint8)
     bad: list[tuple[int, str]] = []
 
     def decode(start: int) -> list[tuple[int, str]]:
         failed = []
         for i in range(start, min(start + _CHUNK, total)):
             try:
-                images[i] = pictures.pixels(i, preprocess)
+                images[i] = pictures.pixels(i, preprocess).numpy()
             except InputError as error:
                 failed.append((i, str(error)))
         return failed
@@ -45,9 +45,9 @@ def decode_all(
             if progress:
                 progress(what, min(start + _CHUNK, total), total)
     if not bad:
-        return images, np.arange(total), []
+        return torch.from_numpy(images), np.arange(total), []
     good = np.setdiff1d(np.arange(total), [i for i, _ in bad])
-    return images[torch.from_numpy(good)], good, bad
+    return torch.from_numpy(images[good]), good, bad
 
 
 def check_all(pictures: Pictures, preprocess: Preprocess, *, progress: Progress | None = None) -> list[tuple[int, str]]:

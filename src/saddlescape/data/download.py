@@ -1,4 +1,4 @@
-"""Fetch CIFAR from its home page: resumed where it broke off, checked, unpacked safely, renamed into place at the end."""
+"""Fetch CIFAR from its home page: resumed where it broke off, checked, unpacked safely, then renamed into place."""
 
 from __future__ import annotations
 
@@ -100,9 +100,7 @@ def fetch(url: str, target: Path, md5: str, *, progress: Progress | None = None,
             raise InputError(f"cannot download {url}: the server answers {error.code} {error.reason}") from error
     except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
         reason = getattr(error, "reason", None) or error
-        raise InputError(
-            f"cannot download {url}: {reason}; what has come is kept, run again to continue"
-        ) from error
+        raise InputError(f"cannot download {url}: {reason}; what has come is kept, run again to continue") from error
     found = md5_of(part)
     if found != md5:
         part.unlink()

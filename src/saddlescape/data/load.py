@@ -15,7 +15,7 @@ from saddlescape.data.draw import draw_hash
 from saddlescape.data.groups import GroupRule, class_groups
 from saddlescape.data.profiles import class_counts as profile_counts
 from saddlescape.data.profiles import count_labels, longtail_indices
-from saddlescape.data.sources.pictures import FilePictures, Found, Pictures, Progress, Request
+from saddlescape.data.sources.pictures import EncodedPictures, FilePictures, Found, Pictures, Progress, Request
 from saddlescape.data.sources.registry import find
 from saddlescape.data.split import stratified_split
 from saddlescape.data.types import ArraySplit, Dataset, FileSplit, Preprocess, Split
@@ -44,8 +44,9 @@ def load(
     n_max: int | None = None,
     background: int = 255,
 ) -> Dataset:
-    """Load a named data set (``digits``, ``cifar10``, ``cifar100``) or a path: a folder per class, a ``path label`` list,
-    or Hugging Face-layout parquet.
+    """Load a named data set (``digits``, ``cifar10``, ``cifar100``) or a path.
+
+    A path is a folder per class, a ``path label`` list, or Hugging Face-layout parquet.
 
     - ``root``: where named data sets lie (default ``$SADDLESCAPE_DATA``, then the user cache), and what the paths in a
       list are relative to (default: the list's folder).
@@ -84,7 +85,7 @@ def load(
     train, held = _with_test(found, notes)
     _require_images(found.classes, train)
     if imbalance is not None or n_max is not None:
-        train = _thinned(train, found.classes, imbalance or 1.0, profile, seed, n_max, notes)
+        train = _thinned(train, found.classes, 1.0 if imbalance is None else imbalance, profile, seed, n_max, notes)
     work = _Work(found, bad_images, progress, [*found.unreadable])
     parts: dict[str, Pictures] = {"train": train, "test": held}
     if found.val is not None:
@@ -160,19 +161,29 @@ def _thinned(
     present = count_labels(train.labels, len(classes))
     largest = max(present) if n_max is None else n_max
     wanted = profile_counts(len(classes), largest, imbalance, profile)
+    if 0 in wanted:
+        raise InputError(
+            f"imbalance {imbalance:g} leaves class {classes[wanted.index(0)]!r} without images "
+            f"(largest class: {largest}): choose a smaller imbalance"
+        )
     for label, (want, there) in enumerate(zip(wanted, present, strict=True)):
-        if want == 0:
-            raise InputError(
-                f"imbalance {imbalance:g} leaves class {classes[label]!r} without images "
-                f"(largest class {largest}): choose at most {largest}"
-            )
         if want > there:
+            larger = "a larger imbalance or " if label else ""
             raise InputError(
                 f"class {classes[label]!r} has too few images for imbalance {imbalance:g} ({profile}): {want} wanted, "
-                f"{there} present; choose a larger imbalance or n_max below {largest}"
+                f"{there} present; choose {larger}n_max at most {_fitting(present, imbalance, profile)}"
             )
     notes.append(f"long-tailed draw: {profile} profile, imbalance {imbalance:g}, seed {seed}, {sum(wanted):,} images")
     return train.take(longtail_indices(train.labels, wanted, seed))
+
+
+def _fitting(present: list[int], imbalance: float, profile: str) -> int:
+    """The largest n_max whose profile the images present can fill (at least 1)."""
+    for n_max in range(max(present), 1, -1):
+        wanted = profile_counts(len(present), n_max, imbalance, profile)
+        if all(want <= there for want, there in zip(wanted, present, strict=True)):
+            return n_max
+    return 1
 
 
 @dataclass
@@ -191,9 +202,7 @@ class _Work:
             raise InputError(f"{bad[0][1]}{more}: mend or remove it, or go on without such images: --bad-images skip")
 
 
-def _preprocess(
-    found: Found, train: Pictures, image_size: int | None, background: int, notes: list[str]
-) -> Preprocess:
+def _preprocess(found: Found, train: Pictures, image_size: int | None, background: int, notes: list[str]) -> Preprocess:
     """The given one, or size by the pictures with mean and std still to be filled in."""
     if found.preprocess is not None:
         own = found.preprocess.image_size
@@ -210,9 +219,12 @@ def _preprocess(
 
 def _median_short_side(train: Pictures) -> float:
     sides = []
-    for i in _spread(len(train), _SURVEY):
+    some = train.take(np.array(_spread(len(train), _SURVEY), dtype=np.int64))
+    if isinstance(some, EncodedPictures):
+        some = some.loaded()
+    for i in range(len(some)):
         try:
-            sides.append(min(train.size(i)))
+            sides.append(min(some.size(i)))
         except InputError:
             continue  # named later, when it is decoded
     return float(np.median(sides)) if sides else float(SIZES[0])

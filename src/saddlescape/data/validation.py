@@ -30,7 +30,8 @@ def hold_out(dataset: Dataset, fraction: float, seed: int = 0) -> Dataset:
         raise InputError(f"{dataset.name}: no class has two training images, so none can be held out for validation")
     train = take(dataset.train, stay)
     single = [name for name, count in zip(dataset.classes, dataset.class_counts, strict=True) if count == 1]
-    notes = [*dataset.notes, f"validation: {len(aside):,} training images held out ({fraction:g} of each class, seed {seed})"]
+    held = f"validation: {len(aside):,} training images held out ({fraction:g} of each class, seed {seed})"
+    notes = [*dataset.notes, held]
     if single:
         notes.append(f"too few images to hold one out, all stay in training: {', '.join(single)}")
     return replace(

@@ -22,8 +22,8 @@ from saddlescape.errors import InputError
 # The constants of the paper's official code, used there for CIFAR-10 and CIFAR-100 alike (methods 0.1).
 PREPROCESS = Preprocess(image_size=32, mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010))
 
-CIFAR10_CLASSES = "airplane automobile bird cat deer dog frog horse ship truck".split()
-CIFAR100_CLASSES = """
+CIFAR10_CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+_CIFAR100_NAMES = """
 apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
 caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish
 forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle
@@ -31,7 +31,8 @@ mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck
 possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar
 sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle wardrobe whale willow_tree
 wolf woman worm
-""".split()
+"""
+CIFAR100_CLASSES = _CIFAR100_NAMES.split()
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def load_cifar(request: Request) -> Found:
     for root in roots:
         for folder in _candidates(root, request.name, layout):
             if _has_pickles(folder, layout):
-                return _repaired(request, folder, layout) if request.download else _from_pickles(request.name, folder, layout)
+                return _repaired(request, folder, layout)
             if _has_parquet(folder):
                 return _from_parquet(request.name, folder, layout)
     if request.download:
@@ -97,11 +98,11 @@ def load_cifar(request: Request) -> Found:
 
 
 def _repaired(request: Request, folder: Path, layout: Layout) -> Found:
-    """Read the pickles; where they are incomplete or damaged, fetch them again into the same folder."""
+    """Read the pickles; where they are incomplete or damaged and a download is allowed, fetch them again in place."""
     try:
         return _from_pickles(request.name, folder, layout)
     except InputError:
-        if folder.name != layout.folder:
+        if not request.download or folder.name != layout.folder:
             raise
         return _from_pickles(request.name, fetch_cifar(request.name, folder.parent, progress=request.progress), layout)
 
@@ -162,7 +163,7 @@ def _found(name: str, kind: str, classes: list[str], train: Pictures, test: Pict
             "is not the published one, image by image"
         )
     elif not kind.startswith("original"):
-        notes.append(f"{name}: read from parquet, whose order may differ from the original's: same counts, other images")
+        notes.append(f"{name}: read from parquet, whose order may differ: the published counts, perhaps not the images")
     return Found(
         name=name, kind=kind, classes=classes, train=train, test=test,
         preprocess=PREPROCESS, augment="crop-flip", notes=notes,

@@ -40,5 +40,5 @@ def load_digits(request: Request) -> Found:
             image_size=8, channels=1, mean=(round(float(scaled.mean()), 4),), std=(round(float(scaled.std()), 4),)
         ),
         augment="crop",
-        notes=[f"digits: fixed stratified split, {TRAIN_PER_CLASS} training images per class, the other 597 for testing"],
+        notes=[f"digits: fixed stratified split, {TRAIN_PER_CLASS} training images per class, the other 597 to test"],
     )

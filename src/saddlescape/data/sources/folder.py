@@ -15,12 +15,17 @@ from saddlescape.errors import InputError
 SPLIT_NAMES = {"train": "train", "training": "train", "test": "test", "testing": "test", "val": "val", "valid": "val",
                "validation": "val", "dev": "val"}  # fmt: skip
 IMAGE_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .gif .webp .bmp .dib .tif .tiff .heic .heif .avif .jp2 .ppm .pgm .pbm .pnm .tga .ico".split()
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".heic", ".heif"}
+    | {".avif", ".jp2", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico"}
 )
 # Left behind by file managers, notebooks and network drives.
-_STRAY_NAMES = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "lost+found", "__pycache__"})
-LAYOUT = "expected one folder per class, at least two, with images inside: FOLDER/cat/1.jpg, FOLDER/dog/2.jpg, or the " \
-    "same under FOLDER/train/ and FOLDER/test/"  # fmt: skip
+_STRAY_NAMES = frozenset(
+    {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "lost+found", "__pycache__"}
+)
+LAYOUT = (
+    "expected one folder per class, at least two, with images inside: FOLDER/cat/1.jpg, FOLDER/dog/2.jpg, "
+    "or the same under FOLDER/train/ and FOLDER/test/"
+)
 
 
 def load_folder(request: Request) -> Found:

@@ -88,7 +88,8 @@ def parse_list(path: Path) -> list[Entry]:
         del lines[0]
     if not lines:
         raise InputError(f"{path}: empty; {EXPECTED} on every line")
-    separator = None if all(_INTEGER.match(line) for _, line in lines) else _common_separator([line for _, line in lines])
+    integers = all(_INTEGER.match(line) for _, line in lines)
+    separator = None if integers else _common_separator([line for _, line in lines])
     entries = []
     for number, line in lines:
         match = _INTEGER.match(line)
@@ -153,7 +154,7 @@ def _are_integers(path: Path, entries: list[Entry]) -> bool:
     mostly = sum(numeric) * 2 >= len(numeric)
     odd = entries[numeric.index(not mostly)]
     raise InputError(
-        f"{path} line {odd.line}: label {odd.label!r} is {'not an integer' if mostly else 'an integer'}, unlike the others"
+        f"{path} line {odd.line}: label {odd.label!r} is {'not ' if mostly else ''}an integer, unlike the others"
     )
 
 
@@ -169,11 +170,11 @@ def _classes_of(path: Path, entries: list[Entry], names: list[str] | None, integ
     size = len(names) if names else len(first)
     beyond = [entry for label, entry in first.items() if label >= size]
     if beyond:
-        missing = next(label for label in range(size + 1) if label not in first)
-        cause = (
-            f"classes.txt names {size} classes" if names else
-            f"labels must be 0..C-1 without gaps, and no line has label {missing}"
-        )  # fmt: skip
+        if names:
+            cause = f"classes.txt names {size} classes"
+        else:
+            missing = next(label for label in range(size) if label not in first)
+            cause = f"labels must be 0..C-1 without gaps, and no line has label {missing}"
         raise InputError(f"{path} line {beyond[0].line}: label {beyond[0].label} is too large: {cause}")
     return names or [str(label) for label in range(size)]
 
@@ -214,4 +215,3 @@ def _located(base: Path, written: str) -> Path | None:
         if (base / form).is_file():
             return base / form
     return None
-

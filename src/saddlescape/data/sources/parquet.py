@@ -23,7 +23,7 @@ _SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "te
 
 
 def load_parquet(request: Request) -> Found:
-    """A folder of shards named ``train-*.parquet``, ``test-*`` and ``validation-*`` (one of them is enough), or one file.
+    """A folder of shards named ``train-*.parquet``, ``test-*`` and ``validation-*`` (training is enough), or one file.
 
     Class names: the schema's Hugging Face ``ClassLabel`` names, else ``classes.txt`` beside the shards, else the label
     numbers; a text label column names its classes itself (sorted). Raises ``InputError`` naming the file.
@@ -77,7 +77,8 @@ def missing_shards(paths: Sequence[Path]) -> list[str]:
     if not numbers or len({match.group(2) for match in numbers}) != 1:
         return []
     have, total = len({int(match.group(1)) for match in numbers}), int(numbers[0].group(2))
-    return [f"{paths[0].parent}: {have} of {total} shards of {paths[0].name.split('-')[0]} are here"] if have < total else []
+    split = paths[0].name.split("-")[0]
+    return [f"{paths[0].parent}: {have} of {total} shards of {split} are here"] if have < total else []
 
 
 class ShardedTable:
@@ -148,9 +149,9 @@ class ShardedTable:
                 if len(here):
                     column = self._guarded(
                         self.paths[shard],
-                        lambda file=file, group=group: file.read_row_group(group, columns=[self.image_column]).column(0),
-                    ).combine_chunks()
-                    self._collect(column, start, here, wanted)
+                        lambda file=file, group=group: file.read_row_group(group, columns=[self.image_column]),
+                    ).column(0)
+                    self._collect(column.combine_chunks(), start, here, wanted)
                 start = end
         return [wanted[int(row)] for row in rows]
 

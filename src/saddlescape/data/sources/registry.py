@@ -60,4 +60,6 @@ def _unknown(name: str) -> str:
         return f"{name}: no such file or folder"
     close = difflib.get_close_matches(name.lower(), SOURCES, n=1)
     hint = f": did you mean {close[0]!r}?" if close else "."
-    return f"unknown data set {name!r}{hint} Known are {', '.join(SOURCES)}, or give the path of a folder, list or parquet"
+    return (
+        f"unknown data set {name!r}{hint} Known are {', '.join(SOURCES)}, or give a path to a folder, list or parquet"
+    )

@@ -1,0 +1,149 @@
+"""List files as people write them (K44), and the line number where they slip."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from saddlescape.data import check, load
+from saddlescape.data.sources.listfile import parse_list
+from saddlescape.errors import InputError
+
+NAMES = ("a.png", "b b.png", "sub/c.png", "d,d.png", "é.png", "f 7.png")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for i, name in enumerate(NAMES):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8), (i, i, i)).save(path)
+    return tmp_path
+
+
+def write(folder: Path, text: str, name: str = "train.txt", encoding: str = "utf-8") -> Path:
+    path = folder / name
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+LABELS = (0, 0, 1, 1, 2, 2)
+
+
+@pytest.mark.parametrize("separator", [" ", "\t", ",", ", ", "  ", " \t", ";"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_integers_in_every_dress(folder: Path, separator: str, end: str, encoding: str) -> None:
+    text = end.join(f"{name}{separator}{label}" for name, label in zip(NAMES, LABELS, strict=True)) + end + end
+    entries = parse_list(write(folder, text, encoding=encoding))
+    assert [(e.path, int(e.label), e.line) for e in entries] == list(zip(NAMES, LABELS, range(1, 7), strict=True))
+
+
+@pytest.mark.parametrize("separator", ["\t", ","])
+def test_class_names_in_every_dress(folder: Path, separator: str) -> None:
+    kinds = ["big cat", "big cat", "dog 3", "dog 3", "7 elk", "7 elk"]
+    text = "\n".join(f'"{name}"{separator}{kind}' for name, kind in zip(NAMES, kinds, strict=True))
+    dataset = load(write(folder, text))
+    assert dataset.classes == ["7 elk", "big cat", "dog 3"]
+    named = {Path(n).name: int(k) for n, k in zip(dataset.train.names, dataset.train.labels, strict=True)}
+    named |= {Path(n).name: int(k) for n, k in zip(dataset.test.names, dataset.test.labels, strict=True)}
+    assert named == {"a.png": 1, "b b.png": 1, "c.png": 2, "d,d.png": 2, "é.png": 0, "f 7.png": 0}
+
+
+def test_names_after_a_space(folder: Path) -> None:
+    entries = parse_list(write(folder, "a.png cat\nb b.png dog\n"))
+    assert [(e.path, e.label) for e in entries] == [("a.png", "cat"), ("b b.png", "dog")]
+
+
+def test_header_backslashes_and_absolute_paths(folder: Path) -> None:
+    path = write(folder, f"path,label\nsub\\c.png,0\n{folder / 'a.png'},1\n.\\b b.png,0\n\n   \né.png,1\n")
+    report = check(path)
+    assert report.ok and report.counts["train"] == [2, 2]
+
+
+def test_literal_backslash_in_a_name_wins(folder: Path) -> None:
+    Image.new("RGB", (8, 8)).save(folder / "sub\\c.png")
+    dataset = load(write(folder, "sub\\c.png 0\na.png 0\nb b.png 1\nd,d.png 1\n"))
+    everything = [*dataset.train.names, *dataset.test.names]
+    assert str(folder / "sub\\c.png") in everything and str(folder / "sub/c.png") not in everything
+
+
+def test_partner_lists_classes_and_root(folder: Path) -> None:
+    lists = folder / "lists"
+    lists.mkdir()
+    write(lists, "a.png 0\nsub/c.png 1\né.png 2\n", "Mini_LT_train.txt")
+    write(lists, "b b.png 1\nf 7.png 2\n", "Mini_LT_test.txt")
+    write(lists, "d,d.png 0\n", "Mini_LT_val.txt")
+    (lists / "classes.txt").write_text("zebra\nyak\nant\n")
+    dataset = load(lists / "Mini_LT_train.txt", root=folder)
+    assert dataset.classes == ["zebra", "yak", "ant"] and dataset.class_counts == [1, 1, 1]
+    assert dataset.test.labels.tolist() == [1, 2] and len(dataset.val) == 1
+    assert dataset.test.images[:, 0, 0, 0].tolist() == [1, 5]
+    # A test list can also be named outright.
+    write(lists, "d,d.png 2\n", "other.txt")
+    assert load(lists / "Mini_LT_train.txt", root=folder, test=lists / "other.txt").test.labels.tolist() == [2]
+    with pytest.raises(InputError, match="no such test list"):
+        load(lists / "Mini_LT_train.txt", root=folder, test=lists / "none.txt")
+
+
+def test_classes_file_orders_names(folder: Path) -> None:
+    (folder / "classes.txt").write_text("dog\r\ncat\r\n", newline="")
+    dataset = load(write(folder, "a.png cat\nb b.png cat\nsub/c.png dog\né.png dog\n"))
+    assert dataset.classes == ["dog", "cat"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a.png 0\nb b.png\n", "line 2: .*is not an integer|line 2: expected"),
+        ("a.png 0\nlonely\n", "line 2: expected 'path label'.*'lonely'"),
+        ("a.png 0\né.png -1\n", "line 2: label -1 is negative"),
+        ("a.png 0\né.png 2\n", "line 2: label 2 is too large.*no line has label 1"),
+        ("a.png 1\né.png 2\n", "line 2: label 2 is too large.*no line has label 0"),
+        ("a.png 0\n\né.png 1\nnot there.png 1\n", "line 4: no file .*not there.png"),
+        ("a.png 0\né.png 1\nsub/c.png cat\n", "line 3: label 'cat' is not an integer"),
+        ("a.png cat\né.png dog\nsub/c.png 3\n", "line 3: label '3' is an integer"),
+        ("a.png 0\né.png 1.5\n", "line 2: label '1.5' is not an integer"),
+        ("", "empty; expected 'path label'"),
+        ("\n\n", "empty"),
+        ("path label\n", "empty"),
+        ("a.png\0 0\n", "not a text file"),
+    ],
+)
+def test_slips_are_named_with_their_line(folder: Path, text: str, words: str) -> None:
+    path = write(folder, text)
+    with pytest.raises(InputError, match=words) as caught:
+        load(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_other_slips(folder: Path) -> None:
+    good = write(folder, "a.png 0\né.png 1\n")
+    write(folder, "b b.png 2\n", "test.txt")
+    with pytest.raises(InputError, match=r"test\.txt line 1: label 2 is outside 0\.\.1"):
+        load(good)
+    write(folder, "b b.png cat\n", "test.txt")
+    with pytest.raises(InputError, match="unlike those of"):
+        load(good)
+    (folder / "test.txt").unlink()
+    (folder / "classes.txt").write_text("only\n")
+    with pytest.raises(InputError, match=r"line 2: label 1 is too large: classes\.txt names 1"):
+        load(good)
+    (folder / "classes.txt").write_text("x\nx\n")
+    with pytest.raises(InputError, match="'x' is named twice"):
+        load(good)
+    (folder / "classes.txt").unlink()
+    bad = folder / "latin.txt"
+    bad.write_bytes("a.png 0\né.png 1\n".encode("latin1"))
+    with pytest.raises(InputError, match="line 2: not UTF-8"):
+        load(bad)
+
+
+def test_missing_files_can_be_skipped(folder: Path) -> None:
+    path = write(folder, "a.png 0\nb b.png 0\ngone.png 0\nsub/c.png 1\nd,d.png 1\n")
+    dataset = load(path, bad_images="skip")
+    assert dataset.skipped == [(str(folder / "gone.png"), f"{path} line 3: no file {folder / 'gone.png'}")]
+    report = check(path)
+    assert not report.ok and len(report.unreadable) == 1

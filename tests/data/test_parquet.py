@@ -1,0 +1,174 @@
+"""Hugging Face-layout parquet: columns, shards, names, and files that are not whole."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from saddlescape.data import check, load
+from saddlescape.errors import InputError, MissingExtraError
+
+pa = pytest.importorskip("pyarrow", reason="reading parquet is an extra")
+pq = pytest.importorskip("pyarrow.parquet")
+
+
+def png(level: int, side: int = 8) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (side, side), (level, level, level)).save(out, "PNG")
+    return out.getvalue()
+
+
+def write(
+    path: Path,
+    labels: list[object],
+    *,
+    image: str = "image",
+    label: str = "label",
+    start: int = 0,
+    names: list[str] | None = None,
+    plain: bool = False,
+    row_group: int = 4,
+) -> Path:
+    """Image i of the shard has grey level start + i."""
+    contents = [png(start + i) for i in range(len(labels))]
+    column = contents if plain else [{"bytes": c, "path": f"{i}.png"} for i, c in enumerate(contents)]
+    table = pa.table({image: column, "extra": [0.5] * len(labels), label: labels})
+    if names:
+        feature = {"info": {"features": {label: {"names": names, "_type": "ClassLabel"}}}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps(feature)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path, row_group_size=row_group)
+    return path
+
+
+def levels(split) -> list[int]:  # type: ignore[no-untyped-def]
+    return split.images[:, 0, 0, 0].tolist()
+
+
+@pytest.mark.parametrize("sub", [".", "data", "plain_text"])
+@pytest.mark.parametrize("plain", [False, True])
+def test_shards_in_order_with_names(tmp_path: Path, sub: str, plain: bool) -> None:
+    names = ["cat", "dog"]
+    write(tmp_path / sub / "train-00001-of-00002.parquet", [1, 0, 1], start=100, names=names, plain=plain)
+    write(tmp_path / sub / "train-00000-of-00002.parquet", [0, 1, 1, 0, 0], names=names, plain=plain)
+    write(tmp_path / sub / "test-00000-of-00001.parquet", [1, 0], start=200, names=names, plain=plain)
+    write(tmp_path / sub / "validation-00000-of-00001.parquet", [0], start=50, names=names, plain=plain)
+    dataset = load(tmp_path)
+    assert dataset.classes == names and dataset.class_counts == [4, 4]
+    assert levels(dataset.train) == [0, 1, 2, 3, 4, 100, 101, 102]
+    assert dataset.train.labels.tolist() == [0, 1, 1, 0, 0, 1, 0, 1]
+    assert levels(dataset.test) == [200, 201] and levels(dataset.val) == [50]
+    assert dataset.train.names[6] == "train-00001-of-00002.parquet row 1"
+
+
+def test_only_the_kept_images_are_fetched_and_in_draw_order(tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", [0] * 10 + [1] * 10, image="img", label="fine_label")
+    write(tmp_path / "test.parquet", [0, 1], image="img", label="fine_label")
+    dataset = load(tmp_path, imbalance=5)
+    generator = np.random.RandomState(0)
+    first, second = np.arange(10), np.arange(10, 20)
+    generator.shuffle(first)
+    generator.shuffle(second)
+    assert levels(dataset.train) == [*first.tolist(), *second[:2].tolist()]
+
+
+def test_text_labels_classes_file_and_single_files(tmp_path: Path) -> None:
+    path = write(tmp_path / "mine.parquet", ["dog", "cat", "dog", "cat"])
+    dataset = load(path)
+    assert dataset.classes == ["cat", "dog"] and len(dataset.test) == 2
+    renamed = path.rename(tmp_path / "mine.data")
+    assert load(renamed).classes == ["cat", "dog"]
+    other = write(tmp_path / "numbers" / "train.parquet", [0, 1, 0, 1])
+    assert load(other.parent).classes == ["0", "1"]
+    (other.parent / "classes.txt").write_text("x\ny\n")
+    assert load(other.parent).classes == ["x", "y"]
+
+
+def test_missing_shards_are_noted(tmp_path: Path) -> None:
+    write(tmp_path / "train-00000-of-00005.parquet", [0, 1, 0, 1])
+    assert any("1 of 5 shards" in note for note in load(tmp_path).notes)
+
+
+@pytest.mark.parametrize("keep", [0, 3, 200, -1])
+def test_truncated_file_is_named(tmp_path: Path, keep: int) -> None:
+    path = write(tmp_path / "train-00000-of-00001.parquet", [0, 1] * 10)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(InputError, match=r"train-00000-of-00001\.parquet: .*damaged or truncated") as caught:
+        load(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_damage_in_the_middle_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "train.parquet", [0, 1] * 10)
+    content = bytearray(path.read_bytes())
+    content[4:400] = bytes(396)
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"train\.parquet"):
+        load(tmp_path)
+
+
+def test_unreadable_rows_are_named_or_skipped(tmp_path: Path) -> None:
+    contents = [png(1), b"", b"no image", png(4), png(5), png(6)]
+    table = pa.table({"image": [{"bytes": c, "path": None} for c in contents], "label": [0, 0, 1, 1, 0, 1]})
+    pq.write_table(table, tmp_path / "train.parquet")
+    write(tmp_path / "test.parquet", [0, 1])
+    with pytest.raises(InputError, match=r"train\.parquet row 1: .*empty.*and 1 more"):
+        load(tmp_path)
+    dataset = load(tmp_path, bad_images="skip")
+    assert levels(dataset.train) == [1, 4, 5, 6] and len(dataset.skipped) == 2
+    report = check(tmp_path)
+    assert [name for name, _ in report.unreadable] == ["train.parquet row 1", "train.parquet row 2"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "column", "words"),
+    [
+        ([0, 1, None, 1], "label", "row 2: label is None"),
+        ([0, -1], "label", "row 1: label -1"),
+        ([0.5, 1.5], "label", "no label column"),
+        ([0, 1], "weight", "no label column among image, extra, weight"),
+    ],
+)
+def test_bad_labels(tmp_path: Path, labels: list[object], column: str, words: str) -> None:
+    write(tmp_path / "train.parquet", labels, label=column)
+    with pytest.raises(InputError, match=words):
+        load(tmp_path)
+
+
+def test_no_image_column_no_train_and_too_large(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["a"], "label": [0]}), tmp_path / "train.parquet")
+    with pytest.raises(InputError, match="no image column among text, label"):
+        load(tmp_path)
+    other = write(tmp_path / "b" / "test.parquet", [0, 1])
+    with pytest.raises(InputError, match="no training shards"):
+        load(other.parent)
+    third = write(tmp_path / "c" / "train.parquet", [0, 1, 0, 1])
+    with pytest.raises(InputError, match="memory limit"):
+        load(third, memory_limit=100)
+
+
+def test_without_pyarrow_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "train.parquet", [0, 1, 0, 1])
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(MissingExtraError, match=r"saddlescape\[parquet\]"):
+        load(tmp_path)
+
+
+def test_cifar_from_parquet_needs_the_right_set(tmp_path: Path) -> None:
+    write(tmp_path / "cifar10" / "train-00000-of-00001.parquet", [*range(10)] * 2, image="img")
+    write(tmp_path / "cifar10" / "test-00000-of-00001.parquet", [*range(10)], image="img")
+    dataset = load("cifar10", root=tmp_path)
+    assert dataset.classes[9] == "truck" and dataset.class_counts == [2] * 10 and len(dataset.test) == 10
+    assert load("cifar10", root=tmp_path / "cifar10").draw_hash == dataset.draw_hash
+    with pytest.raises(InputError, match="cifar100 is not under"):
+        load("cifar100", root=tmp_path / "cifar10")
+    (tmp_path / "cifar10" / "test-00000-of-00001.parquet").unlink()
+    with pytest.raises(InputError, match="no test shard"):
+        load("cifar10", root=tmp_path)
