@@ -476,7 +476,8 @@ def test_interrupt_at_any_line_leaves_weights_before_or_after_the_step(adaptive:
         assert same_bits(start, before)
         assert same_bits(end, before) or same_bits(end, after), f"half done after an interrupt at line event {number}"
         outcomes.add(same_bits(end, after))
-    assert outcomes == ({False} if adaptive else {False, True})  # every third line misses the last ones
+    assert False in outcomes
+    assert adaptive or True in outcomes  # every third line misses the last ones
 
 
 def test_interrupt_while_restoring(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -148,7 +148,7 @@ class PerturbedGD(WrappedOptimizer):
     def _finish(self, scaler: GradScaler | None) -> None:
         if self.deterministic:
             raise InputError("PerturbedGD: the deterministic algorithm needs the loss: call step(closure)")
-        self._ascended = False
+        self._begun.yes = False
         self._descend(scaler)
         self._kick_by_the_clock()
 

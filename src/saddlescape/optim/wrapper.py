@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -82,8 +83,7 @@ class WrappedOptimizer(Optimizer):
         Optimizer.__setstate__(self, {})
         self._perturbation = Perturbation()
         self._statistics = KeptStatistics(self.model)
-        self._ascended = False
-        self._skip = False
+        self._begun = _Begun()
         self._first_pass = _FirstPass(self)
 
     # --- an optimiser to all who look -------------------------------------------------------------------------------
@@ -147,7 +147,7 @@ class WrappedOptimizer(Optimizer):
         """Counterpart of ``_extra_state``."""
 
     def __getstate__(self) -> dict[str, Any]:
-        drop = ("_perturbation", "_statistics", "_first_pass", "_ascended", "_skip")
+        drop = ("_perturbation", "_statistics", "_first_pass", "_begun")
         return {
             k: v for k, v in self.__dict__.items() if k not in drop and not k.startswith("_optimizer_") and k != "step"
         }
@@ -213,8 +213,8 @@ class WrappedOptimizer(Optimizer):
             except BaseException:
                 self.restore()
                 raise
-            self._skip = not moved
-        self._ascended = True
+            self._begun.skip = not moved
+        self._begun.yes = True
         return moved
 
     def descend(self, *, scaler: GradScaler | None = None) -> None:
@@ -229,8 +229,7 @@ class WrappedOptimizer(Optimizer):
         """
         self._perturbation.restore()
         self._statistics.restore()
-        self._ascended = False
-        self._skip = False
+        self._begun.yes = self._begun.skip = False
 
     # --- its parts --------------------------------------------------------------------------------------------------
 
@@ -243,22 +242,22 @@ class WrappedOptimizer(Optimizer):
         return True
 
     def _finish(self, scaler: GradScaler | None) -> None:
-        if not self._ascended:
+        if not self._begun.yes:
             raise InputError(
                 f"{type(self).__name__}: step() needs a closure that runs forward and backward: "
                 "optimizer.step(closure); or call ascend() before and descend() after the last pass"
             )
-        skip = self._skip
+        skip = self._begun.skip
         self.restore()
         if not skip:
             self._descend(scaler)
 
     def _refuse_if_begun(self) -> None:
-        if self._ascended or self.is_perturbed:
+        if self._begun.yes or self.is_perturbed:
             self.restore()
             raise InputError(
                 f"{type(self).__name__}: a step was begun with ascend() and not ended; weights are restored now. "
-                "Call descend() after every ascend(), or restore() to give a step up"
+                "Call descend() after every ascend(), or restore() to give a step up; in Lightning use step(closure)"
             )
 
     @contextlib.contextmanager
@@ -319,6 +318,14 @@ class WrappedOptimizer(Optimizer):
             for param in self._params_with_gradient():
                 param.grad.mul_(1.0 / scale.to(param.device))  # type: ignore[union-attr]
         return True
+
+
+@dataclass
+class _Begun:
+    """How far the two-call form has come. One object, never replaced: Lightning's wrapper sees through to it."""
+
+    yes: bool = False
+    skip: bool = False
 
 
 class _FirstPass:

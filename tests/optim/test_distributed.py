@@ -1,0 +1,176 @@
+"""SAM with two gloo processes: replicated (DDP), sharded weights (FSDP2), sharded state (ZeRO)."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+
+from saddlescape.optim import ASAM, SAM, PerturbedGD, WrappedOptimizer, accumulated_closure
+
+pytestmark = pytest.mark.skipif(
+    not (dist.is_available() and dist.is_gloo_available()), reason="this torch is built without gloo"
+)
+WORLD = 2
+
+
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 10), nn.Tanh(), nn.Linear(10, 3))
+
+
+def data() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(16, 6, generator=generator), torch.randint(0, 3, (16,), generator=generator)
+
+
+def closure_of(optimizer: torch.optim.Optimizer, model: nn.Module, x: Tensor, y: Tensor) -> Callable[[], Tensor]:
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        return loss
+
+    return closure
+
+
+def sgd(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+
+def train(model: nn.Module, optimizer: WrappedOptimizer, x: Tensor, y: Tensor, steps: int = 10) -> list[Tensor]:
+    for _ in range(steps):
+        optimizer.step(closure_of(optimizer, model, x, y))
+    return [p.full_tensor() if hasattr(p, "full_tensor") else p.detach().clone() for p in model.parameters()]
+
+
+def worker(rank: int, port: int, folder: str) -> None:
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=rank, world_size=WORLD)
+    x, y = (part.chunk(WORLD)[rank] for part in data())
+    results: dict[str, list[Tensor]] = {}
+
+    model = DistributedDataParallel(net())
+    results["ddp global"] = train(model, SAM(sgd(model), rho=0.3, model=model), x, y)
+    model = DistributedDataParallel(net())
+    results["ddp local"] = train(model, SAM(sgd(model), rho=0.3, model=model, sync_ascent=False), x, y)
+    model = DistributedDataParallel(net())
+    results["ddp local, rho 0"] = train(model, SAM(sgd(model), rho=0.0, model=model, sync_ascent=False), x, y)
+    model = DistributedDataParallel(net())
+    results["asam"] = train(model, ASAM(sgd(model), rho=0.5, model=model), x, y)
+    model = DistributedDataParallel(net())
+    results["pgd"] = train(model, PerturbedGD(sgd(model), 0.1, t_thr=3), x, y)
+
+    model = DistributedDataParallel(net())
+    optimizer = SAM(sgd(model), rho=0.3, model=model)
+    parts = list(zip(x.split(3), y.split(3), strict=True))
+    for _ in range(10):
+        optimizer.step(
+            accumulated_closure(optimizer, lambda p, m=model: F.cross_entropy(m(p[0]), p[1]), parts, model=model)
+        )
+    results["ddp accumulated"] = [p.detach() for p in model.parameters()]
+
+    from torch.distributed.optim import ZeroRedundancyOptimizer
+
+    model = DistributedDataParallel(net())
+    sharded = ZeroRedundancyOptimizer(model.parameters(), torch.optim.SGD, lr=0.1, momentum=0.9)
+    results["zero"] = train(model, SAM(sharded, rho=0.3, model=model), x, y)
+
+    try:
+        from torch.distributed.fsdp import fully_shard
+    except ImportError:  # before torch 2.6
+        pass
+    else:
+        for name, build in (
+            ("fsdp", lambda m: SAM(sgd(m), rho=0.3, model=m)),
+            ("fsdp asam", lambda m: ASAM(sgd(m), rho=0.5, model=m)),
+        ):
+            model = net()
+            for layer in (model[0], model[2]):
+                fully_shard(layer, mesh=dist.device_mesh.init_device_mesh("cpu", (WORLD,)))
+            fully_shard(model, mesh=dist.device_mesh.init_device_mesh("cpu", (WORLD,)))
+            results[name] = train(model, build(model), x, y)
+    torch.save(results, Path(folder) / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, list[Tensor]]]:
+    folder = tmp_path_factory.mktemp("ranks")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    # Fresh processes that run this very file: a fork would inherit the threads of tests before this one.
+    processes = [
+        subprocess.Popen(
+            [sys.executable, __file__, str(rank), str(port), str(folder)], stderr=subprocess.PIPE, text=True
+        )
+        for rank in range(WORLD)
+    ]
+    errors = [process.communicate(timeout=240)[1] for process in processes]
+    assert all(process.returncode == 0 for process in processes), "\n".join(errors)
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]
+
+
+def close(a: list[Tensor], b: list[Tensor]) -> bool:
+    return all(torch.allclose(x, y, rtol=0, atol=1e-5) for x, y in zip(a, b, strict=True))
+
+
+def test_ranks_agree_bit_for_bit(ranks: list[dict[str, list[Tensor]]]) -> None:  # K20
+    for name, values in ranks[0].items():
+        assert all(torch.equal(a, b) for a, b in zip(values, ranks[1][name], strict=True)), name
+
+
+def test_global_ascent_is_the_one_process_run(ranks: list[dict[str, list[Tensor]]]) -> None:
+    model = net()
+    one = train(model, SAM(sgd(model), rho=0.3), *data())
+    for name in ("ddp global", "ddp accumulated", "zero", "fsdp"):
+        assert close(ranks[0][name], one), name
+    model = net()
+    one = train(model, ASAM(sgd(model), rho=0.5, model=model), *data())
+    for name in ("asam", "fsdp asam"):
+        assert close(ranks[0][name], one), name
+    model = net()
+    assert close(ranks[0]["pgd"], train(model, PerturbedGD(sgd(model), 0.1, t_thr=3), *data()))
+
+
+def test_local_ascent_is_each_ranks_own(ranks: list[dict[str, list[Tensor]]]) -> None:
+    """Two replicas in this process: each climbs its own half's gradient; the descent takes the mean."""
+    x, y = data()
+    halves = list(zip(x.chunk(WORLD), y.chunk(WORLD), strict=True))
+    main = net()
+    base = sgd(main)
+    for _ in range(10):
+        gradients = []
+        for half in halves:
+            replica = net()
+            replica.load_state_dict(main.state_dict())
+            probe = SAM(torch.optim.SGD(replica.parameters(), lr=0.0), rho=0.3)
+            probe.step(closure_of(probe, replica, *half))
+            gradients.append([p.grad for p in replica.parameters()])
+        for p, *shares in zip(main.parameters(), *gradients, strict=True):
+            p.grad = torch.stack(shares).mean(0)
+        base.step()
+    local = ranks[0]["ddp local"]
+    assert close(local, [p.detach() for p in main.parameters()])
+    assert not close(local, ranks[0]["ddp global"])
+
+
+def test_rho_zero_under_local_ascent_still_exchanges_gradients(ranks: list[dict[str, list[Tensor]]]) -> None:
+    model = net()
+    assert close(ranks[0]["ddp local, rho 0"], train(model, SAM(sgd(model), rho=0.0), *data()))
+
+
+if __name__ == "__main__":
+    worker(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
