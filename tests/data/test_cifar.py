@@ -190,9 +190,13 @@ def test_draw_follows_the_profile(tmp_path: Path) -> None:
 
 
 @needs_real
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "imbalance", "total"), [("cifar10", 100, 12406), ("cifar100", 50, 12608)])
-def test_real_shards(name: str, imbalance: int, total: int) -> None:
+def test_real_shards(name: str, imbalance: int, total: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     dataset = load(name, root=REAL, imbalance=imbalance)
+    assert len(list((tmp_path / "saddlescape" / "pixels").glob("*.bin"))) == 2
+    assert load(name, root=REAL, imbalance=imbalance).draw_hash == dataset.draw_hash  # from the cache
     assert (len(dataset.train), len(dataset.test)) == (total, 10000)
     assert dataset.train.images.dtype == torch.uint8 and dataset.train.images.shape[1:] == (3, 32, 32)
     assert (torch.bincount(dataset.test.labels) == 10000 // dataset.num_classes).all()

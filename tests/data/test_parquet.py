@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import sys
@@ -9,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from saddlescape.data import check, load
+from saddlescape.data import cache, check, load
 from saddlescape.errors import InputError, MissingExtraError
 
 pa = pytest.importorskip("pyarrow", reason="reading parquet is an extra")
@@ -159,6 +161,42 @@ def test_without_pyarrow_it_says_what_to_install(tmp_path: Path, monkeypatch: py
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(MissingExtraError, match=r"saddlescape\[parquet\]"):
         load(tmp_path)
+
+
+def test_cached_pixels_are_the_decoded_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(cache, "MIN_PICTURES", 10)
+    path = write(tmp_path / "mine.parquet", [0, 1] * 20)
+    where = tmp_path / "cache" / "saddlescape" / "pixels"
+    monkeypatch.setenv("SADDLESCAPE_CACHE", "off")
+    plain = load(path)
+    assert not where.exists()
+    monkeypatch.delenv("SADDLESCAPE_CACHE")
+    assert torch.equal(load(path).train.images, plain.train.images)
+    (kept,) = where.iterdir()  # 32 training images; 8 for testing are too few
+    sound = kept.read_bytes()
+    # Really read: an entry of other pixels with a right checksum would be believed ...
+    other = bytes(len(sound) - 32)
+    kept.write_bytes(hashlib.sha256(other).digest() + other)
+    assert load(path).train.images.sum() == 0
+    # ... but a damaged or cut one is decoded again and mended.
+    for damaged in (sound[:-1], sound[:-1] + b"x", b""):
+        kept.write_bytes(damaged)
+        assert torch.equal(load(path).train.images, plain.train.images)
+        assert kept.read_bytes() == sound
+    # Another picture size, draw or state of the file is another entry.
+    load(path, image_size=16)
+    load(path, imbalance=1.5)
+    assert len(list(where.iterdir())) == 3
+    write(tmp_path / "mine.parquet", [0, 1] * 20, start=7)
+    assert not torch.equal(load(path).train.images, plain.train.images)
+    # The oldest go when there is too much.
+    monkeypatch.setattr(cache, "MAX_BYTES", 2 * len(sound))
+    load(path, image_size=31)
+    assert 1 <= len(list(where.iterdir())) <= 2
+    # A cache that cannot be written is none.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(path))
+    assert len(load(path).train) == 32
 
 
 def test_cifar_from_parquet_needs_the_right_set(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from saddlescape.data import cache
 from saddlescape.data.sources.pictures import ArrayPictures, EncodedPictures, Pictures, Progress
 from saddlescape.data.types import Preprocess
 from saddlescape.errors import InputError
@@ -23,10 +24,16 @@ def decode_all(
     """uint8 [n, C, S, S], the positions these n are of (ascending), and the unreadable ones as (position, reason)."""
     if isinstance(pictures, ArrayPictures):
         return torch.from_numpy(pictures.images), np.arange(len(pictures)), []
-    if isinstance(pictures, EncodedPictures):
-        pictures = pictures.loaded()
     size, total = preprocess.image_size, len(pictures)
-    images = np.empty((total, preprocess.channels, size, size), dtype=np.uint8)
+    shape = (total, preprocess.channels, size, size)
+    kept = None
+    if isinstance(pictures, EncodedPictures):
+        kept = cache.entry(pictures.identity, pictures.rows, preprocess)
+        known = cache.read(kept, shape) if kept else None
+        if known is not None:
+            return torch.from_numpy(known), np.arange(total), []
+        pictures = pictures.loaded()
+    images = np.empty(shape, dtype=np.uint8)
     bad: list[tuple[int, str]] = []
 
     def decode(start: int) -> list[tuple[int, str]]:
@@ -45,6 +52,8 @@ def decode_all(
             if progress:
                 progress(what, min(start + _CHUNK, total), total)
     if not bad:
+        if kept:
+            cache.write(kept, images)
         return torch.from_numpy(images), np.arange(total), []
     good = np.setdiff1d(np.arange(total), [i for i, _ in bad])
     return torch.from_numpy(images[good]), good, bad

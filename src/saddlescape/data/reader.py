@@ -20,6 +20,9 @@ from torch import Tensor
 from saddlescape.data.types import Preprocess
 from saddlescape.errors import InputError
 
+# Part of the key under which decoded pixels are cached: raise it with every change of a pixel.
+READER_VERSION = 1
+
 Source = str | Path | bytes | Image.Image
 
 # Pillow's own hard limit against decompression bombs: a picture beyond it is refused before it is decoded.

@@ -130,7 +130,12 @@ class ShardedTable:
             if not 0 <= number < len(classes):
                 raise InputError(f"{self.where(row)}: label {label!r} is none of the {len(classes)} classes")
             labels[row] = number
-        return EncodedPictures(self.fetch, np.arange(len(labels)), labels, self.where)
+        return EncodedPictures(self.fetch, np.arange(len(labels)), labels, self.where, self.identity())
+
+    def identity(self) -> str:
+        """Path, size and time of change of every shard."""
+        states = [(path.resolve(), path.stat()) for path in self.paths]
+        return "\n".join(f"{path}\0{state.st_size}\0{state.st_mtime_ns}" for path, state in states)
 
     def where(self, row: int) -> str:
         """``shard.parquet row 17`` for messages."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -78,12 +78,14 @@ class FilePictures:
 @dataclass(frozen=True)
 class EncodedPictures:
     """Files kept inside a container. ``fetch(positions)`` gives their encoded bytes; ``rows`` [N] says which of the
-    container's pictures these are, so that nothing is fetched before the choice has been made."""
+    container's pictures these are, so that nothing is fetched before the choice has been made. ``identity`` tells this
+    state of the container from any other (see ``cache``)."""
 
     fetch: Callable[[NDArray[np.int64]], list[bytes]]
     rows: NDArray[np.int64]
     labels: NDArray[np.int64]
     where: Callable[[int], str]
+    identity: str
     fetched: list[bytes] | None = None
 
     def __len__(self) -> int:
@@ -92,13 +94,13 @@ class EncodedPictures:
     def take(self, positions: NDArray[np.int64]) -> EncodedPictures:
         """The pictures at these positions, in this order."""
         fetched = None if self.fetched is None else [self.fetched[i] for i in positions]
-        return EncodedPictures(self.fetch, self.rows[positions], self.labels[positions], self.where, fetched)
+        return replace(self, rows=self.rows[positions], labels=self.labels[positions], fetched=fetched)
 
     def loaded(self) -> EncodedPictures:
         """The same with all encoded bytes in memory."""
         if self.fetched is not None:
             return self
-        return EncodedPictures(self.fetch, self.rows, self.labels, self.where, self.fetch(self.rows))
+        return replace(self, fetched=self.fetch(self.rows))
 
     def name(self, i: int) -> str:
         return self.where(int(self.rows[i]))
