@@ -107,7 +107,8 @@ def test_hugging_face_trainer(accumulate: int, scaled: bool, tmp_path: Path) -> 
         args=example.TrainingArguments(
             output_dir=str(tmp_path),
             per_device_train_batch_size=16,
-            learning_rate=0.01,
+            learning_rate=0.1,
+            optim="sgd",
             weight_decay=0.0,
             report_to=[],
             save_strategy="no",
@@ -121,11 +122,13 @@ def test_hugging_face_trainer(accumulate: int, scaled: bool, tmp_path: Path) -> 
         rho=0.1,
     )
     if scaled:
-        trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+        # What accelerate does under fp16, which it does not offer on the CPU: a scaler, and unscaling before clipping.
+        scaler = trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+        trainer.accelerator.unscale_gradients = lambda *_: scaler.unscale_(trainer.sam)
     trainer.train()
     assert trainer.state.global_step == 4
 
-    optimizer = SAM(torch.optim.AdamW(reference.parameters(), lr=0.01, weight_decay=0.0), rho=0.1, clip_grad_norm=0.05)
+    optimizer = SAM(torch.optim.SGD(reference.parameters(), lr=0.1), rho=0.1, clip_grad_norm=0.05)
     data = example.make_data()
     parts = [data[i : i + 16] for i in range(0, len(data), 16)]
     batches = [{key: torch.stack([row[key] for row in part]) for key in part[0]} for part in parts]
