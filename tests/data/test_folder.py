@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -222,6 +223,24 @@ def test_two_places_one_draw(tmp_path: Path) -> None:
     assert hashes[0] == hashes[1] and hashes[0][0] != hashes[0][1]
     paint(tmp_path / "there" / "cat" / "0.png", 99, (11, 12))
     assert load(tmp_path / "there").draw_hash != hashes[0][1]
+
+
+def test_file_names_in_no_known_encoding(tmp_path: Path) -> None:
+    tree(tmp_path, ("a", "b"))
+    try:
+        (tmp_path / "a" / "0.png").rename(tmp_path / "a" / os.fsdecode(b"caf\xe9.png"))
+    except OSError:
+        pytest.skip("this file system only takes UTF-8 names")
+    for memory_limit in (1, 2 << 30):
+        dataset = load(tmp_path, memory_limit=memory_limit)
+        assert len(dataset.train) + len(dataset.test) == 6 and len(dataset.draw_hash) == 16
+
+
+def test_empty_validation_folder_is_no_split(tmp_path: Path) -> None:
+    tree(tmp_path / "train")
+    tree(tmp_path / "test", each=1)
+    (tmp_path / "val").mkdir()
+    assert load(tmp_path).val is None
 
 
 def test_check_finds_duplicates_leaks_and_contradictions(tmp_path: Path) -> None:

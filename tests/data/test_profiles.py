@@ -106,6 +106,9 @@ def test_small_shapes() -> None:
         (lambda: longtail_indices([0, 0, 5], [2, 1]), "label 5 of image 2"),
         (lambda: longtail_indices([0, -1], [1, 1]), "label -1 of image 1"),
         (lambda: longtail_indices([0.0, 1.0], [1, 1]), "integers"),
+        (lambda: longtail_indices([0, 1], [1, 1], seed=-1), "seed is -1"),
+        (lambda: longtail_indices([[0, 1]], [1, 1]), "shape"),
+        (lambda: longtail_indices([0, 1], [1, -1]), r"counts\[1\] is -1"),
     ],
 )
 def test_bad_input_is_one_line(call, words: str) -> None:  # type: ignore[no-untyped-def]

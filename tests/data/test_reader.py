@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, features
 
 from saddlescape.data import Preprocess, pixels, read_image
+from saddlescape.data.reader import image_size
 from saddlescape.errors import InputError
 
 RED = (255, 0, 0)
@@ -232,9 +233,24 @@ def test_heic_says_how_to_enable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     path = tmp_path / "IMG_0001.HEIC"
     path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64))
-    with pytest.raises(InputError, match="pip install pillow-heif") as caught:
-        read_image(path)
-    assert "IMG_0001.HEIC" in str(caught.value)
+    for read in (read_image, image_size):
+        with pytest.raises(InputError, match="pip install pillow-heif") as caught:
+            read(path)
+        assert "IMG_0001.HEIC" in str(caught.value) and "cannot read image: " not in str(caught.value)
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
+def test_avif_is_read_by_pillow_also_under_the_general_brand() -> None:
+    data = encoded(Image.new("RGB", (16, 16), RED), "AVIF", quality=100)
+    assert data[8:12] == b"avif"
+    image = read_image(data).int()
+    assert (image[0] > 245).all() and (image[1:] < 12).all()
+
+
+def test_several_pictures_in_one_jpeg() -> None:
+    data = encoded(Image.new("RGB", (16, 16), RED), "MPO", save_all=True, append_images=[Image.new("RGB", (16, 16))])
+    assert Image.open(io.BytesIO(data)).format == "MPO"
+    assert (read_image(data)[0] > 250).all()
 
 
 def test_shorter_side_then_centre() -> None:

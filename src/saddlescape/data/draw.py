@@ -24,5 +24,5 @@ def draw_hash(split: Split) -> str:
     else:
         shared = os.path.commonpath([path.parent for path in split.paths]) if split.paths else ""
         for path in split.paths:
-            digest.update(f"{os.path.relpath(path, shared)}\0{path.stat().st_size}\n".encode())
+            digest.update(os.fsencode(f"{os.path.relpath(path, shared)}\0{path.stat().st_size}\n"))
     return digest.hexdigest()[:16]

@@ -56,6 +56,8 @@ def longtail_indices(labels: Any, counts: Sequence[int], seed: int = 0) -> NDArr
     Returns int64 [sum(counts)]. Raises ``InputError`` if a label lies outside 0..C-1 or a class has fewer images than
     wanted (the message names the class, wanted and present).
     """
+    if not 0 <= seed < 2**32:
+        raise InputError(f"seed is {seed}: it must lie between 0 and {2**32 - 1}")
     targets = np.asarray(labels)
     if targets.ndim != 1:
         raise InputError(f"labels have shape {targets.shape}, expected one dimension [N]")

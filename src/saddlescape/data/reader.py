@@ -44,7 +44,8 @@ def pixels(preprocess: Preprocess, source: Source, *, name: str | None = None) -
     ``preprocess.resize_to == 0``: the picture is scaled to S x S exactly (left as it is when it has that size).
     Otherwise the shorter side is scaled to ``resize_to`` and the S x S centre is cut out, in one step (the matching
     centre box of the original is scaled), so that an extremely long picture costs no memory. Bilinear with
-    anti-aliasing. JPEGs far larger than needed are decoded at a half, a quarter or an eighth of their size.
+    anti-aliasing. JPEG files far larger than needed are decoded at a half, a quarter or an eighth of their size
+    (a PIL image is taken as it is).
 
     ``name`` is what messages call ``source`` (default: its path). Raises ``InputError``.
     """
@@ -98,15 +99,14 @@ def open_image(
         stream.seek(0)
         if not first:
             raise InputError(f"{called}: cannot read image: the file is empty (0 bytes)")
-        kind = _needs_plugin(first)
-        if kind:
-            _register_heif(called, kind)
         try:
-            picture = _open(stream, first)
+            picture = _open(stream, first, called)
         except UnidentifiedImageError:
             raise _unknown_format(called, first) from None
         except Image.DecompressionBombError:
             raise InputError(f"{called}: cannot read image: more than {MAX_PIXELS:,} pixels, refused") from None
+        except InputError:
+            raise
         except Exception as error:  # a broken file makes Pillow's plugins raise nearly anything
             raise InputError(f"{called}: cannot read image: {_reason(error)}") from error
         return _decode(picture, channels, background, called, at_least)
@@ -121,12 +121,11 @@ def image_size(source: str | Path | bytes, *, name: str | None = None) -> tuple[
         stream.seek(0)
         if not first:
             raise InputError(f"{called}: cannot read image: the file is empty (0 bytes)")
-        kind = _needs_plugin(first)
-        if kind:
-            _register_heif(called, kind)
         try:
-            with _open(stream, first) as picture:
+            with _open(stream, first, called) as picture:
                 return picture.size
+        except InputError:
+            raise
         except UnidentifiedImageError:
             raise _unknown_format(called, first) from None
         except Exception as error:
@@ -154,7 +153,7 @@ def _stream(path: Path, called: str) -> io.BufferedReader:
         raise InputError(f"{called}: cannot read image: {os.strerror(error.errno or 0)}") from error
 
 
-def _open(stream: io.BufferedIOBase, first: bytes) -> Image.Image:
+def _open(stream: io.BufferedIOBase, first: bytes, called: str) -> Image.Image:
     # Pillow tries its fifty formats one by one; naming the right one from the first bytes halves the time of a small
     # picture. A file that its own plugin refuses gets the long way round, for the same answer as ever.
     for magic, formats in _MAGIC:
@@ -164,7 +163,15 @@ def _open(stream: io.BufferedIOBase, first: bytes) -> Image.Image:
             except UnidentifiedImageError:
                 stream.seek(0)
                 break
-    return Image.open(stream)  # type: ignore[arg-type]
+    try:
+        return Image.open(stream)  # type: ignore[arg-type]
+    except UnidentifiedImageError:
+        kind = _needs_plugin(first)
+        if kind is None:
+            raise
+        _register_heif(called, kind)
+        stream.seek(0)
+        return Image.open(stream)  # type: ignore[arg-type]
 
 
 def _decode(picture: Image.Image, channels: int, background: int, called: str, at_least: int) -> Image.Image:
@@ -232,7 +239,7 @@ def _needs_plugin(first: bytes) -> str | None:
         return None
     if first[8:12] in _HEIF_BRANDS:
         return "HEIC"
-    return "AVIF" if first[8:12] in _AVIF_BRANDS and ".avif" not in Image.registered_extensions() else None
+    return "AVIF" if first[8:12] in _AVIF_BRANDS else None
 
 
 def _register_heif(called: str, kind: str) -> None:

@@ -18,6 +18,8 @@ def stratified_split(labels: Any, fraction: float, seed: int = 0) -> tuple[NDArr
     """
     if not 0 < fraction < 1:
         raise InputError(f"the fraction to set aside is {fraction}, but must lie between 0 and 1 (for example 0.2)")
+    if seed < 0:
+        raise InputError(f"seed is {seed}: it must not be negative")
     targets = np.asarray(labels)
     generator = np.random.default_rng(seed)
     aside = np.zeros(len(targets), dtype=bool)

@@ -78,7 +78,7 @@ def load_folder(request: Request) -> Found:
         classes=classes,
         train=splits["train"],
         test=test,
-        val=splits.get("val") if "test" in splits else None,
+        val=splits["val"] if "test" in splits and len(splits.get("val", ())) else None,
         notes=notes,
         ignored=ignored,
     )
