@@ -43,6 +43,17 @@ def test_weighted_probability_without_weights_is_the_usual_loss() -> None:
     torch.testing.assert_close(FocalLoss(2.0, weighted_probability=True)(Z, Y), FocalLoss(2.0)(Z, Y))
 
 
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 1.5, 2.0])
+def test_a_certain_prediction_has_finite_derivatives_for_every_gamma(gamma: float) -> None:
+    z = torch.tensor([[200.0, 0.0, 0.0]], requires_grad=True)
+    value = FocalLoss(gamma)(z, torch.tensor([0]))
+    (gradient,) = torch.autograd.grad(value, z, create_graph=True)
+    (second,) = torch.autograd.grad(gradient.sum(), z)
+    assert value == 0
+    assert torch.isfinite(gradient).all()
+    assert torch.isfinite(second).all()
+
+
 def test_gamma_below_zero() -> None:
     with pytest.raises(InputError, match="gamma is -1"):
         FocalLoss(-1.0)

@@ -5,6 +5,8 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from saddlescape.errors import InputError
 from saddlescape.models import ResNet, build_model
@@ -41,6 +43,40 @@ def test_parameters_and_state_dict_of_torchvision(name: str) -> None:
 def test_parameters_with_the_paper_s_classes_and_heads() -> None:
     assert sum(p.numel() for p in on_meta("resnet50", 8142).parameters()) == 40_190_990
     assert sum(p.numel() for p in on_meta("resnet50", 1000, head="cosine").parameters()) == 25_556_032
+
+
+def literal_forward(state: dict[str, Tensor], x: Tensor, blocks: tuple[int, ...], groups: int) -> Tensor:
+    """Version 1.5 of the bottleneck ResNet in evaluation mode, layer by layer from the state dict."""
+
+    def conv_norm(conv: str, norm: str, x: Tensor, **options: int) -> Tensor:
+        x = F.conv2d(x, state[f"{conv}.weight"], **options)
+        mean, var, weight, bias = (state[f"{norm}.{key}"] for key in ("running_mean", "running_var", "weight", "bias"))
+        return F.batch_norm(x, mean, var, weight, bias)
+
+    x = F.max_pool2d(conv_norm("conv1", "bn1", x, stride=2, padding=3).relu(), 3, stride=2, padding=1)
+    for stage, count in enumerate(blocks, start=1):
+        for block in range(count):
+            name, stride = f"layer{stage}.{block}", 2 if stage > 1 and block == 0 else 1
+            out = conv_norm(f"{name}.conv1", f"{name}.bn1", x).relu()
+            out = conv_norm(f"{name}.conv2", f"{name}.bn2", out, stride=stride, padding=1, groups=groups).relu()
+            out = conv_norm(f"{name}.conv3", f"{name}.bn3", out)
+            if block == 0:
+                x = conv_norm(f"{name}.downsample.0", f"{name}.downsample.1", x, stride=stride)
+            x = (out + x).relu()
+    return x.flatten(2).mean(2) @ state["fc.weight"].T + state["fc.bias"]
+
+
+@pytest.mark.parametrize(("name", "groups"), [("resnet50", 1), ("resnext50_32x4d", 32)])
+def test_forward_against_the_layers_written_out(name: str, groups: int) -> None:
+    torch.manual_seed(0)
+    model = build_model(name, 5)
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        model(x)  # running statistics other than 0 and 1
+        model.eval()
+        torch.testing.assert_close(
+            model(x), literal_forward(model.state_dict(), x, (3, 4, 6, 3), groups), rtol=1e-4, atol=1e-4
+        )
 
 
 @pytest.mark.parametrize(("stem", "side"), [("imagenet", 2), ("cifar", 8)])
