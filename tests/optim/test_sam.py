@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from saddlescape.errors import InputError
-from saddlescape.optim import ASAM, SAM, WrappedOptimizer, accumulated_closure
+from saddlescape.optim import ASAM, SAM, MomentumSAM, WrappedOptimizer, accumulated_closure
 
 
 def small_net(seed: int = 0, norm: bool = True, dropout: float = 0.0, dtype: torch.dtype = torch.float32) -> nn.Module:
@@ -770,6 +770,37 @@ def test_memory_beyond_the_base_is_one_copy_of_the_weights(adaptive: bool, monke
     copy_bytes = sum(p.nbytes for p in params)
     assert copy_bytes <= counted.peak <= copy_bytes + 4 * 4 * 1000 + 4 * 4 * len(params)
     optimizer.restore()
+
+
+@pytest.mark.parametrize("build", [SAM, ASAM, MomentumSAM])
+def test_no_step_waits_for_the_device(build: type[WrappedOptimizer]) -> None:
+    """On the meta device there is nothing to wait for: any look at a value raises."""
+    model = small_net().to("meta")
+    x, y = (tensor.to("meta") for tensor in batch())
+    with pytest.raises(RuntimeError):
+        x.sum().item()
+    options = {} if build is MomentumSAM else {"model": model}
+    base = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, foreach=True)
+    optimizer = build(base, rho=torch.tensor(0.1), clip_grad_norm=1.0, **options)
+    for _ in range(2):
+        optimizer.step(closure_of(optimizer, model, x, y))
+    assert optimizer.grad_norm.is_meta
+
+
+def test_the_optimisers_own_part_compiles() -> None:
+    x, y = batch()
+    results = []
+    for compiled in (False, True):
+        model = small_net()
+        optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1), rho=0.2, model=model)
+        ascend = torch.compile(optimizer.ascend, backend="eager") if compiled else optimizer.ascend
+        for _ in range(2):
+            closure_of(optimizer, model, x, y)()
+            ascend()
+            closure_of(optimizer, model, x, y)()
+            optimizer.descend()
+        results.append(weights(model) + list(model.buffers()))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-6, atol=1e-7)
 
 
 def test_compiled_step_is_the_eager_one() -> None:

@@ -33,41 +33,32 @@ class Perturbation:
     """
 
     def __init__(self) -> None:
-        self._kept: Pair | None = None
+        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
 
     @property
     def active(self) -> bool:
         """Whether weights are away from home."""
-        return self._kept is not None
+        return bool(self._kept)
 
     @torch.no_grad()
     def save(self, params: Sequence[Tensor]) -> None:
-        """Copy ``params`` (floating tensors, any device and dtype); required once before moves.
+        """Copy ``params`` (any device and dtype), all before any is moved: two parameters may share storage.
 
-        All of them are copied before any is moved: two parameters may share storage.
+        Parameters that are already away keep the copy they have.
         """
-        home = [local(param) for param in params]
-        copies = [torch.empty_like(tensor) for tensor in home]
-        if home:
+        new = {id(param): local(param) for param in params if id(param) not in self._kept}
+        if new:
+            home = list(new.values())
+            copies = [torch.empty_like(tensor) for tensor in home]
             torch._foreach_copy_(copies, home)
-        if self._kept is not None:  # a second part of the network joins; the first copies stay the truth
-            home, copies = self._kept[0] + home, self._kept[1] + copies
-        self._kept = (home, copies)
+            self._kept = self._kept | dict(zip(new, zip(home, copies, strict=True), strict=True))
 
     @torch.no_grad()
     def restore(self) -> None:
         """Bring every saved parameter back to the bits it had; does nothing when none is away."""
-        if self._kept is None:
-            return
-        home, copies = self._kept
-        if home:
-            # In reverse order the oldest copy is written last, so it wins where a parameter was saved twice.
-            torch._foreach_copy_(home[::-1], copies[::-1])
-        self._kept = None
-
-    def stay(self) -> None:
-        """Make the present place home and forget the copies."""
-        self._kept = None
+        if self._kept:
+            torch._foreach_copy_([home for home, _ in self._kept.values()], [copy for _, copy in self._kept.values()])
+        self._kept = {}
 
 
 def real(tensor: Tensor) -> Tensor:
@@ -136,9 +127,16 @@ def norms(tensors: Sequence[Tensor]) -> list[Tensor]:
 def move(params: Sequence[Tensor], directions: Sequence[Tensor], scale: float | Tensor) -> None:
     """Add ``scale * direction`` to each parameter in place. ``scale`` is a number or a 0-dim tensor on any device."""
     for targets, steps in chunks([local(p) for p in params], [local(d) for d in directions]):
-        torch._foreach_add_(targets, torch._foreach_mul(steps, on_device(scale, targets[0].device)))
+        torch._foreach_add_(targets, torch._foreach_mul(steps, on_device(scale, targets[0])))
 
 
-def on_device(scale: float | Tensor, device: torch.device) -> float | Tensor:
-    """``scale`` where it is needed; a number stays a number."""
-    return scale.to(device) if isinstance(scale, Tensor) else scale
+def on_device(scale: float | Tensor, like: Tensor) -> float | Tensor:
+    """``scale`` where ``like`` is; a number stays a number.
+
+    It takes the dtype of float32 and float64 tensors, for which foreach then runs as one kernel; beside narrower ones
+    it stays wide, since ``rho / ||g||`` may not fit in them.
+    """
+    if not isinstance(scale, Tensor):
+        return scale
+    wide = like.dtype in (torch.float32, torch.float64)
+    return scale.to(device=like.device, dtype=like.dtype if wide else scale.dtype)

@@ -179,7 +179,7 @@ class SAM(WrappedOptimizer):
             steps = self._scaling(weights, owners)
             torch._foreach_mul_(steps, steps)
             torch._foreach_mul_(steps, grads)
-            torch._foreach_mul_(steps, on_device(scale, weights[0].device))
+            torch._foreach_mul_(steps, on_device(scale, weights[0]))
             torch._foreach_add_(weights, steps)
 
     def _scaling(self, weights: list[Tensor], params: list[Tensor]) -> list[Tensor]:
