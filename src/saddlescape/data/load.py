@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from saddlescape.data.decode import check_all, decode_all
@@ -141,7 +142,7 @@ def _with_test(found: Found, notes: list[str]) -> tuple[Pictures, Pictures]:
         raise InputError(f"{found.name}: no class has two images, so none can be set aside for testing: add images")
     single = [found.classes[c] for c, n in enumerate(count_labels(found.train.labels, len(found.classes))) if n == 1]
     notes.append(
-        f"no test set given: {len(aside)} images ({TEST_FRACTION:.0%} of each class, a fixed draw) are set aside"
+        f"no test set given: {len(aside):,} images (a fifth of each class, at least one; a fixed draw) are set aside"
         + (f"; classes with a single image keep it for training: {', '.join(single[:8])}" if single else "")
     )
     return found.train.take(stay), found.train.take(aside)
@@ -166,6 +167,12 @@ def _thinned(
             f"imbalance {imbalance:g} leaves class {classes[wanted.index(0)]!r} without images "
             f"(largest class: {largest}): choose a smaller imbalance"
         )
+    if seed == 0 and _is_drawn(train.labels, wanted):
+        notes.append(
+            f"long-tailed draw: the first {sum(wanted):,} training images of this copy are the {profile} profile of "
+            f"imbalance {imbalance:g} already and are taken as they are"
+        )
+        return train.take(np.arange(sum(wanted)))
     for label, (want, there) in enumerate(zip(wanted, present, strict=True)):
         if want > there:
             larger = "a larger imbalance or " if label else ""
@@ -175,6 +182,17 @@ def _thinned(
             )
     notes.append(f"long-tailed draw: {profile} profile, imbalance {imbalance:g}, seed {seed}, {sum(wanted):,} images")
     return train.take(longtail_indices(train.labels, wanted, seed))
+
+
+def _is_drawn(labels: NDArray[np.int64], wanted: list[int]) -> bool:
+    """Whether the leading images are a ready-made draw: as many of each class as wanted, no more and no fewer.
+
+    Long-tailed sets are passed on in shards, the rarest profile first; drawing from such a copy again would give
+    other images than its maker meant. A balanced original cannot begin like this by chance.
+    """
+    total = sum(wanted)
+    leading = np.bincount(labels[:total], minlength=len(wanted)).tolist()
+    return len(labels) >= total and max(wanted) > min(wanted) and leading == wanted
 
 
 def _fitting(present: list[int], imbalance: float, profile: str) -> int:

@@ -158,10 +158,7 @@ def _from_pickles(name: str, folder: Path, layout: Layout) -> Found:
 
 def _found(name: str, kind: str, classes: list[str], train: Pictures, test: Pictures, notes: list[str]) -> Found:
     if len(train) < 50000:
-        notes.append(
-            f"{name}: this copy holds {len(train):,} of the 50,000 training images, so a draw from it "
-            "is not the published one, image by image"
-        )
+        notes.append(f"{name}: this copy holds {len(train):,} of the 50,000 training images")
     elif not kind.startswith("original"):
         notes.append(f"{name}: read from parquet, whose order may differ: the published counts, perhaps not the images")
     return Found(
