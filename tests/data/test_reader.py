@@ -282,3 +282,19 @@ def test_large_jpeg_decoded_small_looks_the_same() -> None:
     ours = pixels(Preprocess(image_size=32, resize_to=32), data).int()
     full = Image.open(io.BytesIO(data)).resize((32, 32), Image.Resampling.BILINEAR)
     assert (ours - torch.from_numpy(np.array(full)).permute(2, 0, 1).int()).abs().max() <= 3
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "TGA", "ICO"])
+def test_random_damage_gives_pixels_or_one_line(form: str) -> None:
+    sound = encoded(Image.effect_noise((24, 24), 60).convert("RGB"), form)
+    generator = np.random.default_rng(5)
+    for _ in range(60):
+        damaged = bytearray(sound)
+        for at in generator.integers(0, min(len(damaged), 200), 3):
+            damaged[at] = generator.integers(0, 256)
+        damaged = damaged[: generator.integers(1, len(damaged) + 1)]
+        try:
+            assert pixels(Preprocess(image_size=8), bytes(damaged), name="x").shape == (3, 8, 8)
+        except InputError as error:
+            assert str(error).startswith("x: ") and "\n" not in str(error)
