@@ -11,11 +11,6 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-try:
-    from torch.distributed.tensor import DTensor
-except ImportError:  # a torch built without distributed: then no parameter can be sharded either
-    DTensor = None  # type: ignore[assignment, misc]
-
 # Ascent directions exist only for as many tensors at a time as fit here, so that the peak beyond plain training
 # stays at one copy of the weights even when the weights, and not the activations, fill the memory.
 CHUNK_BYTES = 64 * 2**20
@@ -74,7 +69,8 @@ def local(tensor: Tensor) -> Tensor:
 
 
 def is_sharded(tensor: Tensor) -> bool:
-    return DTensor is not None and isinstance(tensor, DTensor)
+    """Whether it is a DTensor; asked by its method, since importing the class takes half a second."""
+    return hasattr(tensor, "to_local")
 
 
 def with_gradients(params: Sequence[Tensor]) -> Pair:
