@@ -1,0 +1,300 @@
+"""Extreme eigenpairs by thick-restart Lanczos (Wu and Simon, SIAM J. Matrix Anal. Appl. 22, 2000), both ends at once.
+
+    grow an orthonormal basis V to m vectors, T = V'HV (recorded on the way)
+    Ritz pairs of T; residual of pair i:  beta |s_mi|
+    stop when the wanted pairs of both ends are settled
+    else keep some pairs of each end and the residual vector, and go on
+
+One Krylov space serves both ends. Each pair that is returned is *certified* by one fresh product: its value is the
+Rayleigh quotient ``v'Hv`` and its residual the true ``||Hv - value v||``, so some eigenvalue lies within ``residual`` of
+``value``, and the smallest eigenvalue is at most ``value``. That no eigenvalue further out was missed is probable, because
+the start is random, but not proved.
+
+What *is* proved without any convergence: ``v'Hv < 0`` beyond rounding means negative curvature (``is_proof``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from saddlescape.curvature.guards import random_vector
+from saddlescape.curvature.lanczos import Factorization, LinearOperator, breakdown_level
+from saddlescape.errors import InputError
+
+_ENDS = ("both", "smallest", "largest")
+
+
+@dataclass(frozen=True)
+class Eigenpair:
+    """A certified pair. ``vector`` [P], unit length; ``residual`` = ``||H v - value v||`` from a fresh product.
+
+    ``rounding`` bounds what rounding can have done to ``value``. ``converged``: residual within the tolerance asked.
+    """
+
+    value: float
+    vector: Tensor
+    residual: float
+    rounding: float
+    converged: bool
+
+    @property
+    def is_proof(self) -> bool:
+        """Whether ``v'Hv < 0`` beyond rounding: proof of negative curvature, converged or not."""
+        return self.value < -self.rounding
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Some eigenvalue lies in here."""
+        reach = self.residual + self.rounding
+        return self.value - reach, self.value + reach
+
+
+@dataclass(frozen=True)
+class Extremes:
+    """``smallest``: ascending from the smallest; ``largest``: descending from the largest. ``products``: all products used."""
+
+    smallest: list[Eigenpair]
+    largest: list[Eigenpair]
+    products: int
+
+    @property
+    def converged(self) -> bool:
+        return all(pair.converged for pair in [*self.smallest, *self.largest])
+
+
+class EigenpairsResult(NamedTuple):
+    """``values, vectors`` first, so that it can be unpacked as a pair with ``[:2]``; see ``extreme_eigenpairs``."""
+
+    values: Tensor
+    vectors: Tensor
+
+
+def certify(operator: Callable[[Tensor], Tensor], vector: Tensor, tol: float) -> Eigenpair:
+    """Rayleigh quotient and true residual of ``vector`` by one fresh product."""
+    vector = vector / vector.norm()
+    product = operator(vector)
+    work = product.double() if product.device.type != "mps" else product
+    direction = vector.to(work)
+    value = float(direction @ work)
+    residual = float((work - value * direction).norm())
+    # A dot product of unit vectors computed from a product with relative error ~ a few eps sqrt(depth).
+    rounding = breakdown_level(vector) * float(work.norm())
+    return Eigenpair(value, vector, residual, rounding, residual <= max(tol * abs(value), rounding))
+
+
+def extremes(
+    operator: LinearOperator,
+    *,
+    which: str = "both",
+    k: int = 1,
+    tol: float = 1e-4,
+    stop: str = "residual",
+    basis: int = 40,
+    max_products: int = 500,
+    seed: int = 0,
+    start: Tensor | None = None,
+    factorization: Factorization | None = None,
+    callback: Callable[[int, Tensor], Any] | None = None,
+) -> Extremes:
+    """The ``k`` smallest and/or largest (signed) eigenpairs of a symmetric operator.
+
+    ``which``: ``"both"``, ``"smallest"`` or ``"largest"``. ``stop="residual"``: a pair is settled when its residual is
+    at most ``tol * |value|``; ``stop="value"``: when the estimated error of its *value*, ``residual^2 / gap``, is
+    (much earlier: eigenvalues converge twice as fast as vectors; ``converged`` still speaks of the residual).
+    ``basis``: vectors held, so memory is ``basis x P`` numbers. ``start`` [P] replaces the random start;
+    ``factorization`` goes on from a finished Lanczos run on the same operator. ``callback(products, values)``
+    is called after each product.
+    """
+    if which not in _ENDS:
+        raise InputError(f"which must be one of {', '.join(_ENDS)}, not {which!r}")
+    if stop not in ("residual", "value"):
+        raise InputError(f"stop must be 'residual' or 'value', not {stop!r}")
+    if k < 1 or (k * (2 if which == "both" else 1) > operator.dim and k > operator.dim):
+        raise InputError(f"k={k} eigenpairs of an operator of size {operator.dim} cannot be had")
+    space = _Space(operator, max(basis, 4 * k + 8), seed)
+    if factorization is not None:
+        space.adopt(factorization)
+    else:
+        space.open(random_vector(operator.dim, operator.like, seed=seed) if start is None else start.to(operator.like))
+    low, high = (k if which != "largest" else 0), (k if which != "smallest" else 0)
+
+    while True:
+        values, columns = torch.linalg.eigh(space.projected())
+        settled = space.size >= min(operator.dim, low + high) and _settled(
+            values, space.residual_norm * columns[-1].abs(), low, high, tol, stop, operator.like
+        )
+        if settled or space.size == operator.dim or space.products >= max_products:
+            break
+        if space.full:
+            space.restart(values, columns, low, high)
+        space.grow()
+        if callback is not None:
+            callback(space.products, values)
+
+    take = [*range(min(low, space.size)), *range(space.size - 1, space.size - 1 - min(high, space.size), -1)]
+    vectors = space.combine(columns[:, take])
+    pairs = [certify(operator, vector, tol) for vector in vectors]
+    low = min(low, space.size)
+    return Extremes(pairs[:low], pairs[low:], space.products + len(pairs))
+
+
+def extreme_eigenpairs(
+    model: nn.Module,
+    loss_fn: Callable[..., Any],
+    data: Any,
+    *,
+    which: str = "both",
+    k: int = 1,
+    tol: float = 1e-4,
+    max_products: int = 500,
+    basis: int = 40,
+    stop: str = "residual",
+    seed: int = 0,
+    **options: Any,
+) -> EigenpairsResult:
+    """Extreme eigenpairs of the Hessian of the mean loss: ``(values [n], vectors [n, P])``.
+
+    ``which="both"``: the k smallest, ascending, then the k largest, ascending too, so that ``values[0]`` is lambda_min and
+    ``values[-1]`` lambda_max; ``"smallest"`` ascending; ``"largest"`` descending. Values are float64 Rayleigh quotients.
+    A pair that has not reached ``tol`` within ``max_products`` products is told in a warning; ``extremes`` gives the
+    residual of each. Options go to ``build_operator``.
+    """
+    import warnings
+
+    from saddlescape.curvature.operator import build_operator
+
+    operator = build_operator(model, loss_fn, data, **options)
+    found = extremes(operator, which=which, k=k, tol=tol, stop=stop, basis=basis, max_products=max_products, seed=seed)
+    pairs = [*found.smallest, *(reversed(found.largest) if which == "both" else found.largest)]
+    late = [pair for pair in pairs if not pair.converged]
+    if late and stop == "residual":
+        told = ", ".join(f"{pair.value:.4g} +- {pair.residual:.1g}" for pair in late)
+        warnings.warn(f"not converged to {tol:g} after {found.products} products: {told}; raise max_products", stacklevel=2)
+    return EigenpairsResult(
+        torch.tensor([pair.value for pair in pairs], dtype=torch.float64), torch.stack([pair.vector for pair in pairs])
+    )
+
+
+def _settled(values: Tensor, residuals: Tensor, low: int, high: int, tol: float, stop: str, like: Tensor) -> bool:
+    scale = float(values.abs().max())
+    noise = breakdown_level(like) * scale
+    wanted = {*range(low), *range(len(values) - high, len(values))}
+    for i in wanted:
+        error = float(residuals[i])
+        if stop == "value":
+            others = (values - values[i]).abs()
+            others[i] = float("inf")
+            gap = float(others.min()) - error
+            error = min(error, error**2 / gap) if gap > 0 else error
+            # A start without much of the outermost vector looks settled too early: ask for some steps at least.
+            if len(values) < min(10, low + high + 8):
+                return False
+        if error > max(tol * abs(float(values[i])), noise):
+            return False
+    return True
+
+
+class _Space:
+    """Orthonormal vectors V [size, P], the projection T = V'HV, and the residual that leads on."""
+
+    def __init__(self, operator: LinearOperator, capacity: int, seed: int) -> None:
+        self._operator, self._capacity, self._seed = operator, min(capacity, operator.dim), seed
+        self._basis = operator.like.new_empty(0, operator.dim)
+        self._projected = torch.zeros(0, 0, dtype=torch.float64)
+        self.size, self.products, self._restarts, self._fresh = 0, 0, 0, 0
+        self.residual_norm = 0.0
+
+    @property
+    def full(self) -> bool:
+        return self.size >= self._capacity
+
+    def open(self, start: Tensor) -> None:
+        self._allocate(self._capacity)
+        self._next: Tensor = start / start.norm()
+        self.grow()
+
+    def adopt(self, factorization: Factorization) -> None:
+        m = factorization.steps
+        self._allocate(max(self._capacity, m))
+        self._basis[:m] = factorization.basis
+        off = factorization.betas[: m - 1]
+        self._projected[:m, :m] = torch.diag(factorization.alphas) + torch.diag(off, 1) + torch.diag(off, -1)
+        self.size, self.residual_norm = m, float(factorization.betas[-1])
+        if self.residual_norm > 0:
+            self._next = factorization.residual / factorization.residual.norm()
+        elif m < self._operator.dim:
+            self._next = self._new_direction()
+
+    def _allocate(self, rows: int) -> None:
+        self._basis = self._operator.like.new_empty(rows, self._operator.dim)
+        self._projected = torch.zeros(rows, rows, dtype=torch.float64)
+
+    def projected(self) -> Tensor:
+        return self._projected[: self.size, : self.size]
+
+    def combine(self, columns: Tensor) -> Tensor:
+        vectors = columns.t().to(self._basis) @ self._basis[: self.size]
+        return vectors / vectors.norm(dim=1, keepdim=True)
+
+    def grow(self) -> None:
+        """One product, one vector more."""
+        j = self.size
+        self._basis[j] = self._next
+        basis = self._basis[: j + 1]
+        w = self._operator(self._next)
+        self.products += 1
+        total = torch.zeros(j + 1, dtype=w.dtype, device=w.device)
+        for _ in range(2):
+            h = basis @ w
+            w = torch.addmv(w, basis.t(), h, alpha=-1)
+            total += h
+        # With full orthogonalisation the coefficients are V'Hv: exact also for the kept pairs after a restart.
+        column = total.double().cpu() if total.device.type != "mps" else total.cpu().double()
+        if not bool(torch.isfinite(column).all()):
+            raise InputError(f"product {self.products} of the operator is NaN or infinite: look at the loss at these weights")
+        self._projected[j, : j + 1] = column
+        self._projected[: j + 1, j] = column
+        self.size = j + 1
+        norm = float(w.norm())
+        scale = float(self.projected().abs().max())
+        if norm > breakdown_level(w) * scale:
+            self.residual_norm = norm
+            self._next = w / norm
+        else:  # invariant: the pairs are exact; more of them need a new direction
+            self.residual_norm = 0.0
+            if self.size < self._operator.dim:
+                self._next = self._new_direction()
+
+    def restart(self, values: Tensor, columns: Tensor, low: int, high: int) -> None:
+        """Keep the wanted pairs and a good part of the rest of each end."""
+        room = self._capacity // 2
+        spare = max(0, room - low - high)
+        if low and high:
+            keep_low, keep_high = low + spare // 2, high + spare // 2
+        else:
+            keep_low, keep_high = (low + spare, 0) if low else (0, high + spare)
+        keep = [*range(keep_low), *range(self.size - keep_high, self.size)]
+        self._basis[: len(keep)] = self.combine(columns[:, keep])
+        self._projected.zero_()
+        self._projected[range(len(keep)), range(len(keep))] = values[keep]
+        self.size = len(keep)
+        # Combining in working precision leaves the basis orthogonal to rounding; the next vector is made so again.
+        basis = self._basis[: self.size]
+        for _ in range(2):
+            self._next = torch.addmv(self._next, basis.t(), basis @ self._next, alpha=-1)
+        self._next = self._next / self._next.norm()
+        self._restarts += 1
+
+    def _new_direction(self) -> Tensor:
+        self._fresh += 1
+        vector = random_vector(self._operator.dim, self._operator.like, seed=self._seed, stream=500 + self._fresh)
+        basis = self._basis[: self.size]
+        for _ in range(3):
+            vector = vector / vector.norm()
+            vector = torch.addmv(vector, basis.t(), basis @ vector, alpha=-1)
+        return vector / vector.norm()

@@ -1,0 +1,164 @@
+"""What must hold while a curvature is measured, and how everything is left as it was found.
+
+A Hessian exists only of a deterministic, twice differentiable function. So, for the length of a call: eval mode (or
+the mode asked for), no autocast, no TF32, deterministic cuDNN algorithms, attention by its mathematical definition (the
+fused kernels have no second derivative), recurrent layers without cuDNN and oneDNN (theirs have none either). All of it,
+and the random state, is put back on leaving, also after an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from saddlescape.errors import InputError
+
+_DROPOUTS = (nn.modules.dropout._DropoutNd,)
+_BATCH_NORM = nn.modules.batchnorm._BatchNorm
+
+
+@contextmanager
+def held_still(model: nn.Module | None = None, mode: str = "eval") -> Iterator[None]:
+    """Hold modes, flags and random state for the block; put all back afterwards, also after an error.
+
+    ``mode``: ``"eval"`` or ``"train"`` (batch normalisation by the batch's own statistics; buffers stay untouched
+    because the operator works on copies).
+    """
+    with ExitStack() as stack:
+        if model is not None:
+            modes = {module: module.training for module in model.modules()}
+
+            def restore() -> None:
+                for module, training in modes.items():
+                    module.training = training
+
+            stack.callback(restore)
+            model.train(mode == "train")
+        stack.enter_context(_numerics(has_rnn(model)))
+        stack.enter_context(torch.random.fork_rng(devices=_cuda_devices()))
+        yield
+
+
+@contextmanager
+def _numerics(without_fused_rnn: bool) -> Iterator[None]:
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        for device in {"cpu"} | ({"cuda"} if torch.cuda.is_available() else set()):
+            stack.enter_context(torch.autocast(device, enabled=False))
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        stack.enter_context(
+            torch.backends.cudnn.flags(
+                enabled=torch.backends.cudnn.enabled and not without_fused_rnn,
+                benchmark=False,
+                deterministic=True,
+                allow_tf32=False,
+            )
+        )
+        if without_fused_rnn:
+            stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
+        precision = torch.get_float32_matmul_precision()
+        stack.callback(torch.set_float32_matmul_precision, precision)
+        torch.set_float32_matmul_precision("highest")
+        fast_path = torch.backends.mha.get_fastpath_enabled()
+        stack.callback(torch.backends.mha.set_fastpath_enabled, fast_path)
+        torch.backends.mha.set_fastpath_enabled(False)
+        yield
+
+
+def has_rnn(model: nn.Module | None) -> bool:
+    return model is not None and any(isinstance(module, nn.RNNBase) for module in model.modules())
+
+
+def _cuda_devices() -> list[int]:
+    return list(range(torch.cuda.device_count())) if torch.cuda.is_available() and torch.cuda.is_initialized() else []
+
+
+def refuse_random_layers(model: nn.Module, mode: str) -> None:
+    """Raise ``InputError`` where dropout is on: a random function has no Hessian."""
+    if mode not in ("eval", "train"):
+        raise InputError(f"mode must be 'eval' or 'train', not {mode!r}")
+    for name, module in model.named_modules():
+        on = module.training or mode == "train"
+        if on and isinstance(module, _DROPOUTS) and module.p > 0:
+            raise InputError(
+                f"layer {name!r} is a {type(module).__name__}(p={module.p}) in train mode: a loss with dropout is random"
+                " and has no Hessian; call model.eval() first"
+            )
+
+
+def refuse_bad_weights(parameters: Mapping[str, Tensor]) -> None:
+    """Raise ``InputError`` naming the first parameter that holds NaN or infinity."""
+    for name, parameter in parameters.items():
+        if not bool(torch.isfinite(parameter.detach()).all()):
+            count = int((~torch.isfinite(parameter.detach())).sum())
+            raise InputError(f"parameter {name!r} holds {count} values that are NaN or infinite: curvature is not defined there")
+
+
+def uses_batch_statistics(model: nn.Module, mode: str) -> bool:
+    """Whether some layer's output for one image depends on the other images of the batch."""
+    return any(
+        isinstance(module, _BATCH_NORM) and (mode == "train" or not module.track_running_stats)
+        for module in model.modules()
+    )
+
+
+def check_symmetric(operator: Callable[[Tensor], Tensor], dim: int, like: Tensor, seed: int = 0) -> float:
+    """Test ``u'Hv = v'Hu`` and ``Hu = Hu`` (twice the same bits) on two random unit vectors; three products.
+
+    Returns ``|u'Hv - v'Hu| / max(||Hu||, ||Hv||)``. Raises ``InputError`` if two products with the same vector
+    differ by more than rounding (random data, dropout, a non-deterministic layer) or if the operator is not symmetric.
+    """
+    u, v = (random_vector(dim, like, seed=seed, stream=stream) for stream in (101, 102))
+    u, v = u / u.norm(), v / v.norm()
+    hu, hu_again, hv = operator(u), operator(u), operator(v)
+    scale = max(float(hu.norm()), float(hv.norm()))
+    if not torch.isfinite(torch.tensor(scale)):
+        raise InputError("a Hessian-vector product is NaN or infinite: look at the loss of this data at these weights")
+    if scale == 0:
+        return 0.0
+    allowed = 2e3 * torch.finfo(like.dtype).eps
+    drift = float((hu - hu_again).norm()) / scale
+    if drift > allowed:
+        raise InputError(
+            f"two products with the same vector differ by {drift:.1e}: the loss is random (dropout, augmentation, noise in"
+            " the model or the loss); fix its data and its mode first"
+        )
+    asymmetry = abs(float(u.double() @ hv.double()) - float(v.double() @ hu.double())) / scale if like.device.type != "mps" else (
+        abs(float(u @ hv) - float(v @ hu)) / scale
+    )
+    if asymmetry > allowed:
+        raise InputError(
+            f"the operator is not symmetric: |u'Hv - v'Hu| / ||H|| = {asymmetry:.1e}; a derivative of the model or the loss"
+            " is wrong (a custom autograd function?) or the data changes between products"
+        )
+    return asymmetry
+
+
+def random_vector(dim: int, like: Tensor, *, seed: int, stream: int = 0, kind: str = "normal") -> Tensor:
+    """A random vector [dim] that depends on (seed, stream) only: not on the device, dtype or the global random state.
+
+    ``kind``: ``"normal"`` (standard Gaussian) or ``"rademacher"`` (+1 or -1).
+    """
+    generator = torch.Generator().manual_seed((int(seed) * 1_000_003 + stream * 7_919 + 12_345) % (2**63))
+    if kind == "rademacher":
+        vector = torch.randint(0, 2, (dim,), generator=generator, dtype=torch.int8).to(torch.float32) * 2 - 1
+    else:
+        vector = torch.randn(dim, generator=generator, dtype=torch.float32)
+    return vector.to(device=like.device, dtype=like.dtype)
+
+
+def to_computing_dtype(tensor: Any, dtype: torch.dtype, device: torch.device) -> Any:
+    """Floating tensors (also inside tuples and dicts) to ``dtype``; everything to ``device``."""
+    if isinstance(tensor, Tensor):
+        return tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
+    if isinstance(tensor, Mapping):
+        return {key: to_computing_dtype(value, dtype, device) for key, value in tensor.items()}
+    if isinstance(tensor, list | tuple):
+        return tuple(to_computing_dtype(value, dtype, device) for value in tensor)
+    return tensor

@@ -1,0 +1,222 @@
+"""The network traced once: what knows no vector is run once per batch and kept, the rest once per product.
+
+For a network ``z = f(w)`` under a loss ``L(z)`` with ``g = dL/dz``, a Hessian-vector product is linear in ``v``:
+
+    dz = J v                              forward tangent
+    dg = (d2L/dz2) dz                     the loss alone, a matter of [N, C] numbers
+    Hv = J' dg + sum_k g_k (d2z_k) v      backward tangent
+
+Traced to a graph, most nodes (the forward pass, the backward pass, all masks) depend on no vector. ``trace`` cuts the
+graph in three:
+
+    residuals:  parameters, buffers, inputs, g  ->  what the products need     once per batch and weights
+    forward:    v                               ->  dz                         once per product
+    backward:   v, dg                           ->  Hv                         once per product
+
+The loss stays outside the graph, so any loss will do. With g = 0 the same graph gives the Gauss-Newton product J' dg.
+
+Two rewrites make the products cheaper, both exact identities: batch normalisation in eval mode that directly follows
+a convolution is folded into its weights, as a differentiable function of the same parameters, so that no pass over
+activations remains of it; and dead nodes are dropped.
+
+Deviations from ``torch.func.linearize``, which does the like for one function at one point:
+1. the graph is traced on fake tensors, so tracing costs no arithmetic, and serves every batch of the same shape and
+   every later state of the weights;
+2. parameters are inputs, not constants, so residuals can be thrown away and made again: memory has a bound;
+3. batch normalisation is folded;
+4. the loss is not part of the graph.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.func import functionalize, jvp, vjp
+from torch.fx.experimental.proxy_tensor import make_fx
+
+_BATCH_NORMS = {
+    # target -> position of eps; all of them take (input, weight, bias, running_mean, running_var, ...)
+    torch.ops.aten._native_batch_norm_legit_no_training.default: 6,
+    torch.ops.aten.native_batch_norm.default: 7,
+    torch.ops.aten.cudnn_batch_norm.default: 7,
+}
+_CONVOLUTION = torch.ops.aten.convolution.default
+
+
+class Linearized:
+    """The three graphs of a network for one shape of batch (see the module's text)."""
+
+    def __init__(self, residuals: fx.GraphModule, forward: fx.GraphModule, backward: fx.GraphModule, shared: int) -> None:
+        self._residuals, self._forward, self._backward, self._shared = residuals, forward, backward, shared
+
+    @torch.no_grad()
+    def residuals(self, primals: Sequence[Tensor], cotangent: Tensor) -> tuple[Tensor, ...]:
+        """All that the products need of one batch at one state of the weights; ``cotangent`` is g [N, C]."""
+        return tuple(self._residuals(*primals, cotangent))
+
+    @torch.no_grad()
+    def forward(self, residuals: Sequence[Tensor], tangents: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """``v`` (a tensor per parameter) -> ``dz`` [N, C] and what ``backward`` will need of the way there."""
+        dz, *shared = self._forward(*residuals, *tangents)
+        return dz, tuple(shared)
+
+    @torch.no_grad()
+    def backward(
+        self, residuals: Sequence[Tensor], shared: Sequence[Tensor], tangents: Sequence[Tensor], dg: Tensor
+    ) -> list[Tensor]:
+        """``v``, ``dg`` [N, C] -> ``Hv``, a tensor per parameter."""
+        return list(self._backward(*residuals, *shared, *tangents, dg))
+
+
+def trace(
+    network: Callable[..., Tensor], parameters: Sequence[Tensor], constants: Sequence[Tensor], logits: Tensor
+) -> Linearized:
+    """Trace and split ``network(*parameters, *constants) -> logits``; the tensors given serve as examples of shapes.
+
+    Raises whatever the tracer raises where the network cannot be traced (control flow that depends on data,
+    operations without forward-mode derivative): the caller has a slower way.
+    """
+    n, k = len(parameters), len(constants)
+
+    def products(*arguments: Tensor) -> tuple[Tensor, ...]:
+        weights, fixed, g = arguments[:n], arguments[n : n + k], arguments[n + k]
+        v, dg = arguments[n + k + 1 : -1], arguments[-1]
+
+        def pulled_back(g: Tensor, *w: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+            z, pull = vjp(lambda *w: plain(*w, *fixed), *w)
+            return pull(g), z
+
+        _, (product, dz) = jvp(pulled_back, (g, *weights), (dg, *v))
+        return dz, *product
+
+    plain = _trace_forward(network, [*parameters, *constants])
+    # Each argument an object of its own: the tracer takes two uses of one tensor for one variable.
+    examples = [torch.empty_like(x) for x in (logits, *parameters, logits)]
+    graph = _make_fx(products, [*parameters, *constants, *examples])
+    return _split(graph, n + k + 1, n)
+
+
+def _make_fx(function: Callable[..., Any], arguments: Sequence[Tensor]) -> fx.GraphModule:
+    # Written without mutation: a node moved to another graph must not depend on what another one overwrote.
+    module = make_fx(functionalize(function), tracing_mode="fake", _allow_non_fake_inputs=True)(*arguments)
+    module.graph.eliminate_dead_code()
+    return module
+
+
+def _trace_forward(network: Callable[..., Tensor], arguments: Sequence[Tensor]) -> fx.GraphModule:
+    with torch.no_grad():
+        graph = _make_fx(network, arguments)
+    fold_batch_norm(graph)
+    return graph
+
+
+def fold_batch_norm(module: fx.GraphModule) -> int:
+    """Rewrite ``batch_norm(conv(x, W, b))`` in eval mode as one convolution; returns how many were rewritten.
+
+    With ``s = gamma / sqrt(var + eps)``: ``conv(x, W * s, (b - mean) * s + beta)``. ``gamma``, ``beta``, ``W`` and
+    ``b`` stay the free variables, so all derivatives with respect to them are those of the original.
+    """
+    graph, folded = module.graph, 0
+    ops = torch.ops.aten
+    for node in list(graph.nodes):
+        if node.target not in _BATCH_NORMS or not _only_output_used(node):
+            continue
+        source, gamma, beta, mean, variance = node.args[:5]
+        if node.target is not ops._native_batch_norm_legit_no_training.default and node.args[5]:
+            continue  # batch statistics: not affine in the input
+        if not isinstance(source, fx.Node) or source.target is not _CONVOLUTION or len(source.users) != 1:
+            continue
+        if source.args[6]:  # transposed: output channels are the second dimension of the weight
+            continue
+        eps = node.args[_BATCH_NORMS[node.target]]
+        x, weight, bias = source.args[:3]
+        dims = source.args[1].meta["val"].dim()  # type: ignore[union-attr]
+        with graph.inserting_before(node):
+            scale = graph.call_function(ops.rsqrt.default, (graph.call_function(ops.add.Scalar, (variance, eps)),))
+            if gamma is not None:
+                scale = graph.call_function(ops.mul.Tensor, (scale, gamma))
+            column = graph.call_function(ops.view.default, (scale, [-1] + [1] * (dims - 1)))
+            new_weight = graph.call_function(ops.mul.Tensor, (weight, column))
+            if bias is None:
+                centred = graph.call_function(ops.neg.default, (mean,))
+            else:
+                centred = graph.call_function(ops.sub.Tensor, (bias, mean))
+            new_bias = graph.call_function(ops.mul.Tensor, (centred, scale))
+            if beta is not None:
+                new_bias = graph.call_function(ops.add.Tensor, (new_bias, beta))
+            fused = graph.call_function(_CONVOLUTION, (x, new_weight, new_bias, *source.args[3:]))
+        for user in list(node.users):
+            user.replace_all_uses_with(fused)
+            graph.erase_node(user)
+        graph.erase_node(node)
+        graph.erase_node(source)
+        folded += 1
+    module.recompile()
+    return folded
+
+
+def _only_output_used(node: fx.Node) -> bool:
+    """Whether of (output, saved mean, saved deviation) only the output has a reader; readers without readers go."""
+    for user in list(node.users):
+        if not user.users:
+            node.graph.erase_node(user)
+    return all(user.target is operator.getitem and user.args[1] == 0 for user in node.users)
+
+
+def _split(module: fx.GraphModule, num_primals: int, num_tangents: int) -> Linearized:
+    nodes = list(module.graph.nodes)
+    output, nodes = nodes[-1], nodes[:-1]
+    dz, product = output.args[0][0], list(output.args[0][1:])
+    placeholders = [node for node in nodes if node.op == "placeholder"]
+    tangents = placeholders[num_primals : num_primals + num_tangents]
+    dg = placeholders[-1]
+
+    moving = {*tangents, dg}  # everything that depends on a vector
+    for node in nodes:
+        if any(parent in moving for parent in node.all_input_nodes):
+            moving.add(node)
+    towards_dz = {dz}
+    for node in reversed(nodes):
+        if node in towards_dz:
+            towards_dz.update(node.all_input_nodes)
+
+    still = [node for node in nodes if node not in moving]
+    first = [node for node in nodes if node in moving and node in towards_dz and node.op != "placeholder"]
+    taken = {*first, *placeholders}
+    second = [node for node in nodes if node in moving and node not in taken]
+
+    wanted_second = [*_parents(second), *(x for x in product if isinstance(x, fx.Node))]
+    carried = _unique(x for x in [*_parents(first), dz, *wanted_second] if isinstance(x, fx.Node) and x not in moving)
+    shared = _unique(x for x in wanted_second if x in taken and x in moving and x.op != "placeholder")
+    return Linearized(
+        _subgraph(module, placeholders[:num_primals], still, carried),
+        _subgraph(module, [*carried, *tangents], first, [dz, *shared]),
+        _subgraph(module, [*carried, *shared, *tangents, dg], second, product),
+        len(shared),
+    )
+
+
+def _parents(nodes: Sequence[fx.Node]) -> list[fx.Node]:
+    return [parent for node in nodes for parent in node.all_input_nodes]
+
+
+def _unique(nodes: Any) -> list[fx.Node]:
+    return list(dict.fromkeys(nodes))
+
+
+def _subgraph(
+    module: fx.GraphModule, inputs: Sequence[fx.Node], body: Sequence[fx.Node], outputs: Sequence[Any]
+) -> fx.GraphModule:
+    graph, images = fx.Graph(), {}
+    for i, node in enumerate(inputs):
+        images[node] = graph.placeholder(f"x{i}")
+    for node in body:
+        if node.op != "placeholder":
+            images[node] = graph.node_copy(node, lambda n: images[n])
+    graph.output(tuple(fx.node.map_arg(x, lambda n: images[n]) for x in outputs))
+    graph.eliminate_dead_code()
+    return fx.GraphModule(module, graph)

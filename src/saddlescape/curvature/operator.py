@@ -1,0 +1,241 @@
+"""Hessian-vector products of a mean loss over any number of batches: ``H v`` with ``H = d2/dw2 (1/n) sum_i loss_i``.
+
+Every sample carries a weight ``1/n`` (or what the caller and the loss say), so any cut into batches gives the same
+operator; means of batch means, where a short last batch counts too much, are never formed.
+
+Two ways to a product. *Traced* (``linearize.py``): the network is traced once per shape of batch; what does not depend on
+the vector is kept for as many batches as ``keep_bytes`` allows and made again for the others. *Double backward*: for
+networks that cannot be traced and for work so small that tracing would not pay; the graph is kept if all is one batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from saddlescape.curvature.flat import Selection, flatten
+from saddlescape.curvature.function import DoubleBackward, LossFunction
+from saddlescape.curvature.guards import held_still
+from saddlescape.curvature.linearize import Linearized
+from saddlescape.curvature.samples import Samples, gather
+from saddlescape.errors import InputError
+
+# Below this many parameters x samples a trace (seconds for a deep network) costs more than it saves in 100 products.
+_WORTH_TRACING = 20_000_000
+
+
+class HessianOperator:
+    """``operator(v)``: vector [P] -> ``H v`` [P], in the dtype and on the device of ``operator.like``.
+
+    Built from a ``LossFunction`` and samples. ``sample_weights`` [N] weighs the samples (default: all alike); the mean is
+    over the sum of weights. ``method``: ``"auto"``, ``"traced"`` or ``"double_backward"``. ``keep_bytes`` bounds what is
+    kept between products; beyond it, batches are recomputed. With ``process_group``, each process takes every
+    world_size-th batch and products are summed over the group, so every process gets the same vector.
+
+    The weights are those at the time of the last ``refresh``.
+    """
+
+    kind = "hessian"
+
+    def __init__(
+        self,
+        function: LossFunction,
+        samples: Samples,
+        *,
+        batch_size: int = 256,
+        sample_weights: Tensor | None = None,
+        method: str = "auto",
+        keep_bytes: int = 2 * 1024**3,
+        process_group: Any = None,
+    ) -> None:
+        if method not in ("auto", "traced", "double_backward"):
+            raise InputError(f"method must be 'auto', 'traced' or 'double_backward', not {method!r}")
+        if batch_size < 1:
+            raise InputError(f"batch_size must be at least 1, not {batch_size}")
+        self.function, self.samples, self.batch_size = function, samples, batch_size
+        self.dim, self.like = function.dim, function.like()
+        self.num_products = 0
+        self._group = process_group
+        self._keep_bytes = keep_bytes
+        self._traced = method == "traced" or (method == "auto" and self.dim * len(samples) >= _WORTH_TRACING)
+        self._kept: dict[int, Any] = {}
+        self._kept_bytes = 0
+        with held_still(function.model, function.mode):
+            self._weights = self._normalise(sample_weights)
+
+    @property
+    def num_samples(self) -> int:
+        return len(self.samples)
+
+    @property
+    def normaliser(self) -> str:
+        """What the mean divides by: ``"samples"`` or ``"class weights"``."""
+        return self._normaliser
+
+    def __call__(self, vector: Tensor) -> Tensor:
+        """``H v``; raises ``InputError`` for a vector of the wrong length."""
+        if vector.shape != (self.dim,):
+            raise InputError(f"the vector has shape {tuple(vector.shape)}, the parameters chosen number {self.dim}")
+        vector = vector.to(self.like)
+        self.num_products += 1
+        total = torch.zeros_like(vector)
+        with held_still(self.function.model, self.function.mode):
+            for index, batch, weights in self._batches():
+                total += self._product(index, batch, weights, vector).detach()
+        return self._reduce(total)
+
+    def loss_and_gradient(self, vector: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The mean loss and its gradient [P], at the weights or at the weights ``vector`` [P] instead."""
+        loss, gradient = torch.zeros_like(self.like).new_zeros(()), self.like.new_zeros(self.dim)
+        source = self.function.parameters if vector is None else self.function.split(vector.to(self.like))
+        with held_still(self.function.model, self.function.mode):
+            for _, batch, weights in self._batches():
+                leaves = [p.detach().requires_grad_() for p in source]
+                part = self._total(leaves, batch, weights)
+                grads = torch.autograd.grad(part, leaves, allow_unused=True) if part.requires_grad else [None] * len(leaves)
+                gradient += flatten(torch.zeros_like(p) if g is None else g for g, p in zip(grads, leaves, strict=True))
+                loss += part.detach()
+        return self._reduce(loss), self._reduce(gradient)
+
+    def loss(self, vector: Tensor | None = None) -> Tensor:
+        """The mean loss, at the weights or at the weights ``vector`` [P] instead."""
+        source = self.function.parameters if vector is None else self.function.split(vector.to(self.like))
+        total = self.like.new_zeros(())
+        with held_still(self.function.model, self.function.mode), torch.no_grad():
+            for _, batch, weights in self._batches():
+                total += self._total(source, batch, weights)
+        return self._reduce(total)
+
+    def refresh(self) -> None:
+        """Go on at the model's present weights."""
+        self.function.refresh()
+        self._kept.clear()
+        self._kept_bytes = 0
+
+    def _total(self, parameters: Any, batch: Samples, weights: Tensor) -> Tensor:
+        logits = self.function.logits(parameters, batch.inputs)
+        return self.function.mean_loss(batch).total(logits, batch.targets, weights)
+
+    def _normalise(self, sample_weights: Tensor | None) -> Tensor:
+        n = len(self.samples)
+        loss = self.function.mean_loss(self.function.prepare(self.samples.take(slice(0, min(n, self.batch_size)))))
+        self._normaliser = loss.name
+        like = self.like.cpu()
+        weights = torch.ones(n, dtype=like.dtype) if sample_weights is None else sample_weights.detach().to(like)
+        if weights.shape != (n,) or not bool(torch.isfinite(weights).all()):
+            raise InputError(f"sample_weights must be {n} finite numbers, got shape {tuple(weights.shape)}")
+        if sample_weights is not None and not loss.per_sample:
+            raise InputError("sample_weights need a loss with values per sample: an nn.Module with reduction=")
+        targets = self.samples.targets.cpu()
+        denominator = (weights.double() * loss.normalisers(targets, n, like).double()).sum()
+        if denominator == 0:
+            raise InputError("the weights of these samples sum to zero: their mean loss is not defined")
+        return (weights.double() / denominator).to(like.dtype)
+
+    def _batches(self) -> Iterator[tuple[int, Samples, Tensor]]:
+        """This process's batches, on the device, with the weight of each sample."""
+        rank, world = 0, 1
+        if self._group is not None:
+            rank, world = torch.distributed.get_rank(self._group), torch.distributed.get_world_size(self._group)
+        start = 0
+        for index, batch in enumerate(self.samples.batches(self.batch_size)):
+            stop = start + len(batch)
+            if index % world == rank:
+                kept = self._kept.get(index)
+                if kept is None:
+                    batch = self.function.prepare(batch)
+                yield index, batch, self._weights[start:stop].to(self.like.device)
+            start = stop
+
+    def _reduce(self, tensor: Tensor) -> Tensor:
+        if self._group is not None:
+            torch.distributed.all_reduce(tensor, group=self._group)
+        return tensor
+
+    def _product(self, index: int, batch: Samples, weights: Tensor, vector: Tensor) -> Tensor:
+        state = self._kept.get(index)
+        if state is None:
+            state, size = self._linearize(batch, weights)
+            if self._kept_bytes + size <= self._keep_bytes:
+                self._kept[index] = state
+                self._kept_bytes += size
+        return state.product(vector)
+
+    def _linearize(self, batch: Samples, weights: Tensor) -> tuple[Any, int]:
+        """What products of one batch need, and its size in bytes (unknown for a kept autograd graph: only one is kept)."""
+        graph = self.function.linearized(batch) if self._traced else None
+        if graph is not None:
+            state = TracedBatch(self.function, graph, batch, weights, gauss_newton=self.kind == "gauss_newton")
+            return state, state.num_bytes
+        one_batch = len(batch) == len(self.samples)
+        return self._eager(batch, weights), 0 if one_batch else self._keep_bytes + 1
+
+    def _eager(self, batch: Samples, weights: Tensor) -> Any:
+        return DoubleBackward(self.function, batch, weights)
+
+
+class TracedBatch:
+    """Products of one batch by the traced network, its residuals and the loss's own second derivative kept."""
+
+    def __init__(
+        self, function: LossFunction, graph: Linearized, batch: Samples, weights: Tensor, *, gauss_newton: bool
+    ) -> None:
+        self._function, self._graph = function, graph
+        with torch.no_grad():
+            logits = function.logits(function.parameters, batch.inputs)
+        self._logits = logits.requires_grad_()
+        loss = function.mean_loss(batch).total(self._logits, batch.targets, weights)
+        (self._slope,) = torch.autograd.grad(loss, self._logits, create_graph=True)
+        slope = self._slope.detach()
+        # The Hessian is J' L'' J plus the curvature of the network weighted by the slope: without slope, Gauss-Newton.
+        self._residuals = graph.residuals(function.primals(batch), torch.zeros_like(slope) if gauss_newton else slope)
+        own = {p.untyped_storage().data_ptr() for p in function.primals(batch)}
+        storages = {r.untyped_storage().data_ptr(): r.untyped_storage().nbytes() for r in self._residuals}
+        self.num_bytes = sum(size for pointer, size in storages.items() if pointer not in own)
+
+    def product(self, vector: Tensor) -> Tensor:
+        tangents = self._function.split(vector)
+        dz, shared = self._graph.forward(self._residuals, tangents)
+        if self._slope.requires_grad:
+            (dg,) = torch.autograd.grad(self._slope, self._logits, dz, retain_graph=True)
+        else:  # a loss linear in the logits
+            dg = torch.zeros_like(dz)
+        return flatten(self._graph.backward(self._residuals, shared, tangents, dg))
+
+
+def build_operator(
+    model: nn.Module,
+    loss_fn: Callable[..., Any],
+    data: Any,
+    *,
+    params: Selection = None,
+    batch_size: int = 256,
+    forward: Callable[[nn.Module, Any], Any] | None = None,
+    mode: str = "eval",
+    dtype: torch.dtype | None = None,
+    check: bool = True,
+    operator: type[HessianOperator] = HessianOperator,
+    **options: Any,
+) -> HessianOperator:
+    """The operator of ``model`` under ``loss_fn`` on ``data``, in one call: read, check, build.
+
+    ``options`` go to the operator (``method``, ``keep_bytes``, ``sample_weights``, ``process_group``).
+    """
+    samples = gather(data, check=check)
+    function = LossFunction(model, loss_fn, params=params, forward=forward, mode=mode, dtype=dtype)
+    if check:
+        function.examine(samples, batch_size)
+    return operator(function, samples, batch_size=batch_size, **options)
+
+
+def hessian_vector_product(
+    model: nn.Module, loss_fn: Callable[..., Any], data: Any, vector: Tensor, **options: Any
+) -> Tensor:
+    """``H v`` [P] for one vector [P] (order of the chosen parameters, flattened); options as ``build_operator``.
+
+    For many products of the same loss, build the operator once: it keeps what they share.
+    """
+    return build_operator(model, loss_fn, data, **options)(vector)
