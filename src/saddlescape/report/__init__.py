@@ -1,1 +1,1 @@
-
+"""From files on disk to what a person reads. Imports no torch."""

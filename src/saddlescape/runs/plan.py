@@ -67,8 +67,39 @@ def load_data(config: DataConfig, *, download: bool = False, progress: Callable[
     return hold_out(dataset, config.val, config.draw_seed) if config.val else dataset
 
 
-def plan(request: Request, progress: Callable[..., None] | None = None) -> tuple[RunConfig, Dataset, list[str]]:
+def facts_of(dataset: Dataset, device: torch.device) -> Facts:
+    """What a method may know of the data and the device."""
+    return Facts(
+        dataset=dataset.name,
+        class_counts=dataset.class_counts,
+        image_size=dataset.preprocess.image_size,
+        augment=dataset.augment,
+        device_type=device.type,
+    )
+
+
+def changed(config: RunConfig, dataset: Dataset) -> list[str]:
+    """What in ``config`` differs from the recipe of its method at the same length, as ``field value (recipe value)``."""
+    recipe = resolve(config.method, facts_of(dataset, torch.device(config.device)), epochs=config.stages[0].epochs)
+    lines = [] if recipe.model == config.model else [f"model {config.model} ({recipe.model})"]
+    for mine, theirs in zip(config.stages, recipe.stages, strict=False):
+        for field_ in dataclasses.fields(mine):
+            ours, usual = getattr(mine, field_.name), getattr(theirs, field_.name)
+            if ours != usual:
+                lines.append(f"{field_.name} {_plain(ours)} ({config.method}: {_plain(usual)})")
+    return lines
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(f"{number:g}" for number in value) if isinstance(value, tuple) else str(value)
+
+
+def plan(
+    request: Request, progress: Callable[..., None] | None = None, loaded: dict[DataConfig, Dataset] | None = None
+) -> tuple[RunConfig, Dataset, list[str]]:
     """Decide everything. Returns the configuration, the loaded data, and notes that say what was chosen and why.
+
+    ``loaded`` keeps data sets from one call to the next, so that a grid reads each of them once.
 
     Raises:
         InputError: anything that cannot be, with how to mend it.
@@ -88,14 +119,11 @@ def plan(request: Request, progress: Callable[..., None] | None = None) -> tuple
         image_size=image_size or 0,
         bad_images=request.bad_images,
     )
-    dataset = load_data(data, download=request.download, progress=progress)
-    facts = Facts(
-        dataset=dataset.name,
-        class_counts=dataset.class_counts,
-        image_size=dataset.preprocess.image_size,
-        augment=dataset.augment,
-        device_type=device.type,
-    )
+    loaded = {} if loaded is None else loaded
+    if data not in loaded:
+        loaded[data] = load_data(data, download=request.download, progress=progress)
+    dataset = loaded[data]
+    facts = facts_of(dataset, device)
     recipe = resolve(
         request.method, facts, epochs=request.epochs, flags=request.flags, settings=request.settings, model=request.model
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -11,8 +12,9 @@ from torch import Tensor, nn
 from saddlescape import schedules
 from saddlescape.data.augment import build_augment
 from saddlescape.data.loader import build_loader
+from saddlescape.data.reader import pixels
 from saddlescape.data.samplers import Sampler, build_sampler
-from saddlescape.data.types import Dataset
+from saddlescape.data.types import Dataset, Preprocess
 from saddlescape.errors import InputError
 from saddlescape.losses.registry import build_loss
 from saddlescape.models.heads import make_head
@@ -39,6 +41,11 @@ def new_head(kind: str, model: nn.Module, num_classes: int, seed: int) -> nn.Mod
     return make_head(cast(Any, kind), cast(int, model.feature_dim), num_classes).to(device)
 
 
+def decoder(preprocess: Preprocess) -> Callable[..., Tensor]:
+    """A picklable function from a path to the uint8 pixels that the network's preprocessing asks for."""
+    return functools.partial(pixels, preprocess)
+
+
 def freeze_backbone(model: nn.Module) -> list[nn.Parameter]:
     """Turn gradients off outside the head; returns the head's parameters."""
     for parameter in model.parameters():
@@ -49,11 +56,14 @@ def freeze_backbone(model: nn.Module) -> list[nn.Parameter]:
     return head
 
 
-def evaluation_loaders(dataset: Dataset, device: torch.device, workers: int = 0) -> dict[str, Loader]:
+def evaluation_loaders(dataset: Dataset, device: torch.device, workers: int | None = None) -> dict[str, Loader]:
     """Every image once, in order, un-augmented."""
     splits = {"val": dataset.val, "test": dataset.test}
     return {
-        name: build_loader(split, dataset.preprocess, batch_size=EVALUATION_BATCH, device=device, workers=workers)
+        name: build_loader(
+            split, dataset.preprocess, batch_size=EVALUATION_BATCH, device=device, workers=workers,
+            decode=decoder(dataset.preprocess),
+        )
         for name, split in splits.items()
         if split is not None
     }
@@ -69,7 +79,7 @@ def assemble(
     compile_model: bool = False,
     seed: int = 0,
     eval_every: int = 1,
-    workers: int = 0,
+    workers: int | None = None,
 ) -> Parts:
     """Build one stage around ``model`` (which moves to ``device``).
 
@@ -95,7 +105,7 @@ def assemble(
     loader = build_loader(
         dataset.train, dataset.preprocess, batch_size=stage.batch_size, device=device, workers=workers,
         augment=build_augment(stage.augment, dataset.preprocess.image_size),
-        sampler=_sampler(stage, dataset), seed=seed,
+        sampler=_sampler(stage, dataset), seed=seed, decode=decoder(dataset.preprocess),
     )  # fmt: skip
     return Parts(
         model=model,

@@ -1,0 +1,72 @@
+"""``saddlescape evaluate``: score a trained run on its test set, or on other images of the same classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.markup import escape
+from rich.table import Table
+
+from saddlescape.cli.display import console, percent, reading
+from saddlescape.errors import InputError
+
+
+def evaluate(
+    run: Path,
+    /,
+    *,
+    data: str | None = None,
+    root: str | None = None,
+    split: str = "test",
+    post_hoc: float | None = None,
+    device: str = "auto",
+    out: Path | None = None,
+) -> None:
+    """Score a run: accuracy, balanced accuracy, calibration error, head/mid/tail and every class.
+
+    Example: saddlescape evaluate runs/vs-sam --post-hoc 1.0
+
+    Parameters
+    ----------
+    run:
+        A run folder.
+    data:
+        Other images of the same classes (a name or a path); classes are matched by name.
+    root:
+        Folder with the data, if it has moved.
+    split:
+        test, val or train.
+    post_hoc:
+        Subtract tau * log(class frequency) from the logits (Menon et al., ICLR 2021); for a model trained with ce.
+    device:
+        auto, cpu, cuda or cuda:N.
+    out:
+        Also write the scores to this JSON file.
+    """
+    import dataclasses
+
+    from saddlescape.runs import format as files
+    from saddlescape.runs.evaluation import evaluate_run
+
+    with reading() as progress:
+        scores, dataset = evaluate_run(
+            run, data=data, root=root, split=split, post_hoc=post_hoc, device=device, progress=progress
+        )
+    groups = ", ".join(f"{name} {percent(value)}" for name, value in scores.groups.items())
+    console.print(escape(
+        f"{run} on {dataset.name} ({split}, {scores.images} images): accuracy {percent(scores.accuracy)} ({groups}), "
+        f"balanced {percent(scores.balanced_accuracy)}, calibration error {percent(scores.ece)}, loss {scores.loss:.3f}"
+    ))  # fmt: skip
+    if scores.present < dataset.num_classes:
+        console.print(f"{scores.present} of {dataset.num_classes} classes have images here")
+    table = Table(box=None, pad_edge=False)
+    for heading in ("class", "training images", "accuracy"):
+        table.add_column(heading, justify="left" if heading == "class" else "right")
+    for name, count, accuracy in zip(dataset.classes, dataset.class_counts, scores.per_class, strict=True):
+        table.add_row(escape(name), str(count), percent(accuracy))
+    if dataset.num_classes <= 100:
+        console.print(table)
+    if out is not None:
+        if out.is_dir():
+            raise InputError(f"--out {out} is a folder; give a file such as {out / 'scores.json'}")
+        files.write_json(out, dataclasses.asdict(scores) | {"classes": dataset.classes, "split": split})

@@ -1,0 +1,40 @@
+"""``saddlescape export``: one file that predicts without saddlescape."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.markup import escape
+
+from saddlescape.cli.display import console
+
+
+def export(run: Path, /, *, out: Path | None = None, onnx: bool = False) -> None:
+    """Write the model as torch.export (.pt2) or ONNX, with preprocessing and class names inside, and check it.
+
+    Example: saddlescape export runs/vs-sam --out model.pt2
+
+    Parameters
+    ----------
+    run:
+        A run folder.
+    out:
+        File to write; the ending decides the format: .pt2 or .onnx (default: model.pt2 in the run folder).
+    onnx:
+        Short for --out RUN/model.onnx.
+    """
+    from saddlescape.errors import InputError
+    from saddlescape.runs.export import export as write
+    from saddlescape.runs.opened import open_run
+
+    if onnx and out is not None:
+        raise InputError("--onnx and --out: give one of them; the ending of --out decides the format")
+    opened = open_run(run)
+    path = out or run / ("model.onnx" if onnx else "model.pt2")
+    gap = write(opened, path)
+    size = path.stat().st_size / 1e6
+    console.print(escape(
+        f"{path} ({size:.1f} MB): uint8 [N, {opened.preprocess.channels}, {opened.preprocess.image_size}, "
+        f"{opened.preprocess.image_size}] in, probabilities of {len(opened.classes)} classes out; "
+        f"checked against the run, largest difference {gap:.1e}"
+    ))  # fmt: skip

@@ -1,0 +1,44 @@
+"""``saddlescape predict``: classes and probabilities of pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.markup import escape
+
+from saddlescape.cli.display import console
+
+
+def predict(run: Path, /, *images: Path, top: int = 5, json: bool = False) -> None:
+    """Print the most probable classes of each image.
+
+    Example: saddlescape predict runs/vs-sam photo.jpg
+
+    Parameters
+    ----------
+    run:
+        A run folder.
+    images:
+        Image files of any size and format.
+    top:
+        How many classes to print.
+    json:
+        Print one JSON object a line instead.
+    """
+    import json as encoder
+
+    from saddlescape.errors import InputError
+    from saddlescape.runs.opened import open_run
+    from saddlescape.runs.prediction import predict as predict_images
+
+    if not images:
+        raise InputError(f"name at least one image: saddlescape predict {run} photo.jpg")
+    if top < 1:
+        raise InputError(f"--top {top}: at least 1")
+    opened = open_run(run)
+    for image, ranked in zip(images, predict_images(opened, images, top), strict=True):
+        if json:
+            row = {"image": str(image), "classes": [{"class": name, "probability": p} for name, p in ranked]}
+            print(encoder.dumps(row))
+        else:
+            console.print(escape(f"{image}: " + ", ".join(f"{name} {100 * p:.1f} %" for name, p in ranked)))

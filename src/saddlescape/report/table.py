@@ -1,0 +1,128 @@
+"""The table: ours (mean and spread over seeds), the published figures, and the difference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from saddlescape.published import results as published_results
+
+METRICS = ("acc", "head", "mid", "tail")
+OURS = {"acc": "accuracy", "head": "head", "mid": "mid", "tail": "tail"}
+DATASETS = {"cifar10": "CIFAR-10-LT", "cifar100": "CIFAR-100-LT", "imagenet-lt": "ImageNet-LT", "inat2018": "iNaturalist 2018"}
+WORDS = {"ce": "CE", "drw": "DRW", "ldam": "LDAM", "vs": "VS", "sam": "SAM"}
+NAMES = {"crt": "cRT", "lws": "LWS", "mislas": "MiSLAS", "disalign": "DisAlign", "dro-lt": "DRO-LT"}
+
+
+def published_name(method: str) -> str:
+    """"ldam+drw+sam" -> "LDAM + DRW + SAM", the name in the paper's tables."""
+    return NAMES.get(method, " + ".join(WORDS.get(word, word.upper()) for word in method.split("+")))
+
+
+def published(dataset: str, imbalance: float | None, method: str) -> dict[str, dict[str, float | None]]:
+    """metric -> {"mean", "std"} as published, empty where the paper has no such row."""
+    wanted = (DATASETS.get(dataset, dataset), published_name(method))
+    return {
+        row["metric"]: {"mean": row["mean"], "std": row["std"]}
+        for row in published_results()
+        if (row["dataset"], row["method"]) == wanted and row["imbalance"] in (None, imbalance)
+    }
+
+
+def spread(values: Sequence[float | None]) -> dict[str, float | None]:
+    """Mean and sample standard deviation (n - 1; None for one value or none)."""
+    present = [value for value in values if value is not None]
+    if not present:
+        return {"mean": None, "std": None}
+    mean = math.fsum(present) / len(present)
+    if len(present) == 1:
+        return {"mean": mean, "std": None}
+    return {"mean": mean, "std": math.sqrt(math.fsum((v - mean) ** 2 for v in present) / (len(present) - 1))}
+
+
+def build(results: Sequence[dict[str, Any]], published_epochs: int | None) -> dict[str, Any]:
+    """``table.json``: one row per method, in order of appearance; results on other draws or backbones are marked."""
+    rows: list[dict[str, Any]] = []
+    reference = results[0] if results else {}
+    for method in dict.fromkeys(result["method"] for result in results):
+        mine = [result for result in results if result["method"] == method]
+        known = published(mine[0]["dataset"], mine[0]["imbalance"], method)
+        row: dict[str, Any] = {"method": method, "seeds": [result["seed"] for result in mine], "epochs": mine[0]["epochs"]}
+        row["last"] = {metric: spread([result.get(OURS[metric]) for result in mine]) for metric in METRICS}
+        row["best"] = {"acc": spread([result["best_accuracy"] for result in mine])}
+        row["published"] = known
+        row["difference"] = {
+            metric: _minus(row["last"][metric]["mean"], known.get(metric, {}).get("mean")) for metric in METRICS
+        }
+        row["comparable"] = all(
+            result["draw_hash"] == reference["draw_hash"] and result["model"] == reference["model"] for result in mine
+        )
+        row["settings"] = sorted({setting for result in mine for setting in result.get("settings", [])})
+        rows.append(row)
+    return {
+        "dataset": reference.get("dataset"),
+        "imbalance": reference.get("imbalance"),
+        "model": reference.get("model"),
+        "epochs": reference.get("epochs"),
+        "published_epochs": published_epochs,
+        "draw_hash": reference.get("draw_hash"),
+        "rows": rows,
+    }
+
+
+def _minus(ours: float | None, theirs: float | None) -> float | None:
+    return None if ours is None or theirs is None else ours - theirs
+
+
+def number(cell: dict[str, float | None] | None) -> str:
+    if not cell or cell["mean"] is None:
+        return "n/a" if cell is not None and "mean" in cell else "-"
+    return f"{cell['mean']:.1f}" + (f" ± {cell['std']:.1f}" if cell["std"] is not None else "")
+
+
+def columns() -> list[str]:
+    heads = ["method", "seeds", *METRICS, "best epoch acc"]
+    return heads + [f"published {metric}" for metric in METRICS] + ["difference acc", "difference tail"]
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    """One row of the table as text, in the order of :func:`columns`."""
+    mark = "" if row["comparable"] else " *"
+    difference = [row["difference"]["acc"], row["difference"]["tail"]]
+    return [
+        row["method"] + mark,
+        str(len(row["seeds"])),
+        *(number(row["last"][metric]) for metric in METRICS),
+        number(row["best"]["acc"]),
+        *(number(row["published"].get(metric)) for metric in METRICS),
+        *("-" if value is None else f"{value:+.1f}" for value in difference),
+    ]
+
+
+def caption(table: dict[str, Any]) -> str:
+    """What a reader must know before comparing."""
+    imbalance = f", imbalance {table['imbalance']:g}" if table["imbalance"] else ""
+    text = (
+        f"{DATASETS.get(table['dataset'], table['dataset'])}{imbalance}, {table['model']}, {table['epochs']} epochs. "
+        "Top-1 percent after the last epoch, mean ± standard deviation over seeds; head, mid and tail are means of "
+        "per-class accuracies. The best epoch is chosen on the test set, as the published scripts do; the published "
+        "figures are such best epochs."
+    )
+    if table["published_epochs"] and table["epochs"] != table["published_epochs"]:
+        text += (
+            f" The published figures are for {table['published_epochs']} epochs: a run of {table['epochs']} checks the "
+            "machinery and is no claim about the methods."
+        )
+    settings = sorted({setting for row in table["rows"] for setting in row["settings"]})
+    if settings:
+        text += f" Changed from the published recipe: {'; '.join(settings)}."
+    if not all(row["comparable"] for row in table["rows"]):
+        text += " Rows marked * were trained on other images or another network than the first row."
+    return text
+
+
+def markdown(table: dict[str, Any]) -> str:
+    lines = [caption(table), "", "| " + " | ".join(columns()) + " |", "|" + " --- |" * len(columns())]
+    lines += ["| " + " | ".join(cells(row)) + " |" for row in table["rows"]]
+    return "\n".join(lines) + "\n"

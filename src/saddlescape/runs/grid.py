@@ -1,0 +1,79 @@
+"""A grid of runs (rows x seeds): executed one after the other, resumable, then read back as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from saddlescape.errors import InputError
+from saddlescape.runs import format as files
+from saddlescape.runs.execute import Say, execute
+from saddlescape.runs.plan import Request, changed, plan
+from saddlescape.training.loop import Watcher
+from saddlescape.training.stage import Stage
+
+
+def run_folder(grid: Path, method: str, seed: int) -> Path:
+    return grid / f"{method}-seed{seed}"
+
+
+def run_grid(
+    request: Request,
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    grid: Path,
+    *,
+    radius: float | None = None,
+    watchers: Callable[[str, Stage, int], Sequence[Watcher]] = lambda label, stage, start: (),
+    say: Say = lambda line: None,
+    progress: Callable[..., None] | None = None,
+) -> list[dict[str, Any]]:
+    """Execute every row with every seed in ``grid``; a finished one is read, an unfinished one goes on.
+
+    ``radius`` overrides rho in the rows that have one. Returns the results, seeds innermost.
+
+    Raises:
+        InputError: as ``plan`` and ``execute``; before the first run starts, every row has been planned.
+    """
+    files.make_folder(grid)
+    planned = []
+    for method in methods:
+        for seed in seeds:
+            flags = dict(request.flags)
+            if radius is not None and _has_radius(method):
+                flags["rho"] = (radius,)
+            planned.append(replace(request, method=method, seed=seed, flags=flags))
+    results = []
+    cached: dict[Any, Any] = {}
+    for number, one in enumerate(planned, start=1):
+        method = str(one.method)
+        folder = run_folder(grid, method, one.seed)
+        config, dataset, notes = plan(one, progress, cached)
+        if one.seed == seeds[0]:
+            for note in notes:
+                say(f"{method}: {note}")
+        label = f"[{number}/{len(planned)}] {method} seed {one.seed}"
+
+        def watch(stage: Stage, start: int, label: str = label) -> Sequence[Watcher]:
+            return watchers(label, stage, start)
+
+        result = execute(config, dataset, folder, say=say, watchers=watch)
+        results.append({**result, "settings": changed(config, dataset)})
+    return results
+
+
+def _has_radius(method: str) -> bool:
+    return any(word in ("sam", "asam", "msam") for word in method.lower().split("+"))
+
+
+def parse_methods(text: str, known: Sequence[str]) -> list[str]:
+    """"ce,ce+sam" -> its rows, "all" -> ``known``. Raises InputError for an empty list or one named twice."""
+    methods = list(known) if text.strip() == "all" else [piece.strip() for piece in text.split(",") if piece.strip()]
+    if not methods:
+        raise InputError("--methods names no method; e.g. --methods ce+drw,ce+drw+sam")
+    twice = sorted({method for method in methods if methods.count(method) > 1})
+    if twice:
+        raise InputError(f"--methods names {twice[0]} twice")
+    return methods

@@ -1,0 +1,60 @@
+"""A trained network taken out of its run folder: for predicting, evaluating, exporting and measuring curvature."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from saddlescape.data.types import Preprocess
+from saddlescape.errors import InputError
+from saddlescape.models.registry import build_model
+from saddlescape.runs import config as configuration
+from saddlescape.runs.config import RunConfig
+from saddlescape.runs.format import CHECKPOINT
+from saddlescape.training.checkpoint import CheckpointFolder, Cursor
+
+
+@dataclass(frozen=True)
+class Opened:
+    """``model`` in eval mode on the CPU; ``classes`` maps output -> name; ``cursor`` says how far it was trained."""
+
+    config: RunConfig
+    model: nn.Module
+    classes: list[str]
+    preprocess: Preprocess
+    cursor: Cursor
+    meta: dict[str, Any]
+
+    @property
+    def logit_scale(self) -> float:
+        """What turns logits into the ones that softmax was trained on: LDAM scales its cosines inside the loss."""
+        return float(self.config.stages[self.cursor.stage].loss_options.get("scale", 1.0))
+
+
+def open_run(folder: Path, cursor: Cursor | None = None) -> Opened:
+    """Load the newest whole checkpoint of a run, or the one at ``cursor``.
+
+    Raises:
+        InputError: not a run, no checkpoint yet, or a damaged one.
+    """
+    config = configuration.load(folder)
+    checkpoints = CheckpointFolder(folder / CHECKPOINT)
+    checkpoint = checkpoints.newest() if cursor is None else checkpoints.load(cursor)
+    if checkpoint is None:
+        raise InputError(f"{folder} has no checkpoint yet: train at least one epoch")
+    meta = checkpoint.meta
+    try:
+        preprocess = Preprocess(**{k: tuple(v) if isinstance(v, list) else v for k, v in meta["preprocess"].items()})
+        classes = [str(name) for name in meta["classes"]]
+        head = config.stages[checkpoint.cursor.stage].head
+    except (KeyError, TypeError, IndexError) as error:
+        raise InputError(f"{checkpoint.path / 'meta.json'}: incomplete ({error})") from error
+    model = build_model(config.model, len(classes), head=head, in_channels=preprocess.channels)  # type: ignore[arg-type]
+    try:
+        model.load_state_dict(checkpoint.model)
+    except RuntimeError as error:
+        raise InputError(f"{checkpoint.path}: does not fit {config.model} ({str(error).splitlines()[-1].strip()})") from error
+    return Opened(config, model.eval(), classes, preprocess, checkpoint.cursor, meta)
