@@ -6,6 +6,7 @@ import hashlib
 import sys
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,8 @@ def class_spectra(
     Args:
         model: any ``nn.Module``; measured in eval mode, left as it was.
         loss_fn: ``loss_fn(logits, target) -> mean loss``. Class weights cancel class-wise: all samples of a class carry
-            the same one, and a weighted mean divides by it (a loss that divides by the number of samples instead keeps it).
+            the same one, and a weighted mean divides by it (a loss that divides by the number of samples instead
+            keeps it).
         data: ``(inputs [N, ...], targets [N])``, or an iterable of such batches, read once into memory.
         classes: labels to measure; default: all that are in the data.
         lanczos_steps, probes: depth and number of Lanczos runs per class; every class gets the same random starts.
@@ -54,9 +56,10 @@ def class_spectra(
         progress: ``True`` prints a line per class with the time left to stderr; a function gets the lines instead.
         options: ``forward=``, ``mode=``, ``dtype=``, ``check=`` (the tests of ``LossFunction.examine``), ``method=``,
             ``keep_bytes=``, ``process_group=`` as ``build_operator``; ``trace_probes=``, ``refine=``, ``tol=``,
-            ``keep_vectors=`` as ``spectrum_of``; ``kind="gauss_newton"``; ``max_samples=`` takes a fixed random sample of
-            larger classes (``num_available`` and ``sampling_error`` tell); ``save_to=folder`` keeps each finished class
-            and the run in progress there and goes on from it after an interrupt, if nothing has changed.
+            ``keep_vectors=`` as ``spectrum_of``; ``kind="gauss_newton"``; ``max_samples=`` takes a fixed random
+            sample of larger classes (``num_available`` and ``sampling_error`` tell); ``save_to=folder`` keeps each
+            finished class and the run in progress there and goes on from it after an interrupt, if nothing has
+            changed.
 
     Returns:
         ``{label: Spectrum}`` in the order asked for.
@@ -119,7 +122,7 @@ def measure(
     tell = _teller(progress)
     found: dict[int, Spectrum] = {}
     started = time.monotonic()
-    settings = f"{lanczos_steps} {probes} {batch_size} {seed} {kind} {mode} {max_samples} {sorted(options.items())} {function.names}"
+    settings = repr((lanczos_steps, probes, batch_size, seed, kind, mode, max_samples, options, function.names))
     for done, (label, members) in enumerate(sets.items()):
         name = "all data" if whole else f"class {label}"
         chosen = sample(members, max_samples, seed)
@@ -127,12 +130,17 @@ def measure(
         spectrum = store.finished() if store else None
         if spectrum is None:
             operator = _OPERATORS[kind](
-                function, chosen, batch_size=batch_size, method=method, keep_bytes=keep_bytes, process_group=process_group
+                function,
+                chosen,
+                batch_size=batch_size,
+                method=method,
+                keep_bytes=keep_bytes,
+                process_group=process_group,
             )
             spectrum = _one(
                 operator,
                 store,
-                tell=lambda steps, name=name: tell(f"{name}: step {steps} of {lanczos_steps * probes}"),
+                tell=partial(_tell_step, tell, name, lanczos_steps * probes),
                 lanczos_steps=lanczos_steps,
                 probes=probes,
                 seed=seed,
@@ -144,11 +152,9 @@ def measure(
             )
         found[label] = spectrum
         left = (time.monotonic() - started) / (done + 1) * (len(sets) - done - 1)
-        tell(
-            f"{name}: lambda_min {spectrum.lambda_min:.4g}{'' if spectrum.converged_ends[0] else ' (not converged)'}, lambda_max"
-            f" {spectrum.lambda_max:.4g}{'' if spectrum.converged_ends[1] else ' (not converged)'}; {done + 1} of {len(sets)},"
-            f" about {left:.0f} s left"
-        )
+        low, high = ("" if settled else " (not converged)" for settled in spectrum.converged_ends)
+        figures = f"lambda_min {spectrum.lambda_min:.4g}{low}, lambda_max {spectrum.lambda_max:.4g}{high}"
+        tell(f"{name}: {figures}; {done + 1} of {len(sets)}, about {left:.0f} s left")
     return found
 
 
@@ -217,7 +223,8 @@ def _one(
 
 
 class _Store:
-    """A folder that holds finished spectra and the run in progress of each class, each marked with what it belongs to."""
+    """A folder that holds finished spectra and the run in progress of each class, each marked with what it belongs
+    to."""
 
     def __init__(self, folder: Path, label: int, identity: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -239,7 +246,9 @@ class _Store:
         self._part.unlink(missing_ok=True)
 
     def save_partial(self, runs: list[Factorization]) -> None:
-        arrays = {f"{i}.{key}": value.cpu().numpy() for i, run in enumerate(runs) for key, value in run.state_dict().items()}
+        arrays = {
+            f"{i}.{key}": value.cpu().numpy() for i, run in enumerate(runs) for key, value in run.state_dict().items()
+        }
         write_npz(self._part, arrays, _PARTIAL, {"identity": self._identity, "runs": len(runs)})
 
     def partial(self, like: Tensor) -> list[Factorization]:
@@ -254,8 +263,14 @@ class _Store:
         on_device = ("basis", "next", "residual")
         runs = []
         for i in range(meta["runs"]):
-            state = {key.split(".", 1)[1]: torch.from_numpy(value) for key, value in arrays.items() if key.startswith(f"{i}.")}
-            runs.append(Factorization.from_state_dict({k: v.to(like) if k in on_device else v for k, v in state.items()}))
+            state = {
+                key.split(".", 1)[1]: torch.from_numpy(value)
+                for key, value in arrays.items()
+                if key.startswith(f"{i}.")
+            }
+            runs.append(
+                Factorization.from_state_dict({k: v.to(like) if k in on_device else v for k, v in state.items()})
+            )
         return runs
 
 
@@ -265,8 +280,14 @@ def _identity(function: LossFunction, samples: Samples, settings: str) -> str:
     digest.update(repr(function.loss_fn).encode() if isinstance(function.loss_fn, nn.Module) else b"function")
     for tensor in [*function.state_tensors(), *samples.tensors()]:
         digest.update(f"{tensor.shape} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8 if tensor.dim() else tensor.dtype).numpy().tobytes())
+        digest.update(
+            tensor.detach().cpu().contiguous().view(torch.uint8 if tensor.dim() else tensor.dtype).numpy().tobytes()
+        )
     return digest.hexdigest()[:16]
+
+
+def _tell_step(tell: Callable[[str], Any], name: str, total: int, steps: int) -> None:
+    tell(f"{name}: step {steps} of {total}")
 
 
 def _teller(progress: bool | Callable[[str], Any]) -> Callable[[str], Any]:

@@ -1,12 +1,12 @@
 """Spectral density and share of negative mass by stochastic Lanczos quadrature (Ghorbani et al. 2019, Yao et al. 2020).
 
-For a random unit vector v the squared first components of the eigenvectors of T are the weights, and the Ritz values the
-nodes, of the Gauss quadrature of the measure ``mu_v = sum_i (v'u_i)^2 delta(lambda_i)``, whose mean is the spectral density:
-moments up to degree 2m - 1 are those of ``mu_v`` exactly.
+For a random unit vector v the squared first components of the eigenvectors of T are the weights, and the Ritz values
+the nodes, of the Gauss quadrature of the measure ``mu_v = sum_i (v'u_i)^2 delta(lambda_i)``, whose mean is the
+spectral density: moments up to degree 2m - 1 are those of ``mu_v`` exactly.
 
 What is sure about the density is little: its distance from the truth (Wasserstein, beside the range t) needs about 12/t
-steps and 4 ln(2n/eta) / ((n+2) t^2) probes (Chen, Trogdon, Ubaru 2021). For 464,154 parameters and 100 steps: 12 % of the
-range, and one probe will do: depth is the limit, not probes.
+steps and 4 ln(2n/eta) / ((n+2) t^2) probes (Chen, Trogdon, Ubaru 2021). For 464,154 parameters and 100 steps: 12 % of
+the range, and one probe will do: depth is the limit, not probes.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ def density(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Gaussian-smoothed density of nodes ``values`` [probes, steps] with ``weights`` [probes, steps].
 
-    ``grid`` [G] defaults to 10,000 points over the Ritz values and 6 sigma (at least 0.01) beyond, so that no mass is cut
-    off and the density integrates to 1. ``sigma`` (a standard deviation, in units of the eigenvalues): a number;
-    ``"reference"`` for the reference's ``sqrt(1e-5 * max(1, range))``; by default the same, but held between range/4000
-    (or the grid could not show it) and range/20 (or it would hide the spectrum of a flat loss). Returns (grid, density),
-    float64.
+    ``grid`` [G] defaults to 10,000 points over the Ritz values and 6 sigma (at least 0.01) beyond, so that no mass is
+    cut off and the density integrates to 1. ``sigma`` (a standard deviation, in units of the eigenvalues): a number;
+    ``"reference"`` for the reference's ``sqrt(1e-5 * max(1, range))``; by default the same, but held between
+    range/4000 (or the grid could not show it) and range/20 (or it would hide the spectrum of a flat loss). Returns
+    (grid, density), float64.
 
     Deviations from the reference (``density_generate``): the margin of the grid; the clamp; no constant 1e-7 is added.
     """
@@ -84,8 +84,9 @@ def _bandwidth(low: float, high: float, sigma: float | str | None) -> float:
 def mass_below(values: Tensor, weights: Tensor, level: float) -> tuple[float, float]:
     """Interval for ``mu_v((-inf, level))`` from one probe's nodes and weights [steps] (Markov-Stieltjes).
 
-    With nodes ascending and t the number of nodes below ``level``: at least the first t - 1 weights and at most the first
-    t + 1 lie below. Exact for exact arithmetic; an exhausted factorisation is exact and gives the first t weights.
+    With nodes ascending and t the number of nodes below ``level``: at least the first t - 1 weights and at most the
+    first t + 1 lie below. Exact for exact arithmetic; an exhausted factorisation is exact and gives the first t
+    weights.
     """
     values, weights = values.double(), weights.double()
     below = int((values < level).sum())
@@ -106,10 +107,11 @@ def negative_mass(
 ) -> tuple[float, float]:
     """Interval for the share of eigenvalues below ``level``: the bracket of each probe, then the luck of the probes.
 
-    ``values``, ``weights``: per probe [steps]; ``exact``: whether its factorisation was exhausted. For a share p of ``dim``
-    eigenvalues, the mean mass over n Gaussian probes is close to Beta(n dim p / 2, n dim (1 - p) / 2); the interval holds all
-    shares that do not make what was seen rarer than ``1 - confidence``. Rademacher probes vary less: there it is on
-    the safe side. Where all eigenvalues of a probe were met (``steps == dim``), it is the count itself.
+    ``values``, ``weights``: per probe [steps]; ``exact``: whether its factorisation was exhausted. For a share p of
+    ``dim`` eigenvalues, the mean mass over n Gaussian probes is close to Beta(n dim p / 2, n dim (1 - p) / 2); the
+    interval holds all shares that do not make what was seen rarer than ``1 - confidence``. Rademacher probes vary
+    less: there it is on the safe side. Where all eigenvalues of a probe were met (``steps == dim``), it is the count
+    itself.
     """
     lows, highs = [], []
     for theta, weight, whole in zip(values, weights, exact, strict=True):
@@ -123,7 +125,9 @@ def negative_mass(
         lows.append(low)
         highs.append(high)
     n, tail = len(lows), (1 - confidence) / 2
-    return _share_bound(sum(lows) / n, n * dim, tail, lower=True), _share_bound(sum(highs) / n, n * dim, tail, lower=False)
+    return _share_bound(sum(lows) / n, n * dim, tail, lower=True), _share_bound(
+        sum(highs) / n, n * dim, tail, lower=False
+    )
 
 
 def _share_bound(mass: float, size: int, tail: float, *, lower: bool) -> float:

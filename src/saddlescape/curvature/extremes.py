@@ -6,9 +6,9 @@
     else keep some pairs of each end and the residual vector, and go on
 
 One Krylov space serves both ends. Each pair that is returned is *certified* by one fresh product: its value is the
-Rayleigh quotient ``v'Hv`` and its residual the true ``||Hv - value v||``, so some eigenvalue lies within ``residual`` of
-``value``, and the smallest eigenvalue is at most ``value``. That no eigenvalue further out was missed is probable, because
-the start is random, but not proved.
+Rayleigh quotient ``v'Hv`` and its residual the true ``||Hv - value v||``, so some eigenvalue lies within ``residual``
+of ``value``, and the smallest eigenvalue is at most ``value``. That no eigenvalue further out was missed is probable,
+because the start is random, but not proved.
 
 What *is* proved without any convergence: ``v'Hv < 0`` beyond rounding means negative curvature (``is_proof``).
 """
@@ -56,7 +56,8 @@ class Eigenpair:
 
 @dataclass(frozen=True)
 class Extremes:
-    """``smallest``: ascending from the smallest; ``largest``: descending from the largest. ``products``: all products used."""
+    """``smallest``: ascending from the smallest; ``largest``: descending from the largest. ``products``: all products
+    used."""
 
     smallest: list[Eigenpair]
     largest: list[Eigenpair]
@@ -159,10 +160,10 @@ def extreme_eigenpairs(
 ) -> EigenpairsResult:
     """Extreme eigenpairs of the Hessian of the mean loss: ``(values [n], vectors [n, P])``.
 
-    ``which="both"``: the k smallest, ascending, then the k largest, ascending too, so that ``values[0]`` is lambda_min and
-    ``values[-1]`` lambda_max; ``"smallest"`` ascending; ``"largest"`` descending. Values are float64 Rayleigh quotients.
-    A pair that has not reached ``tol`` within ``max_products`` products is told in a warning; ``extremes`` gives the
-    residual of each. Options go to ``build_operator``.
+    ``which="both"``: the k smallest, ascending, then the k largest, ascending too, so that ``values[0]`` is
+    lambda_min and ``values[-1]`` lambda_max; ``"smallest"`` ascending; ``"largest"`` descending. Values are float64
+    Rayleigh quotients. A pair that has not reached ``tol`` within ``max_products`` products is told in a warning;
+    ``extremes`` gives the residual of each. Options go to ``build_operator``.
     """
     import warnings
 
@@ -174,7 +175,9 @@ def extreme_eigenpairs(
     late = [pair for pair in pairs if not pair.converged]
     if late and stop == "residual":
         told = ", ".join(f"{pair.value:.4g} +- {pair.residual:.1g}" for pair in late)
-        warnings.warn(f"not converged to {tol:g} after {found.products} products: {told}; raise max_products", stacklevel=2)
+        warnings.warn(
+            f"not converged to {tol:g} after {found.products} products: {told}; raise max_products", stacklevel=2
+        )
     return EigenpairsResult(
         torch.tensor([pair.value for pair in pairs], dtype=torch.float64), torch.stack([pair.vector for pair in pairs])
     )
@@ -256,7 +259,9 @@ class _Space:
         # With full orthogonalisation the coefficients are V'Hv: exact also for the kept pairs after a restart.
         column = total.double().cpu() if total.device.type != "mps" else total.cpu().double()
         if not bool(torch.isfinite(column).all()):
-            raise InputError(f"product {self.products} of the operator is NaN or infinite: look at the loss at these weights")
+            raise InputError(
+                f"product {self.products} of the operator is NaN or infinite: look at the loss at these weights"
+            )
         self._projected[j, : j + 1] = column
         self._projected[: j + 1, j] = column
         self.size = j + 1

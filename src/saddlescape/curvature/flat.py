@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from saddlescape.errors import InputError
 
-Selection: TypeAlias = "None | str | nn.Module | Iterable[str | Tensor] | Mapping[str, Tensor] | Callable[[str, Tensor], bool]"
+Selection: TypeAlias = (
+    "str | nn.Module | Iterable[str | Tensor] | Mapping[str, Tensor] | Callable[[str, Tensor], bool] | None"
+)
 
 
 def select_parameters(model: nn.Module, params: Selection = None) -> dict[str, Tensor]:
@@ -22,7 +24,7 @@ def select_parameters(model: nn.Module, params: Selection = None) -> dict[str, T
 
     Raises ``InputError`` for a name that is not there, a parameter of another model, or an empty selection.
     """
-    everything = {name: p for name, p in model.named_parameters() if p.is_floating_point()}
+    everything: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.is_floating_point()}
     if params is None:
         chosen = {name: p for name, p in everything.items() if p.requires_grad}
         reason = "no parameter requires a gradient: unfreeze some or pass params="
@@ -39,12 +41,16 @@ def select_parameters(model: nn.Module, params: Selection = None) -> dict[str, T
         for item in params:
             if isinstance(item, Tensor):
                 if id(item) not in names:
-                    raise InputError(f"params= holds a tensor of shape {tuple(item.shape)} that is no parameter of this model")
+                    raise InputError(
+                        f"params= holds a tensor of shape {tuple(item.shape)} that is no parameter of this model"
+                    )
                 wanted.add(names[id(item)])
                 continue
             hits = {name for name in everything if name == item or name.startswith(f"{item}.")}
             if not hits:
-                raise InputError(f"params= names {item!r}, which is no parameter of this model; it has {_some(everything)}")
+                raise InputError(
+                    f"params= names {item!r}, which is no parameter of this model; it has {_some(everything)}"
+                )
             wanted |= hits
         chosen = {name: p for name, p in everything.items() if name in wanted}
         reason = "params= selects no parameter"

@@ -70,7 +70,7 @@ class LossFunction:
         """Read the model's present weights and buffers."""
         refuse_bad_weights(self._selected)
         self.parameters = [p.detach().to(self.dtype).clone() for p in self._selected.values()]
-        rest = {name: p for name, p in self.model.named_parameters() if name not in self._selected}
+        rest: dict[str, Tensor] = {name: p for name, p in self.model.named_parameters() if name not in self._selected}
         rest.update(self.model.named_buffers())
         self._constants = {name: _cast(value.detach(), self.dtype).clone() for name, value in rest.items()}
 
@@ -100,7 +100,9 @@ class LossFunction:
         """``model(inputs)`` at these parameters; buffers are copied, so that train mode cannot change them."""
         values: dict[str, Tensor] = dict(zip(self.names, parameters, strict=True))
         if constants is None:
-            constants = [c.clone() for c in self._constants.values()] if self.mode == "train" else list(self._constants.values())
+            constants = list(self._constants.values())
+            if self.mode == "train":
+                constants = [constant.clone() for constant in constants]
         values.update(zip(self._constants, constants, strict=True))
         return functional_call(self._shell, {f"model.{name}": value for name, value in values.items()}, (inputs,))
 
@@ -110,7 +112,10 @@ class LossFunction:
             with torch.no_grad():
                 logits = self.logits(self.parameters, batch.inputs)
             if len(logits) != len(batch):
-                raise InputError(f"the model returns {len(logits)} rows for {len(batch)} samples; pass forward=(model, inputs) -> logits")
+                raise InputError(
+                    f"the model returns {len(logits)} rows for {len(batch)} samples: pass forward=(model, inputs) ->"
+                    " logits"
+                )
             self._mean_loss = MeanLoss(self.loss_fn, logits, batch.targets)
         return self._mean_loss
 
@@ -158,7 +163,9 @@ class LossFunction:
         try:
             return trace(network, self.parameters, constants, logits)
         except Exception as problem:  # the tracer raises errors of many kinds; all mean: go the slower way
-            self.notes.append(f"the network could not be traced ({type(problem).__name__}): products by double backward")
+            self.notes.append(
+                f"the network could not be traced ({type(problem).__name__}): products by double backward"
+            )
             return None
 
 
@@ -221,7 +228,9 @@ def find_logits(output: Any) -> Tensor:
     if isinstance(output, tuple | list) and output and isinstance(output[0], Tensor):
         return output[0]
     keys = f" with keys {sorted(map(str, output))}" if isinstance(output, Mapping) else ""
-    raise InputError(f"the model returns a {type(output).__name__}{keys} and no logits: pass forward=(model, inputs) -> logits")
+    raise InputError(
+        f"the model returns a {type(output).__name__}{keys} and no logits: pass forward=(model, inputs) -> logits"
+    )
 
 
 def _computing_dtype(parameters: Any) -> torch.dtype:

@@ -1,6 +1,7 @@
 """Gauss-Newton-vector products ``J' L'' J v``: the Hessian without the curvature of the network itself.
 
-For a convex loss it has no negative eigenvalue: what is negative in the Hessian is exactly what this operator leaves out.
+For a convex loss it has no negative eigenvalue: what is negative in the Hessian is exactly what this operator leaves
+out.
 """
 
 from __future__ import annotations

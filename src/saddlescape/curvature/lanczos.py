@@ -7,9 +7,9 @@
         alpha_j = h_j (sum of both passes);  beta_j = ||w||
         stop if beta_j is zero beside ||T||;  q_{j+1} = w / beta_j
 
-The basis is one matrix, so re-orthogonalisation costs two matrix-vector products per pass. The small problem is solved in
-float64. A break-down (beta ~ 0) means that the space is invariant and the small problem exact: the normal case for the
-Hessian of a class of few images, whose rank is small.
+The basis is one matrix, so re-orthogonalisation costs two matrix-vector products per pass. The small problem is
+solved in float64. A break-down (beta ~ 0) means that the space is invariant and the small problem exact: the normal
+case for the Hessian of a class of few images, whose rank is small.
 
 Deviations from PyHessian's ``lanczos``:
 1. T holds the betas after re-orthogonalisation, so that ``H Q = Q T + r e'`` holds to rounding;
@@ -51,8 +51,9 @@ class FunctionOperator:
 class Factorization:
     """``H Q = Q T + residual e'`` after ``steps`` steps.
 
-    ``alphas`` [steps], ``betas`` [steps] (the last one is ``||residual||``) in float64 on the host; ``basis`` [steps, P];
-    ``residual`` [P] (not normalised). ``exhausted``: the space is invariant, T is exact and nothing more can come.
+    ``alphas`` [steps], ``betas`` [steps] (the last one is ``||residual||``) in float64 on the host; ``basis`` [steps,
+    P]; ``residual`` [P] (not normalised). ``exhausted``: the space is invariant, T is exact and nothing more can
+    come.
     """
 
     def __init__(self, start: Tensor, max_steps: int) -> None:
@@ -96,7 +97,9 @@ class Factorization:
             coefficients += h
         beta, alpha = float(w.norm()), float(coefficients[j])
         if not torch.isfinite(torch.tensor([alpha, beta])).all():
-            raise InputError(f"product {j + 1} of the operator is NaN or infinite: look at the loss of this data at these weights")
+            raise InputError(
+                f"product {j + 1} of the operator is NaN or infinite: look at the loss of this data at these weights"
+            )
         scale = max([abs(alpha), *self.alphas.abs().tolist(), *self.betas.tolist()], default=0.0)
         self.exhausted = beta <= breakdown_level(w) * scale or j + 1 == len(w)
         self.alphas = torch.cat([self.alphas, torch.tensor([alpha], dtype=torch.float64)])

@@ -50,8 +50,8 @@ _CONVOLUTION = torch.ops.aten.convolution.default
 class Linearized:
     """The three graphs of a network for one shape of batch (see the module's text)."""
 
-    def __init__(self, residuals: fx.GraphModule, forward: fx.GraphModule, backward: fx.GraphModule, shared: int) -> None:
-        self._residuals, self._forward, self._backward, self._shared = residuals, forward, backward, shared
+    def __init__(self, residuals: fx.GraphModule, forward: fx.GraphModule, backward: fx.GraphModule) -> None:
+        self._residuals, self._forward, self._backward = residuals, forward, backward
 
     @torch.no_grad()
     def residuals(self, primals: Sequence[Tensor], cotangent: Tensor) -> tuple[Tensor, ...]:
@@ -87,10 +87,10 @@ def trace(
         v, dg = arguments[n + k + 1 : -1], arguments[-1]
 
         def pulled_back(g: Tensor, *w: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-            z, pull = vjp(lambda *w: plain(*w, *fixed), *w)
+            z, pull = vjp(lambda *w: plain(*w, *fixed), *w)[:2]
             return pull(g), z
 
-        _, (product, dz) = jvp(pulled_back, (g, *weights), (dg, *v))
+        (product, dz) = jvp(pulled_back, (g, *weights), (dg, *v))[1]
         return dz, *product
 
     plain = _trace_forward(network, [*parameters, *constants])
@@ -196,7 +196,6 @@ def _split(module: fx.GraphModule, num_primals: int, num_tangents: int) -> Linea
         _subgraph(module, placeholders[:num_primals], still, carried),
         _subgraph(module, [*carried, *tangents], first, [dz, *shared]),
         _subgraph(module, [*carried, *shared, *tangents, dg], second, product),
-        len(shared),
     )
 
 

@@ -22,7 +22,8 @@ from saddlescape.errors import InputError
 
 
 class MeanLoss:
-    """``total(logits, targets, weights)`` is ``sum_i weights_i * loss_i``; ``normalisers(targets)`` what a mean divides by.
+    """``total(logits, targets, weights)`` is ``sum_i weights_i * loss_i``; ``normalisers(targets)`` what a mean
+    divides by.
 
     ``name`` states which normaliser was found: ``"samples"`` or ``"class weights"``. ``per_sample`` tells whether
     values per sample exist; if not, all weights of one call must be equal.
@@ -66,10 +67,10 @@ class MeanLoss:
         first = _scalar(self.loss_fn, logits[:half], targets[:half])
         second = _scalar(self.loss_fn, logits[half:], targets[half:])
         if not _close(mean, (first * half + second * (n - half)) / n):
+            average = float((first * half + second * (n - half)) / n)
             raise InputError(
                 f"loss_fn is no mean over samples: {float(mean):.6g} on a batch of {n}, but its halves average to"
-                f" {float((first * half + second * (n - half)) / n):.6g}; give an nn.Module with weight= and reduction=, or"
-                " a loss with reduction='mean'"
+                f" {average:.6g}; give an nn.Module with weight= and reduction=, or a loss with reduction='mean'"
             )
 
     def normalisers(self, targets: Any, count: int, like: Tensor) -> Tensor:

@@ -3,9 +3,10 @@
 Every sample carries a weight ``1/n`` (or what the caller and the loss say), so any cut into batches gives the same
 operator; means of batch means, where a short last batch counts too much, are never formed.
 
-Two ways to a product. *Traced* (``linearize.py``): the network is traced once per shape of batch; what does not depend on
-the vector is kept for as many batches as ``keep_bytes`` allows and made again for the others. *Double backward*: for
-networks that cannot be traced and for work so small that tracing would not pay; the graph is kept if all is one batch.
+Two ways to a product. *Traced* (``linearize.py``): the network is traced once per shape of batch; what does not
+depend on the vector is kept for as many batches as ``keep_bytes`` allows and made again for the others. *Double
+backward*: for networks that cannot be traced and for work so small that tracing would not pay; the graph is kept if
+all is one batch.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ _WORTH_TRACING = 20_000_000
 class HessianOperator:
     """``operator(v)``: vector [P] -> ``H v`` [P], in the dtype and on the device of ``operator.like``.
 
-    Built from a ``LossFunction`` and samples. ``sample_weights`` [N] weighs the samples (default: all alike); the mean is
-    over the sum of weights. ``method``: ``"auto"``, ``"traced"`` or ``"double_backward"``. ``keep_bytes`` bounds what is
-    kept between products; beyond it, batches are recomputed. With ``process_group``, each process takes every
-    world_size-th batch and products are summed over the group, so every process gets the same vector.
+    Built from a ``LossFunction`` and samples. ``sample_weights`` [N] weighs the samples (default: all alike); the
+    mean is over the sum of weights. ``method``: ``"auto"``, ``"traced"`` or ``"double_backward"``. ``keep_bytes``
+    bounds what is kept between products; beyond it, batches are recomputed. With ``process_group``, each process
+    takes every world_size-th batch and products are summed over the group, so every process gets the same vector.
 
     The weights are those at the time of the last ``refresh``.
     """
@@ -95,7 +96,9 @@ class HessianOperator:
             for _, batch, weights in self._batches():
                 leaves = [p.detach().requires_grad_() for p in source]
                 part = self._total(leaves, batch, weights)
-                grads = torch.autograd.grad(part, leaves, allow_unused=True) if part.requires_grad else [None] * len(leaves)
+                grads = (
+                    torch.autograd.grad(part, leaves, allow_unused=True) if part.requires_grad else [None] * len(leaves)
+                )
                 gradient += flatten(torch.zeros_like(p) if g is None else g for g, p in zip(grads, leaves, strict=True))
                 loss += part.detach()
         return self._reduce(loss), self._reduce(gradient)
@@ -165,7 +168,8 @@ class HessianOperator:
         return state.product(vector)
 
     def _linearize(self, batch: Samples, weights: Tensor) -> tuple[Any, int]:
-        """What products of one batch need, and its size in bytes (unknown for a kept autograd graph: only one is kept)."""
+        """What products of one batch need, and its size in bytes (unknown for a kept autograd graph: only one is
+        kept)."""
         graph = self.function.linearized(batch) if self._traced else None
         if graph is not None:
             state = TracedBatch(self.function, graph, batch, weights, gauss_newton=self.kind == "gauss_newton")

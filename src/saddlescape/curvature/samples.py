@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -54,7 +55,7 @@ class Samples:
         n = len(self)
         pieces = max(1, -(-n // batch_size))
         edges = [i * n // pieces for i in range(pieces + 1)]
-        for start, stop in zip(edges[:-1], edges[1:], strict=True):
+        for start, stop in pairwise(edges):
             yield self.take(slice(start, stop))
 
 
@@ -79,8 +80,8 @@ def gather(data: Any, *, check: bool = True) -> Samples:
         again = _concatenate([_split_batch(batch) for batch in data])
         if not _same_content(samples, again):
             raise InputError(
-                "data gives other images when read again (random augmentation, random sampling, or shuffling with drop_last): a"
-                " Hessian needs fixed data; pass un-augmented images or a list of batches"
+                "data gives other images when read again (random augmentation, random sampling, or shuffling with"
+                " drop_last): a Hessian needs fixed data; pass un-augmented images or a list of batches"
             )
     return samples
 
@@ -101,7 +102,9 @@ def _split_batch(batch: Any) -> tuple[Any, Tensor]:
         for key in _TARGET_KEYS:
             if key in batch:
                 return {k: v for k, v in batch.items() if k != key}, batch[key]
-        raise InputError(f"a batch is a dict with keys {sorted(map(str, batch))}, none of which holds targets {_TARGET_KEYS}")
+        raise InputError(
+            f"a batch is a dict with keys {sorted(map(str, batch))}, none of which holds targets {_TARGET_KEYS}"
+        )
     if isinstance(batch, Sequence) and len(batch) >= 2:
         return batch[0], torch.as_tensor(batch[1])
     raise InputError(f"a batch must be (inputs, targets) or a dict with targets, not {type(batch).__name__}")
@@ -159,11 +162,11 @@ def _fingerprints(samples: Samples) -> Tensor:
 
 
 def _warn_of_drop_last(data: Any) -> None:
-    size, batch = getattr(data, "dataset", None), getattr(data, "batch_size", None)
-    if getattr(data, "drop_last", False) and hasattr(size, "__len__") and batch and len(size) % batch:
-        warnings.warn(
-            f"the loader has drop_last=True: {len(size) % batch} of {len(size)} samples are left out of the curvature", stacklevel=4
-        )
+    dataset: Any = getattr(data, "dataset", None)
+    batch_size = getattr(data, "batch_size", None)
+    if getattr(data, "drop_last", False) and hasattr(dataset, "__len__") and batch_size and len(dataset) % batch_size:
+        lost = f"{len(dataset) % batch_size} of {len(dataset)} samples"
+        warnings.warn(f"the loader has drop_last=True: {lost} are left out of the curvature", stacklevel=4)
 
 
 def _map(inputs: Any, function: Any) -> Any:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,9 @@ FORMAT = "saddlescape-spectrum-1"
 class Spectrum:
     """The spectrum of one symmetric operator, as far as Lanczos saw it.
 
-    ``ritz_values``, ``ritz_weights`` float64 [probes, steps]: nodes and weights of the quadrature, ascending, weights summing
-    to 1 per probe. A probe whose space was exhausted early repeats its last value with weight 0; ``steps_taken``
-    [probes] tells how many are real and ``exhausted`` [probes] which ones are exact.
+    ``ritz_values``, ``ritz_weights`` float64 [probes, steps]: nodes and weights of the quadrature, ascending, weights
+    summing to 1 per probe. A probe whose space was exhausted early repeats its last value with weight 0;
+    ``steps_taken`` [probes] tells how many are real and ``exhausted`` [probes] which ones are exact.
 
     ``lambda_min``, ``lambda_max``: Rayleigh quotients of vectors, so ``lambda_min`` is never below the true smallest
     eigenvalue. ``residuals`` = (of lambda_min, of lambda_max), true ``||Hv - theta v||``: some eigenvalue lies within.
@@ -68,7 +69,8 @@ class Spectrum:
 
     @property
     def nonconvexity(self) -> float:
-        """|lambda_min / lambda_max|; infinite where nothing is positive, 0 where both are 0. Read it beside both values."""
+        """|lambda_min / lambda_max|; infinite where nothing is positive, 0 where both are 0. Read it beside both
+        values."""
         if self.lambda_max <= 0:
             return float("inf") if self.lambda_min < 0 else 0.0
         return abs(self.lambda_min / self.lambda_max)
@@ -151,7 +153,9 @@ class Spectrum:
     def save(self, path: str | Path) -> None:
         """Write an ``.npz`` with the arrays and one JSON text ``meta``; written whole or not at all."""
         meta = {name: getattr(self, name) for name in _META}
-        write_npz(path, {"ritz_values": self.ritz_values.numpy(), "ritz_weights": self.ritz_weights.numpy()}, FORMAT, meta)
+        write_npz(
+            path, {"ritz_values": self.ritz_values.numpy(), "ritz_weights": self.ritz_weights.numpy()}, FORMAT, meta
+        )
 
     @classmethod
     def load(cls, path: str | Path) -> Spectrum:
@@ -160,17 +164,13 @@ class Spectrum:
         try:
             for name in ("residuals", "steps_taken", "exhausted", "notes"):
                 meta[name] = tuple(meta[name])
-            return cls(
-                ritz_values=torch.from_numpy(arrays["ritz_values"]), ritz_weights=torch.from_numpy(arrays["ritz_weights"]), **meta
-            )
+            return cls(**{**meta, **{name: torch.from_numpy(arrays[name]) for name in _ARRAYS}})
         except (KeyError, TypeError) as problem:
             raise InputError(f"{path} is no complete spectrum file: {problem}") from None
 
 
-_META = (
-    "num_params num_samples lambda_min lambda_max residuals trace trace_stderr steps_taken exhausted tol rounding products"
-    " label loss gradient_norm num_available mode kind dtype seed normaliser notes extra"
-).split()
+_ARRAYS = ("ritz_values", "ritz_weights")
+_META = [field.name for field in fields(Spectrum) if field.name not in (*_ARRAYS, "vectors")]
 
 
 def write_npz(path: str | Path, arrays: dict[str, np.ndarray], format_name: str, meta: dict[str, Any]) -> None:
@@ -219,9 +219,10 @@ def spectrum_of(
     """The ``Spectrum`` of any symmetric operator: ``probes`` Lanczos runs of ``lanczos_steps`` steps from random signs.
 
     Then one certifying product for each extreme, and ``trace_probes`` products for the trace (0: read the trace from
-    the runs alone). ``refine``: spend up to so many products more, by thick restart, on extremes that have not converged.
-    ``callback(probe, factorization)`` after each step. ``factorizations``: runs already begun, to go on from; they are
-    filled in place, so that the caller can save them when interrupted. ``facts`` are stored as they are.
+    the runs alone). ``refine``: spend up to so many products more, by thick restart, on extremes that have not
+    converged. ``callback(probe, factorization)`` after each step. ``factorizations``: runs already begun, to go on
+    from; they are filled in place, so that the caller can save them when interrupted. ``facts`` are stored as they
+    are.
     """
     if probes < 1:
         raise InputError(f"probes must be at least 1, not {probes}")
@@ -237,7 +238,7 @@ def spectrum_of(
             runs[probe].residual,
             lanczos_steps,
             state=runs[probe],
-            callback=None if callback is None else lambda f, p=probe: callback(p, f),
+            callback=None if callback is None else partial(callback, probe),
         )
         values, columns = run.eigen()
         low, high = float(values[0]), float(values[-1])
@@ -250,7 +251,9 @@ def spectrum_of(
     products = sum(run.steps for run in runs) + 2
     rounding = max(pair_low.rounding, pair_high.rounding)
     if refine and not (pair_low.converged and pair_high.converged):
-        more = extremes(operator, tol=tol, basis=min(lanczos_steps, 60), max_products=refine, factorization=runs[0], seed=seed)
+        more = extremes(
+            operator, tol=tol, basis=min(lanczos_steps, 60), max_products=refine, factorization=runs[0], seed=seed
+        )
         products += more.products
         pair_low = min(pair_low, more.smallest[0], key=lambda pair: pair.value)
         pair_high = max(pair_high, more.largest[0], key=lambda pair: pair.value)

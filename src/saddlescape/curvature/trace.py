@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from saddlescape.curvature.guards import random_vector
+from saddlescape.curvature.guards import dot, random_vector
 from saddlescape.curvature.lanczos import Factorization, LinearOperator, lanczos
 from saddlescape.errors import InputError
 
@@ -44,11 +44,13 @@ def exact_trace(operator: LinearOperator) -> TraceEstimate:
     return TraceEstimate(total, 0.0, operator.dim, "exact")
 
 
-def hutchinson(operator: LinearOperator, probes: int = 30, *, seed: int = 0, basis: Tensor | None = None) -> TraceEstimate:
+def hutchinson(
+    operator: LinearOperator, probes: int = 30, *, seed: int = 0, basis: Tensor | None = None
+) -> TraceEstimate:
     """Mean of ``z'Hz`` over random signs; with ``basis`` U [k, P] on its complement, plus ``tr U'HU`` (k products).
 
-    The standard error is ``sqrt(2 mean ||Bz||^2 / probes)`` with B the operator left after U: an upper bound of the true
-    one (it forgets that a diagonal has no error), that already holds for a single probe.
+    The standard error is ``sqrt(2 mean ||Bz||^2 / probes)`` with B the operator left after U: an upper bound of the
+    true one (it forgets that a diagonal has no error), that already holds for a single probe.
     """
     if probes < 1:
         raise InputError(f"a trace needs at least 1 probe, not {probes}")
@@ -56,7 +58,7 @@ def hutchinson(operator: LinearOperator, probes: int = 30, *, seed: int = 0, bas
     if basis is not None:
         basis = torch.linalg.qr(basis.t()).Q.t().contiguous()
         for u in basis:
-            inside += float(_dot(u, operator(u)))
+            inside += dot(u, operator(u))
             products += 1
     rest = _hutchinson(operator, probes, seed, basis)
     return TraceEstimate(inside + rest[0], rest[1], products + probes, "hutchinson" if basis is None else "deflated")
@@ -90,8 +92,8 @@ def _hutchinson(operator: LinearOperator, probes: int, seed: int, basis: Tensor 
     for i in range(probes):
         z = _outside(random_vector(operator.dim, operator.like, seed=seed, stream=2000 + i, kind="rademacher"), basis)
         product = _outside(operator(z), basis)
-        values.append(float(_dot(z, product)))
-        squares.append(float(_dot(product, product)))
+        values.append(dot(z, product))
+        squares.append(dot(product, product))
     return sum(values) / probes, math.sqrt(2 * sum(squares)) / probes
 
 
@@ -108,8 +110,9 @@ def trace(
 ) -> TraceEstimate:
     """Trace of the Hessian of the mean loss: ``(value, stderr, products, method)``; ``float(...)`` gives the value.
 
-    ``method``: ``"deflated"`` (a short Lanczos run, then Hutchinson on what it leaves), ``"hutchinson"``, or ``"exact"`` (every
-    basis vector; also taken when ``probes`` is at least the number of parameters). Options go to ``build_operator``.
+    ``method``: ``"deflated"`` (a short Lanczos run, then Hutchinson on what it leaves), ``"hutchinson"``, or
+    ``"exact"`` (every basis vector; also taken when ``probes`` is at least the number of parameters). Options go to
+    ``build_operator``.
     """
     from saddlescape.curvature.operator import build_operator
 
@@ -132,9 +135,3 @@ def _outside(vector: Tensor, basis: Tensor | None) -> Tensor:
     if basis is None:
         return vector
     return torch.addmv(vector, basis.t(), basis @ vector, alpha=-1)
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    if a.device.type == "mps":
-        return a @ b
-    return a.double() @ b.double()

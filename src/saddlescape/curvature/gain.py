@@ -1,0 +1,209 @@
+"""What SAM's step does along the most negative direction of the loss: its size and its sign, measured and predicted.
+
+To first order the SAM gradient is ``g + H eps``. Along a unit eigenvector v with ``H v = lambda v`` its component is
+that of g times
+
+    1 + rho lambda / ||g||      with the ascent step as it is run, eps = rho g / ||g||
+    1 + rho lambda              with eps = rho g
+
+so for lambda < 0 it is larger in size only where the factor is below -1, that is rho > 2 ||g|| / |lambda| (or
+2 / |lambda|), and then with the *opposite sign*: a deterministic step moves towards the saddle along v. Size and sign
+are therefore told apart. Both formulas are exact for quadratics; elsewhere the measured values are the result and
+the predicted ones a check of the theory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from saddlescape.curvature.extremes import Eigenpair, certify, extremes
+from saddlescape.curvature.flat import Selection
+from saddlescape.curvature.function import LossFunction
+from saddlescape.curvature.operator import HessianOperator
+from saddlescape.curvature.samples import Samples, gather
+from saddlescape.errors import InputError
+
+
+@dataclass(frozen=True)
+class SamGain:
+    """Components along one eigenvector over B mini-batches, for R values of rho; float64.
+
+    ``rho`` [R]; ``eigenvalue`` with its ``residual`` and whether it ``converged``; ``gradient_norms`` [B];
+    ``gradient_components`` [B] = <v, g>; ``sam_components`` [R, B] = <v, g(w + eps)>.
+    """
+
+    rho: Tensor
+    eigenvalue: float
+    residual: float
+    converged: bool
+    gradient_norms: Tensor
+    gradient_components: Tensor
+    sam_components: Tensor
+    normalised_ascent: bool
+
+    @property
+    def gain(self) -> Tensor:
+        """[R]: mean square of the SAM component over mean square of the gradient's: above 1 is amplified."""
+        return (self.sam_components**2).mean(1) / (self.gradient_components**2).mean()
+
+    @property
+    def sign(self) -> Tensor:
+        """[R]: +1 where the SAM component points with the gradient's over the batches, -1 where it is turned round."""
+        return torch.sign((self.sam_components * self.gradient_components).mean(1))
+
+    @property
+    def factor(self) -> Tensor:
+        """[R]: the measured factor with its sign, by least squares over the batches."""
+        return (self.sam_components * self.gradient_components).mean(1) / (self.gradient_components**2).mean()
+
+    @property
+    def predicted_factors(self) -> Tensor:
+        """[R, B]: ``1 + rho lambda / ||g||`` for each mini-batch (``1 + rho lambda`` without normalisation)."""
+        scale = self.gradient_norms if self.normalised_ascent else torch.ones_like(self.gradient_norms)
+        return 1 + self.rho[:, None] * self.eigenvalue / scale[None]
+
+    @property
+    def predicted_gain(self) -> Tensor:
+        """[R]: the gain if every mini-batch obeyed its predicted factor."""
+        squares = self.gradient_components**2
+        return (squares * self.predicted_factors**2).mean(1) / squares.mean()
+
+    @property
+    def predicted_sign(self) -> Tensor:
+        """[R]: the sign of the predicted component over the batches."""
+        return torch.sign((self.gradient_components**2 * self.predicted_factors).mean(1))
+
+    @property
+    def rho_threshold(self) -> float:
+        """The rho at which the predicted gain is 1 again, beyond which negative curvature is amplified.
+
+        ``-2 mean(c^2/||g||) / (lambda mean(c^2/||g||^2))`` over the mini-batches, c their components; for one batch
+        ``2 ||g|| / |lambda|``. 0 for a positive eigenvalue (amplified at any rho), infinite for 0.
+        """
+        if self.eigenvalue > 0:
+            return 0.0
+        if self.eigenvalue == 0:
+            return math.inf
+        scale = self.gradient_norms if self.normalised_ascent else torch.ones_like(self.gradient_norms)
+        squares = self.gradient_components**2
+        return float(-2 * (squares / scale).mean() / (self.eigenvalue * (squares / scale**2).mean()))
+
+    @property
+    def measured_threshold(self) -> float | None:
+        """The smallest rho (between those measured, by straight line) from which the measured gain stays above 1."""
+        order = self.rho.argsort()
+        rho, gain = self.rho[order].tolist(), self.gain[order].tolist()
+        if not gain or gain[-1] <= 1:
+            return None
+        last = max((i for i, value in enumerate(gain) if value <= 1), default=None)
+        if last is None:
+            return None
+        return rho[last] + (1 - gain[last]) * (rho[last + 1] - rho[last]) / (gain[last + 1] - gain[last])
+
+    def summary(self) -> list[dict[str, Any]]:
+        """A row per rho, fit for JSON."""
+        return [
+            {
+                "rho": float(self.rho[i]),
+                "gain": float(self.gain[i]),
+                "sign": int(self.sign[i]),
+                "factor": float(self.factor[i]),
+                "predicted_gain": float(self.predicted_gain[i]),
+                "predicted_sign": int(self.predicted_sign[i]),
+            }
+            for i in range(len(self.rho))
+        ]
+
+
+def rho_threshold(eigenvalue: float, gradient_norm: float) -> float:
+    """``2 ||g|| / |lambda|`` for lambda < 0: the rho beyond which SAM's step amplifies this direction, to first order.
+
+    0 for a positive eigenvalue (amplified at any rho), infinite for 0.
+    """
+    if gradient_norm < 0:
+        raise InputError(f"a gradient norm cannot be {gradient_norm}")
+    if eigenvalue > 0:
+        return 0.0
+    return math.inf if eigenvalue == 0 else 2 * gradient_norm / -eigenvalue
+
+
+def sam_gain(
+    model: nn.Module,
+    loss_fn: Callable[..., Any],
+    data: Any,
+    rho: float | Sequence[float],
+    *,
+    label: int | None = None,
+    vector: Tensor | None = None,
+    gradient_data: Any = None,
+    batch_size: int = 128,
+    hessian_batch_size: int = 256,
+    normalise: bool = True,
+    params: Selection = None,
+    forward: Callable[[nn.Module, Any], Any] | None = None,
+    tol: float = 1e-3,
+    max_products: int = 200,
+    seed: int = 0,
+    check: bool = True,
+    method: str = "auto",
+) -> SamGain:
+    """Measure SAM's gain along the most negative eigenvector of the loss of ``data`` (of class ``label``, if given).
+
+    ``rho``: one value or several. ``vector`` [P] replaces the eigenvector (its Rayleigh quotient is then the
+    eigenvalue). ``gradient_data``: where the mini-batches of ``batch_size`` come from; default: the same data, in an
+    order that depends on ``seed``. ``normalise=False`` takes the ascent step ``rho g``. Weights are not touched: the
+    perturbed gradient is that of a copy. Raises ``InputError`` for bad rho, an absent class, and all that
+    ``class_spectra`` refuses.
+    """
+    rhos = torch.as_tensor([rho] if isinstance(rho, int | float) else list(rho), dtype=torch.float64).reshape(-1)
+    if len(rhos) == 0 or not bool(torch.isfinite(rhos).all()) or bool((rhos < 0).any()):
+        raise InputError(f"rho must be one or more finite values of at least 0, not {rho}")
+    samples = gather(data, check=check)
+    if label is not None:
+        samples = _of_class(samples, label)
+    function = LossFunction(model, loss_fn, params=params, forward=forward)
+    if check:
+        function.examine(samples, hessian_batch_size)
+    operator = HessianOperator(function, samples, batch_size=hessian_batch_size, method=method)
+    pair: Eigenpair
+    if vector is None:
+        pair = extremes(operator, which="smallest", tol=tol, max_products=max_products, seed=seed).smallest[0]
+    else:
+        pair = certify(operator, vector.to(operator.like), tol)
+
+    others = samples if gradient_data is None else gather(gradient_data, check=check)
+    order = torch.randperm(len(others), generator=torch.Generator().manual_seed(seed))
+    weights = function.vector()
+    norms, plain, perturbed = [], [], []
+    for batch in others.take(order).batches(batch_size):
+        part = HessianOperator(function, batch, batch_size=max(1, len(batch)), method="double_backward")
+        _, gradient = part.loss_and_gradient()
+        norm = float(gradient.norm())
+        if norm == 0:
+            raise InputError("the gradient of a mini-batch is exactly zero: SAM's step is not defined there")
+        norms.append(norm)
+        plain.append(float(pair.vector @ gradient))
+        ascent = gradient / norm if normalise else gradient
+        perturbed.append([float(pair.vector @ part.loss_and_gradient(weights + r * ascent)[1]) for r in rhos.tolist()])
+    return SamGain(
+        rho=rhos,
+        eigenvalue=pair.value,
+        residual=pair.residual,
+        converged=pair.converged,
+        gradient_norms=torch.tensor(norms, dtype=torch.float64),
+        gradient_components=torch.tensor(plain, dtype=torch.float64),
+        sam_components=torch.tensor(perturbed, dtype=torch.float64).t().contiguous(),
+        normalised_ascent=normalise,
+    )
+
+
+def _of_class(samples: Samples, label: int) -> Samples:
+    if label not in samples.classes():
+        raise InputError(f"class {label} has no sample in the data")
+    return samples.of_class(label)

@@ -1,0 +1,179 @@
+"""The course of curvature over training: lambda_min, lambda_max and their ratio of each class, epoch after epoch.
+
+Each measurement starts Lanczos from a mix of the last one's eigenvectors and fresh noise. The old vectors are no Krylov
+space of the new Hessian, so they may only be a start, never a restart; and without the noise a newly born negative
+direction, orthogonal to the old ones, could be missed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from saddlescape.curvature.classwise import sample, split_by_class
+from saddlescape.curvature.extremes import extremes
+from saddlescape.curvature.flat import Selection
+from saddlescape.curvature.function import LossFunction
+from saddlescape.curvature.guards import held_still, random_vector
+from saddlescape.curvature.operator import HessianOperator
+from saddlescape.curvature.samples import gather
+from saddlescape.errors import InputError
+
+
+@dataclass(frozen=True)
+class TrackPoint:
+    """One class at one epoch. Residuals are true ones; ``proved``: v'Hv < 0 beyond rounding."""
+
+    epoch: int
+    label: int
+    lambda_min: float
+    lambda_max: float
+    residual_min: float
+    residual_max: float
+    converged: bool
+    proved: bool
+    loss: float
+    products: int
+    seconds: float
+
+    @property
+    def nonconvexity(self) -> float:
+        """|lambda_min / lambda_max|; infinite where nothing is positive but something negative."""
+        if self.lambda_max <= 0:
+            return float("inf") if self.lambda_min < 0 else 0.0
+        return abs(self.lambda_min / self.lambda_max)
+
+
+class CurvatureTracker:
+    """Call it in any loop: ``tracker(model, epoch)``.
+
+    Measures at epochs 0, ``every``, 2 ``every``, ... (``force=True``: in any case), in eval mode, and leaves the
+    model as it was (mode, gradients, buffers, random state), so a training goes on to the same bits. ``points``
+    collects what was measured; ``seconds`` is the time spent. ``state_dict`` holds points and start vectors, so a
+    resumed run goes on warm.
+
+    ``products`` bounds the work per class and epoch; ``tol`` is the residual at which a pair is settled.
+    ``groups`` ({"head": [...], ...}): see ``group_course``. ``max_samples`` takes a fixed sample of larger classes.
+    """
+
+    def __init__(
+        self,
+        loss_fn: Callable[..., Any],
+        data: Any,
+        *,
+        every: int = 10,
+        classes: Iterable[int] | None = None,
+        groups: Mapping[str, Sequence[int]] | None = None,
+        tol: float = 1e-2,
+        products: int = 60,
+        basis: int = 30,
+        noise: float = 0.3,
+        max_samples: int | None = None,
+        batch_size: int = 256,
+        params: Selection = None,
+        forward: Callable[[nn.Module, Any], Any] | None = None,
+        seed: int = 0,
+        check: bool = True,
+        method: str = "auto",
+        on_point: Callable[[TrackPoint], Any] | None = None,
+    ) -> None:
+        if every < 1:
+            raise InputError(f"every must be at least 1 epoch, not {every}")
+        self.loss_fn, self.every, self.groups = loss_fn, every, dict(groups or {})
+        self.points: list[TrackPoint] = []
+        self.seconds = 0.0
+        members = split_by_class(gather(data, check=check), classes)
+        self._sets = {label: sample(part, max_samples, seed) for label, part in members.items()}
+        self._tol, self._products, self._basis, self._noise = tol, products, basis, noise
+        self._batch_size, self._params, self._forward, self._seed = batch_size, params, forward, seed
+        self._check, self._method, self._on_point = check, method, on_point
+        self._starts: dict[int, Tensor] = {}
+        self._function: LossFunction | None = None
+
+    def __call__(self, model: nn.Module, epoch: int, *, force: bool = False) -> list[TrackPoint]:
+        """The points of this epoch; none where it is not due."""
+        if not force and epoch % self.every:
+            return []
+        began = time.monotonic()
+        with held_still(model, "eval"):
+            function = self._read(model)
+            new = [self._measure(function, label, epoch) for label in self._sets]
+        self.seconds += time.monotonic() - began
+        return new
+
+    def course(self, label: int) -> list[TrackPoint]:
+        """The points of one class, by epoch."""
+        return sorted((point for point in self.points if point.label == label), key=lambda point: point.epoch)
+
+    def group_course(self, name: str) -> list[dict[str, float]]:
+        """Per epoch, the mean over the group's classes of lambda_min, lambda_max, nonconvexity and loss."""
+        if name not in self.groups:
+            raise InputError(f"there is no group {name!r}; groups are {', '.join(self.groups) or 'not given'}")
+        rows = []
+        for epoch in sorted({point.epoch for point in self.points}):
+            points = [p for p in self.points if p.epoch == epoch and p.label in self.groups[name]]
+            if points:
+                mean = {key: sum(getattr(p, key) for p in points) / len(points) for key in _MEANS}
+                rows.append({"epoch": epoch, **mean})
+        return rows
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values and tensors."""
+        return {
+            "points": [asdict(point) for point in self.points],
+            "starts": {label: start.clone() for label, start in self._starts.items()},
+            "seconds": self.seconds,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from ``state_dict``."""
+        self.points = [TrackPoint(**point) for point in state["points"]]
+        self._starts = {int(label): start for label, start in state["starts"].items()}
+        self.seconds = float(state["seconds"])
+
+    def _read(self, model: nn.Module) -> LossFunction:
+        if self._function is None or self._function.model is not model:
+            self._function = LossFunction(model, self.loss_fn, params=self._params, forward=self._forward)
+            if self._check:
+                self._function.examine(next(iter(self._sets.values())), self._batch_size)
+        else:  # the traces stay: they do not depend on the weights
+            self._function.refresh()
+        return self._function
+
+    def _measure(self, function: LossFunction, label: int, epoch: int) -> TrackPoint:
+        began = time.monotonic()
+        operator = HessianOperator(function, self._sets[label], batch_size=self._batch_size, method=self._method)
+        noise = random_vector(operator.dim, operator.like, seed=self._seed, stream=10_000 + epoch)
+        start, last = noise / noise.norm(), self._starts.get(label)
+        if last is not None and len(last) == operator.dim:
+            start = last.to(operator.like) + self._noise * start
+        found = extremes(
+            operator, tol=self._tol, basis=self._basis, max_products=self._products, seed=self._seed, start=start
+        )
+        low, high = found.smallest[0], found.largest[0]
+        mixed = low.vector + high.vector
+        self._starts[label] = (mixed / mixed.norm()).cpu()
+        point = TrackPoint(
+            epoch=epoch,
+            label=label,
+            lambda_min=low.value,
+            lambda_max=high.value,
+            residual_min=low.residual,
+            residual_max=high.residual,
+            converged=found.converged,
+            proved=low.is_proof,
+            loss=float(operator.loss()),
+            products=found.products,
+            seconds=time.monotonic() - began,
+        )
+        self.points.append(point)
+        if self._on_point is not None:
+            self._on_point(point)
+        return point
+
+
+_MEANS = ("lambda_min", "lambda_max", "nonconvexity", "loss")
