@@ -21,8 +21,20 @@ _HOMES = {
     "Spectrum": "curvature",
 }
 
-__all__ = ["SAM", "BalancedSoftmaxLoss", "FocalLoss", "LDAMLoss", "LogitAdjustedLoss", "Spectrum", "VSLoss",
-           "__version__", "class_counts", "class_spectra", "effective_number_weights", "longtail_indices"]
+__all__ = [
+    "SAM",
+    "BalancedSoftmaxLoss",
+    "FocalLoss",
+    "LDAMLoss",
+    "LogitAdjustedLoss",
+    "Spectrum",
+    "VSLoss",
+    "__version__",
+    "class_counts",
+    "class_spectra",
+    "effective_number_weights",
+    "longtail_indices",
+]
 
 if TYPE_CHECKING:
     from saddlescape.curvature import Spectrum, class_spectra

@@ -14,5 +14,7 @@ class MissingExtraError(InputError, ImportError):
     """A feature needs an optional package that is not installed."""
 
     def __init__(self, feature: str, extra: str, package: str) -> None:
-        super().__init__(f"{feature} needs the package {package!r}, which is not installed: pip install 'saddlescape[{extra}]'")
+        super().__init__(
+            f"{feature} needs the package {package!r}, which is not installed: pip install 'saddlescape[{extra}]'"
+        )
         self.feature, self.extra, self.package = feature, extra, package

@@ -1,4 +1,4 @@
-"""The command line: ``saddlescape``, same as ``python -m saddlescape``. One file per command; torch is imported late."""
+"""The command line: ``saddlescape``, same as ``python -m saddlescape``. A file per command; torch comes late."""
 
 from saddlescape.cli.app import main
 

@@ -62,13 +62,17 @@ def run(arguments: Sequence[str], debug: bool = False) -> int:
         return _complain(f"out of memory ({error}); use a smaller --batch-size or --image-size", BAD_INPUT, debug)
     except Exception as error:
         if type(error).__name__ == "Interrupted":
-            return _complain("interrupted; a checkpoint was written: run the same command again to go on", INTERRUPTED, False)
+            return _complain(
+                "interrupted; a checkpoint was written: run the same command again to go on", INTERRUPTED, False
+            )
         if isinstance(error, OSError) and error.filename is not None:
             return _complain(f"{error.filename}: {error.strerror}", BAD_INPUT, debug)
         if debug:
             raise
         kind = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
-        return _complain(f"unexpected {kind}; run again with --debug for the whole story and report it", BAD_INPUT, False)
+        return _complain(
+            f"unexpected {kind}; run again with --debug for the whole story and report it", BAD_INPUT, False
+        )
     return DONE
 
 

@@ -33,6 +33,7 @@ def reproduce(
     compile: bool | None = None,
     eval_every: int = 1,
     keep_every: int = 0,
+    dry_run: bool = False,
 ) -> None:
     """Train every row of a table with every seed, and print it next to the published one. Resumes when run again.
 
@@ -58,12 +59,15 @@ def reproduce(
         Override the published 2e-4.
     root, val, download, device, precision, compile, eval_every, keep_every:
         As for train.
+    dry_run:
+        Decide everything, print each row's configuration as TOML, and train nothing.
     """
     from saddlescape.methods.rows import CIFAR_ROWS
     from saddlescape.published import recipes
     from saddlescape.report import table as tables
     from saddlescape.runs import format as files
-    from saddlescape.runs.grid import parse_methods, run_grid
+    from saddlescape.runs.config import to_toml
+    from saddlescape.runs.grid import parse_methods, plan_grid, run_grid
     from saddlescape.runs.plan import Request
 
     if table not in TABLES:
@@ -75,6 +79,10 @@ def reproduce(
         root=root, val=val, download=download, epochs=epochs, flags=flags, device=device, precision=precision,
         compile=compile, eval_every=eval_every, keep_every=keep_every,
     )  # fmt: skip
+    if dry_run:
+        for config in plan_grid(request, parse_methods(methods, CIFAR_ROWS), seeds or [0], radius=rho):
+            print(f"# {config.method}, seed {config.seed}\n{to_toml(config)}")
+        return
     with bar() as progress_bar, reading() as progress:
         results = run_grid(
             request, parse_methods(methods, CIFAR_ROWS), seeds or [0], out, radius=rho, say=say, progress=progress,

@@ -39,6 +39,7 @@ def train(
     keep_every: int = 0,
     tensorboard: bool = False,
     recipe: Path | None = None,
+    dry_run: bool = False,
     set_: Annotated[list[str] | None, Parameter(name="--set", consume_multiple=True, negative=())] = None,
 ) -> None:
     """Train a classifier. Running the same command again resumes; a finished run says so.
@@ -89,6 +90,8 @@ def train(
         Also write TensorBoard files into the run folder.
     recipe:
         Train exactly what this config.toml says (another run's, or edited by hand); other flags are then refused.
+    dry_run:
+        Decide everything, print it as TOML, and train nothing.
     set_:
         Any field of a stage: --set train.momentum=0.95 train.loss_options.max_margin=0.3
     """
@@ -113,6 +116,11 @@ def train(
     folder = out or Path("runs") / f"{dataset.name}-{config.method}-seed{seed}"
     for note in notes:
         say(note)
+    if dry_run:
+        from saddlescape.runs.config import to_toml
+
+        print(to_toml(config), end="")
+        return
     counts = f"{dataset.class_counts[0]} .. {min(dataset.class_counts)}"
     say(f"{config.method} on {dataset.name}: {sum(dataset.class_counts)} training images, "
         f"{dataset.num_classes} classes ({counts}), {config.device}, {config.precision}"

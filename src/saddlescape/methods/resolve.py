@@ -53,15 +53,17 @@ def resolve(
     else:
         recipe = single_stage.build(parse(method), facts, table, epochs)
     given = {name: value for name, value in (flags or {}).items() if value is not None}
-    stages = [dataclasses.replace(stage, **{k: v for k, v in given.items() if _applies(stage, k)}) for stage in recipe.stages]
+    stages = [
+        dataclasses.replace(stage, **{k: v for k, v in given.items() if _applies(stage, k)}) for stage in recipe.stages
+    ]
     for name in given:
         if not any(_applies(stage, name) for stage in recipe.stages):
-            raise InputError(f"--{name.replace('_', '-')} has no meaning for {recipe.method}: no stage of it uses {name}")
+            raise InputError(
+                f"--{name.replace('_', '-')} has no meaning for {recipe.method}: no stage of it uses {name}"
+            )
     for setting in settings:
         stages = _set(stages, setting)
-    return dataclasses.replace(
-        recipe, model=model or recipe.model, stages=tuple(stages), notes=(*notes, *recipe.notes)
-    )
+    return dataclasses.replace(recipe, model=model or recipe.model, stages=tuple(stages), notes=(*notes, *recipe.notes))
 
 
 def _applies(stage: Stage, name: str) -> bool:
@@ -90,8 +92,10 @@ def _replace(stage: Stage, names: list[str], text: str, setting: str) -> Stage:
         group = getattr(stage, names[0])
         if not isinstance(group, dict):
             raise InputError(f"--set {setting}: {names[0]} is a single value, not a group")
-        return dataclasses.replace(stage, **{names[0]: group | {names[1]: _read(text, float, setting)}})
-    return dataclasses.replace(stage, **{names[0]: _read(text, wanted, setting)})
+        changes: dict[str, Any] = {names[0]: group | {names[1]: _read(text, float, setting)}}
+    else:
+        changes = {names[0]: _read(text, wanted, setting)}
+    return dataclasses.replace(stage, **changes)
 
 
 def _read(text: str, wanted: Any, setting: str) -> Any:

@@ -44,7 +44,9 @@ def build(method: Sum, facts: Facts, table: Mapping[str, Any], epochs: int | Non
             notes.append(f"rho {rho[0]:g}: {factor:g} times SAM's, by its authors' rule of thumb")
     elif method.optimizer == "pgd":
         optimizer_options = dict(table.get("pgd", {"radius": 0.05}))
-        notes.append("pgd: perturbs by a random vector of norm 0.05 every 100 steps; ours, the paper's were not published")
+        notes.append(
+            "pgd: perturbs by a random vector of norm 0.05 every 100 steps; ours, the paper's were not published"
+        )
     stage = Stage(
         name="train",
         epochs=total,

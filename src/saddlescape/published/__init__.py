@@ -18,5 +18,7 @@ def recipes() -> dict[str, Any]:
 @cache
 def results() -> list[dict[str, Any]]:
     """Published figures: rows of dataset, imbalance, method, metric, mean, std."""
-    rows: list[dict[str, Any]] = json.loads(resources.files(__name__).joinpath("results.json").read_text(encoding="utf-8"))
+    rows: list[dict[str, Any]] = json.loads(
+        resources.files(__name__).joinpath("results.json").read_text(encoding="utf-8")
+    )
     return rows

@@ -10,13 +10,18 @@ from saddlescape.published import results as published_results
 
 METRICS = ("acc", "head", "mid", "tail")
 OURS = {"acc": "accuracy", "head": "head", "mid": "mid", "tail": "tail"}
-DATASETS = {"cifar10": "CIFAR-10-LT", "cifar100": "CIFAR-100-LT", "imagenet-lt": "ImageNet-LT", "inat2018": "iNaturalist 2018"}
+DATASETS = {
+    "cifar10": "CIFAR-10-LT",
+    "cifar100": "CIFAR-100-LT",
+    "imagenet-lt": "ImageNet-LT",
+    "inat2018": "iNaturalist 2018",
+}
 WORDS = {"ce": "CE", "drw": "DRW", "ldam": "LDAM", "vs": "VS", "sam": "SAM"}
 NAMES = {"crt": "cRT", "lws": "LWS", "mislas": "MiSLAS", "disalign": "DisAlign", "dro-lt": "DRO-LT"}
 
 
 def published_name(method: str) -> str:
-    """"ldam+drw+sam" -> "LDAM + DRW + SAM", the name in the paper's tables."""
+    """ "ldam+drw+sam" -> "LDAM + DRW + SAM", the name in the paper's tables."""
     return NAMES.get(method, " + ".join(WORDS.get(word, word.upper()) for word in method.split("+")))
 
 
@@ -48,7 +53,11 @@ def build(results: Sequence[dict[str, Any]], published_epochs: int | None) -> di
     for method in dict.fromkeys(result["method"] for result in results):
         mine = [result for result in results if result["method"] == method]
         known = published(mine[0]["dataset"], mine[0]["imbalance"], method)
-        row: dict[str, Any] = {"method": method, "seeds": [result["seed"] for result in mine], "epochs": mine[0]["epochs"]}
+        row: dict[str, Any] = {
+            "method": method,
+            "seeds": [result["seed"] for result in mine],
+            "epochs": mine[0]["epochs"],
+        }
         row["last"] = {metric: spread([result.get(OURS[metric]) for result in mine]) for metric in METRICS}
         row["best"] = {"acc": spread([result["best_accuracy"] for result in mine])}
         row["published"] = known
@@ -106,13 +115,13 @@ def caption(table: dict[str, Any]) -> str:
     text = (
         f"{DATASETS.get(table['dataset'], table['dataset'])}{imbalance}, {table['model']}, {table['epochs']} epochs. "
         "Top-1 percent after the last epoch, mean ± standard deviation over seeds; head, mid and tail are means of "
-        "per-class accuracies. The best epoch is chosen on the test set, as the published scripts do; the published "
-        "figures are such best epochs."
+        "per-class accuracies. The best epoch is chosen on the test set, as the published scripts do."
     )
-    if table["published_epochs"] and table["epochs"] != table["published_epochs"]:
+    known = any(row["published"] for row in table["rows"])
+    if known and table["published_epochs"] and table["epochs"] != table["published_epochs"]:
         text += (
-            f" The published figures are for {table['published_epochs']} epochs: a run of {table['epochs']} checks the "
-            "machinery and is no claim about the methods."
+            f" The published figures are such best epochs of {table['published_epochs']} epochs: runs of "
+            f"{table['epochs']} check the machinery and are no claim about the methods."
         )
     settings = sorted({setting for row in table["rows"] for setting in row["settings"]})
     if settings:

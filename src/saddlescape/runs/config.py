@@ -104,7 +104,8 @@ def load(folder: Path) -> RunConfig:
 def differences(old: RunConfig, new: RunConfig) -> tuple[list[str], list[str]]:
     """(refused, allowed) differences, each as ``key: old -> new``."""
     flat_old, flat_new = _flat(msgspec.to_builtins(old)), _flat(msgspec.to_builtins(new))
-    refused, allowed = [], []
+    refused: list[str] = []
+    allowed: list[str] = []
     for key in sorted({*flat_old, *flat_new}):
         if flat_old.get(key) != flat_new.get(key):
             line = f"{key}: {flat_old.get(key, '-')} -> {flat_new.get(key, '-')}"

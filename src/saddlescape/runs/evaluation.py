@@ -72,7 +72,9 @@ def run_data(
     dataset = load(data, root=root, image_size=size, progress=progress)
     unknown = sorted(set(dataset.classes) - set(opened.classes))
     if unknown:
-        raise InputError(f"{data}: class {unknown[0]!r} is unknown to the run, which has {', '.join(opened.classes[:20])}")
+        raise InputError(
+            f"{data}: class {unknown[0]!r} is unknown to the run, which has {', '.join(opened.classes[:20])}"
+        )
     position = torch.tensor([opened.classes.index(name) for name in dataset.classes])
     own = load_data(config, progress=progress)
     return dataclasses.replace(

@@ -22,7 +22,7 @@ from saddlescape.runs import format as files
 from saddlescape.runs.config import RunConfig
 from saddlescape.training.assemble import assemble, new_head, new_model
 from saddlescape.training.checkpoint import Checkpoint, CheckpointFolder, Cursor
-from saddlescape.training.loop import Interrupted, Parts, Running, Watcher, fit
+from saddlescape.training.loop import Parts, Running, Watcher, fit
 from saddlescape.training.precision import Precision
 from saddlescape.training.stage import Stage
 
@@ -169,7 +169,9 @@ def _build(
         try:
             model.load_state_dict(resumed.model)
         except RuntimeError as error:
-            raise InputError(f"{resumed.path}: does not fit the network ({str(error).splitlines()[-1].strip()})") from error
+            raise InputError(
+                f"{resumed.path}: does not fit the network ({str(error).splitlines()[-1].strip()})"
+            ) from error
     return assemble(
         stage, dataset, model, device=device, precision=precision, compile_model=config.compile,
         seed=config.seed * 1000 + index, eval_every=config.eval_every,
@@ -206,7 +208,7 @@ def _rows_before(rows: list[dict[str, Any]], cursor: Cursor) -> list[dict[str, A
 
 
 def summarise(config: RunConfig, dataset: Dataset, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """``result.json``: last epoch; best epoch apart (it is chosen on the test set); best by validation if there is one."""
+    """``result.json``: last epoch; apart from it the best on the test set, and the best by validation if any."""
     tested = [row for row in rows if "test" in row]
     last = tested[-1]
     best = max(tested, key=lambda row: row["test"]["accuracy"])

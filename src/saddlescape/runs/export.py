@@ -61,7 +61,9 @@ def export(opened: Opened, path: Path) -> float:
             wanted = [deployed(trial) for trial in trials]
         gap = max(float((a - w).abs().max()) for a, w in zip(answers, wanted, strict=True))
         if not gap <= TOLERANCE:
-            raise InputError(f"{path}: the exported model differs from the run by {gap:.2g}; nothing was kept, report it")
+            raise InputError(
+                f"{path}: the exported model differs from the run by {gap:.2g}; nothing was kept, report it"
+            )
         temporary.replace(path)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from error
@@ -75,8 +77,10 @@ def description(opened: Opened) -> dict[str, Any]:
     preprocess = opened.preprocess
     return {
         "classes": opened.classes,
-        "input": f"uint8 [N, {preprocess.channels}, {preprocess.image_size}, {preprocess.image_size}], RGB or grey, 0..255",
-        "resize": f"shorter side to {preprocess.resize_to}, centre cut" if preprocess.resize_to else "to the input size",
+        "input": f"uint8 [N, {preprocess.channels}, {preprocess.image_size}, {preprocess.image_size}], 0..255",
+        "resize": f"shorter side to {preprocess.resize_to}, centre cut"
+        if preprocess.resize_to
+        else "to the input size",
         "background": preprocess.background,
         "output": "class probabilities [N, num_classes], in the order of classes",
         "method": opened.config.method,

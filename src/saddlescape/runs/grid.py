@@ -7,8 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from saddlescape.data.types import Dataset
 from saddlescape.errors import InputError
 from saddlescape.runs import format as files
+from saddlescape.runs.config import DataConfig, RunConfig
 from saddlescape.runs.execute import Say, execute
 from saddlescape.runs.plan import Request, changed, plan
 from saddlescape.training.loop import Watcher
@@ -17,6 +19,14 @@ from saddlescape.training.stage import Stage
 
 def run_folder(grid: Path, method: str, seed: int) -> Path:
     return grid / f"{method}-seed{seed}"
+
+
+def plan_grid(
+    request: Request, methods: Sequence[str], seeds: Sequence[int], *, radius: float | None = None
+) -> list[RunConfig]:
+    """The configuration of every run of a grid, seeds innermost; nothing is trained."""
+    loaded: dict[DataConfig, Dataset] = {}
+    return [plan(one, None, loaded)[0] for one in _requests(request, methods, seeds, radius)]
 
 
 def run_grid(
@@ -37,31 +47,36 @@ def run_grid(
     Raises:
         InputError: as ``plan`` and ``execute``; before the first run starts, every row has been planned.
     """
+    loaded: dict[DataConfig, Dataset] = {}
+    requests = _requests(request, methods, seeds, radius)
+    planned = [plan(one, progress, loaded) for one in requests]
     files.make_folder(grid)
-    planned = []
-    for method in methods:
-        for seed in seeds:
-            flags = dict(request.flags)
-            if radius is not None and _has_radius(method):
-                flags["rho"] = (radius,)
-            planned.append(replace(request, method=method, seed=seed, flags=flags))
+    said: set[str] = set()
     results = []
-    cached: dict[Any, Any] = {}
-    for number, one in enumerate(planned, start=1):
-        method = str(one.method)
-        folder = run_folder(grid, method, one.seed)
-        config, dataset, notes = plan(one, progress, cached)
-        if one.seed == seeds[0]:
-            for note in notes:
-                say(f"{method}: {note}")
-        label = f"[{number}/{len(planned)}] {method} seed {one.seed}"
+    for number, (config, dataset, notes) in enumerate(planned, start=1):
+        for note in notes:
+            if note not in said:
+                said.add(note)
+                say(note)
+        label = f"[{number}/{len(planned)}] {config.method} seed {config.seed}"
 
         def watch(stage: Stage, start: int, label: str = label) -> Sequence[Watcher]:
             return watchers(label, stage, start)
 
+        folder = run_folder(grid, config.method, config.seed)
         result = execute(config, dataset, folder, say=say, watchers=watch)
         results.append({**result, "settings": changed(config, dataset)})
     return results
+
+
+def _requests(request: Request, methods: Sequence[str], seeds: Sequence[int], radius: float | None) -> list[Request]:
+    requests = []
+    for method in methods:
+        flags = dict(request.flags)
+        if radius is not None and _has_radius(method):
+            flags["rho"] = (radius,)
+        requests += [replace(request, method=method, seed=seed, flags=flags) for seed in seeds]
+    return requests
 
 
 def _has_radius(method: str) -> bool:
@@ -69,7 +84,7 @@ def _has_radius(method: str) -> bool:
 
 
 def parse_methods(text: str, known: Sequence[str]) -> list[str]:
-    """"ce,ce+sam" -> its rows, "all" -> ``known``. Raises InputError for an empty list or one named twice."""
+    """ "ce,ce+sam" -> its rows, "all" -> ``known``. Raises InputError for an empty list or one named twice."""
     methods = list(known) if text.strip() == "all" else [piece.strip() for piece in text.split(",") if piece.strip()]
     if not methods:
         raise InputError("--methods names no method; e.g. --methods ce+drw,ce+drw+sam")

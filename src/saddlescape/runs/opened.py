@@ -47,7 +47,8 @@ def open_run(folder: Path, cursor: Cursor | None = None) -> Opened:
         raise InputError(f"{folder} has no checkpoint yet: train at least one epoch")
     meta = checkpoint.meta
     try:
-        preprocess = Preprocess(**{k: tuple(v) if isinstance(v, list) else v for k, v in meta["preprocess"].items()})
+        given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in meta["preprocess"].items()}
+        preprocess = Preprocess(**given)
         classes = [str(name) for name in meta["classes"]]
         head = config.stages[checkpoint.cursor.stage].head
     except (KeyError, TypeError, IndexError) as error:
@@ -56,5 +57,7 @@ def open_run(folder: Path, cursor: Cursor | None = None) -> Opened:
     try:
         model.load_state_dict(checkpoint.model)
     except RuntimeError as error:
-        raise InputError(f"{checkpoint.path}: does not fit {config.model} ({str(error).splitlines()[-1].strip()})") from error
+        raise InputError(
+            f"{checkpoint.path}: does not fit {config.model} ({str(error).splitlines()[-1].strip()})"
+        ) from error
     return Opened(config, model.eval(), classes, preprocess, checkpoint.cursor, meta)

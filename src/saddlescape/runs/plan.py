@@ -79,7 +79,7 @@ def facts_of(dataset: Dataset, device: torch.device) -> Facts:
 
 
 def changed(config: RunConfig, dataset: Dataset) -> list[str]:
-    """What in ``config`` differs from the recipe of its method at the same length, as ``field value (recipe value)``."""
+    """What in ``config`` differs from its recipe at the same length, as ``field value (method: recipe value)``."""
     recipe = resolve(config.method, facts_of(dataset, torch.device(config.device)), epochs=config.stages[0].epochs)
     lines = [] if recipe.model == config.model else [f"model {config.model} ({recipe.model})"]
     for mine, theirs in zip(config.stages, recipe.stages, strict=False):
@@ -125,7 +125,12 @@ def plan(
     dataset = loaded[data]
     facts = facts_of(dataset, device)
     recipe = resolve(
-        request.method, facts, epochs=request.epochs, flags=request.flags, settings=request.settings, model=request.model
+        request.method,
+        facts,
+        epochs=request.epochs,
+        flags=request.flags,
+        settings=request.settings,
+        model=request.model,
     )
     notes = [*dataset.notes, *recipe.notes]
     steps = sum(stage.epochs * -(-facts.images // stage.batch_size) for stage in recipe.stages)
@@ -134,7 +139,9 @@ def plan(
         precision = "float32"
         notes.append(f"float32, eager: {steps} steps are too few to tune for")
     elif request.precision == "auto":
-        notes.append(f"{precision}: {'native on this ' + device.type if has_fast_bf16(device) else 'no fast bf16 here'}")
+        notes.append(
+            f"{precision}: {'native on this ' + device.type if has_fast_bf16(device) else 'no fast bf16 here'}"
+        )
     if compiled is None:
         compiled = device.type == "cpu" and steps >= LONG_RUN_STEPS and can_compile()
         if compiled:
@@ -187,6 +194,10 @@ def plan_from_file(
     resolve_device(config.device)
     data = dataclasses.replace(config.data, root=request.root or config.data.root)
     config = dataclasses.replace(
-        config, seed=request.seed or config.seed, data=data, eval_every=request.eval_every, keep_every=request.keep_every
+        config,
+        seed=request.seed or config.seed,
+        data=data,
+        eval_every=request.eval_every,
+        keep_every=request.keep_every,
     )
     return config, load_data(data, download=request.download, progress=progress), [f"recipe: {path}"]

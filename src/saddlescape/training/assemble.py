@@ -31,7 +31,9 @@ EVALUATION_BATCH = 500
 def new_model(name: str, dataset: Dataset, head: str, seed: int, **options: Any) -> nn.Module:
     """A freshly initialised network for ``dataset``; the weights are a function of ``seed`` alone."""
     torch.manual_seed(seed)
-    return build_model(name, dataset.num_classes, head=head, in_channels=dataset.preprocess.channels, **options)
+    return build_model(
+        name, dataset.num_classes, head=cast(Any, head), in_channels=dataset.preprocess.channels, **options
+    )
 
 
 def new_head(kind: str, model: nn.Module, num_classes: int, seed: int) -> nn.Module:
@@ -61,7 +63,11 @@ def evaluation_loaders(dataset: Dataset, device: torch.device, workers: int | No
     splits = {"val": dataset.val, "test": dataset.test}
     return {
         name: build_loader(
-            split, dataset.preprocess, batch_size=EVALUATION_BATCH, device=device, workers=workers,
+            split,
+            dataset.preprocess,
+            batch_size=EVALUATION_BATCH,
+            device=device,
+            workers=workers,
             decode=decoder(dataset.preprocess),
         )
         for name, split in splits.items()

@@ -59,7 +59,7 @@ class Checkpoint:
 
 def save_weights(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write tensors (tied or not, in any memory format) as safetensors; tied names are kept as aliases."""
-    seen: dict[tuple[int, torch.Size, tuple[int, ...], int], str] = {}
+    seen: dict[tuple[object, ...], str] = {}
     aliases: dict[str, str] = {}
     kept: dict[str, Tensor] = {}
     for name, tensor in weights.items():
@@ -162,7 +162,9 @@ class CheckpointFolder:
     def _prune(self) -> None:
         cursors = self.cursors()
         for cursor in cursors[:-2]:
-            regular = self.keep_every and cursor.batch == 0 and (cursor.epoch % self.keep_every == 0 or cursor.epoch == 1)
+            regular = (
+                self.keep_every and cursor.batch == 0 and (cursor.epoch % self.keep_every == 0 or cursor.epoch == 1)
+            )
             stage_end = any(other.stage > cursor.stage for other in cursors) and cursor == max(
                 other for other in cursors if other.stage == cursor.stage
             )
@@ -188,7 +190,9 @@ class CheckpointFolder:
             path = folder / name
             if not path.is_file() or _sha256(path) != digests.get(name):
                 raise InputError(f"{path}: missing or damaged (its checksum differs)")
-        return Checkpoint(cursor, load_weights(folder / "model.safetensors"), read_state(folder / "state.pt"), meta, folder)
+        return Checkpoint(
+            cursor, load_weights(folder / "model.safetensors"), read_state(folder / "state.pt"), meta, folder
+        )
 
     def newest(self, damaged: list[str] | None = None) -> Checkpoint | None:
         """The newest checkpoint that is whole; what had to be passed over is appended to ``damaged``.

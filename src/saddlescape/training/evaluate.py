@@ -20,7 +20,7 @@ def score(
     precision: Precision,
     adjust: Callable[[Tensor], Tensor] | None = None,
 ) -> Scorer:
-    """Feed every batch; ``adjust`` maps logits [N, C] -> [N, C] (post-hoc logit adjustment). Leaves the mode as it was."""
+    """Feed every batch, in eval mode; ``adjust`` maps logits [N, C] -> [N, C] (post-hoc logit adjustment)."""
     was_training = model.training
     model.eval()
     try:

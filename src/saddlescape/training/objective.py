@@ -12,7 +12,7 @@ from saddlescape.losses.base import ClassLoss
 
 
 class Losses(NamedTuple):
-    """``per_sample`` [N] already carries the sample weights; the loss of the batch is ``sum(per_sample)/normaliser``."""
+    """``per_sample`` [N] carries the sample weights; the loss of a batch is ``sum(per_sample) / normaliser``."""
 
     per_sample: Tensor
     normaliser: Tensor | float

@@ -44,7 +44,7 @@ def has_fast_bf16(device: torch.device) -> bool:
 
 
 def resolve_device(name: str) -> torch.device:
-    """"auto" | "cpu" | "cuda" | "cuda:1" | "mps" -> a device that is there.
+    """ "auto" | "cpu" | "cuda" | "cuda:1" | "mps" -> a device that is there.
 
     Raises:
         InputError: the device is not there.
@@ -67,7 +67,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
-    """"auto" -> "bf16" where it is native, else "float32"; an explicit name is checked."""
+    """ "auto" -> "bf16" where it is native, else "float32"; an explicit name is checked."""
     if name == "auto":
         return "bf16" if has_fast_bf16(device) else "float32"
     if name not in NAMES:

@@ -50,7 +50,7 @@ def train_step(
     def backward(loss: Tensor) -> None:
         (loss if scaler is None else scaler.scale(loss)).backward()
 
-    optimizer.step(closure, **step_options)
+    optimizer.step(closure, **step_options)  # type: ignore[arg-type]  # torch types the loss as float, and takes any
     return first
 
 

@@ -1,0 +1,40 @@
+# `make demo` and `make test` do all the set-up they need on a bare machine with Python 3.11 or later.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+JOBS ?= 2
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/.core
+	$(BIN)/saddlescape demo
+
+test: $(VENV)/.all
+	$(BIN)/python tests/guard.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --durations 10
+
+lint: $(VENV)/.all
+	$(BIN)/ruff check src tests benchmarks examples
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "saddlescape needs Python 3.11 or later: make PYTHON=/path/to/python3.11 ..." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade pip
+
+# torch first and pinned: a plain resolution would take a CUDA build of several gigabytes.
+$(VENV)/.core: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) torch
+	$(PIP) --editable '.[parquet]'
+	touch $@
+
+$(VENV)/.all: $(VENV)/.core
+	$(PIP) --editable '.[parquet,report,tensorboard,onnx,heif,integrations,test,lint]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
