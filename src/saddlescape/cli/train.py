@@ -26,6 +26,7 @@ def train(
     batch_size: int | None = None,
     augment: str | None = None,
     model: str | None = None,
+    pretrained: bool = False,
     image_size: int | None = None,
     val: float = 0.0,
     root: str | None = None,
@@ -66,6 +67,8 @@ def train(
         Radius of SAM's ascent step.
     lr, weight_decay, batch_size, augment, model:
         Override the recipe's value.
+    pretrained:
+        Start from pretrained weights (models timm/<name>; timm must be able to find or fetch them).
     image_size:
         Pixels a side that a person's own images are scaled to.
     val:
@@ -108,7 +111,7 @@ def train(
     request = Request(
         data=data, method=method, model=model, imbalance=imbalance, profile=profile, draw_seed=draw_seed, root=root,
         val=val, image_size=image_size, bad_images=bad_images, download=download, seed=seed, epochs=epochs,
-        flags=flags, settings=set_ or (), device=device, precision=precision, compile=compile,
+        flags=flags, settings=set_ or (), device=device, precision=precision, compile=compile, pretrained=pretrained,
         eval_every=eval_every, keep_every=keep_every,
     )  # fmt: skip
     with reading() as progress:

@@ -47,6 +47,7 @@ class RunConfig:
     precision: str = "float32"
     compile: bool = False
     threads: int = 0
+    pretrained: bool = False
     eval_every: int = 1
     keep_every: int = 0
     version: int = VERSION

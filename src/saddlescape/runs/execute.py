@@ -118,7 +118,9 @@ def _run(
         )
     rows = _rows_before(files.read_rows(folder / files.METRICS), cursor)
     files.keep_rows(folder / files.METRICS, rows)
-    model = new_model(config.model, dataset, config.stages[0].head, config.seed)
+    # Pretrained weights are fetched once: a resumed run takes all weights from its checkpoint.
+    options = {"pretrained": True} if config.pretrained and resumed is None else {}
+    model = new_model(config.model, dataset, config.stages[0].head, config.seed, **options)
     meta = {
         "draw_hash": dataset.draw_hash,
         "classes": dataset.classes,

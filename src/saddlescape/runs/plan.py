@@ -19,6 +19,7 @@ from saddlescape.methods.recipe import Facts
 from saddlescape.methods.resolve import resolve
 from saddlescape.published import recipes
 from saddlescape.runs.config import DataConfig, RunConfig, from_toml
+from saddlescape.runs.rehearsal import check_numbers, rehearse
 from saddlescape.training.precision import has_fast_bf16, resolve_device, resolve_precision
 
 # A run shorter than this many steps is over before a compiler has earned its cold start (30 to 50 s) back.
@@ -44,6 +45,7 @@ class Request:
     epochs: int | None = None
     flags: Mapping[str, Any] = field(default_factory=dict)
     settings: Sequence[str] = ()
+    pretrained: bool = False
     device: str = "auto"
     precision: str = "auto"
     compile: bool | None = None
@@ -132,6 +134,7 @@ def plan(
         settings=request.settings,
         model=request.model,
     )
+    check_numbers(recipe.stages)
     notes = [*dataset.notes, *recipe.notes]
     steps = sum(stage.epochs * -(-facts.images // stage.batch_size) for stage in recipe.stages)
     compiled = request.compile
@@ -148,6 +151,8 @@ def plan(
             notes.append(f"torch.compile: {steps} steps repay the compiler's start; --no-compile to do without")
     elif compiled and not can_compile():
         raise InputError("--compile: torch.compile finds no C++ compiler here; install g++ or use --no-compile")
+    if request.pretrained and not recipe.model.startswith("timm/"):
+        raise InputError(f"--pretrained: {recipe.model} has no pretrained weights here; use --model timm/<name>")
     config = RunConfig(
         method=recipe.method,
         model=recipe.model,
@@ -157,10 +162,12 @@ def plan(
         device=str(device),
         precision=precision,
         compile=compiled,
+        pretrained=request.pretrained,
         threads=torch.get_num_threads(),
         eval_every=request.eval_every,
         keep_every=request.keep_every,
     )
+    rehearse(config, dataset)
     return config, dataset, notes
 
 
@@ -178,8 +185,9 @@ def plan_from_file(
     Raises:
         InputError: the file cannot be read, or flags that contradict it were given.
     """
-    decided = ("method", "model", "imbalance", "image_size", "epochs", "compile")
-    given = [name for name in decided if getattr(request, name) is not None]
+    free = ("data", "root", "download", "seed", "flags", "settings", "eval_every", "keep_every")
+    decided = [field_ for field_ in dataclasses.fields(Request) if field_.name not in free]
+    given = [field_.name for field_ in decided if getattr(request, field_.name) != field_.default]
     given += [name for name, value in request.flags.items() if value is not None]
     if given or request.settings:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in [*given, *(["set"] if request.settings else [])])
@@ -200,4 +208,6 @@ def plan_from_file(
         eval_every=request.eval_every,
         keep_every=request.keep_every,
     )
-    return config, load_data(data, download=request.download, progress=progress), [f"recipe: {path}"]
+    dataset = load_data(data, download=request.download, progress=progress)
+    rehearse(config, dataset)
+    return config, dataset, [f"recipe: {path}"]
