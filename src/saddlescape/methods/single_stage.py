@@ -7,11 +7,12 @@ from typing import Any
 
 from saddlescape.methods.grammar import OPTIMIZERS, Sum
 from saddlescape.methods.recipe import Facts, Recipe
-from saddlescape.schedules import never_begins, stretch
+from saddlescape.schedules import stretch
 from saddlescape.training.stage import Stage
 
 # Published next to SAM's: ASAM's radius is about ten times SAM's (davda54/sam), Momentum-SAM's about fifteen times.
 RADIUS_OVER_SAM = {"sam": 1.0, "asam": 10.0, "msam": 15.0}
+PGD = {"radius": 0.05, "t_thr": 100.0}
 
 
 def build(method: Sum, facts: Facts, table: Mapping[str, Any], epochs: int | None = None) -> Recipe:
@@ -29,8 +30,6 @@ def build(method: Sum, facts: Facts, table: Mapping[str, Any], epochs: int | Non
         early, loss_start = "ce", stretch(reference // 2, total, reference)
         lr_schedule = "ib" if lr_schedule == "paper-cifar" else lr_schedule
         notes.append(f"ib: cross-entropy before epoch {loss_start + 1}, as its authors train it")
-    if method.balance == "drw" and (late := never_begins("deferred re-weighting", start, total)):
-        notes.append(late)
     rho: tuple[float, ...] = ()
     optimizer_options: dict[str, float] = {}
     if method.optimizer in RADIUS_OVER_SAM:
@@ -43,9 +42,11 @@ def build(method: Sum, facts: Facts, table: Mapping[str, Any], epochs: int | Non
         elif factor != 1:
             notes.append(f"rho {rho[0]:g}: {factor:g} times SAM's, by its authors' rule of thumb")
     elif method.optimizer == "pgd":
-        optimizer_options = dict(table.get("pgd", {"radius": 0.05}))
+        given = dict(PGD | table.get("pgd", {}))
+        rho, optimizer_options = (float(given.pop("radius")),), given
         notes.append(
-            "pgd: perturbs by a random vector of norm 0.05 every 100 steps; ours, the paper's were not published"
+            f"pgd: a random vector, uniform in a ball of radius {rho[0]:g}, every {given['t_thr']:g} steps; ours, the "
+            "paper's were not published"
         )
     stage = Stage(
         name="train",

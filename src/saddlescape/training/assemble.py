@@ -26,6 +26,13 @@ from saddlescape.training.precision import Precision
 from saddlescape.training.stage import Stage
 
 EVALUATION_BATCH = 500
+TWO_PASSES = ("sam", "asam")
+CHOICES = {
+    "trainable": ("all", "head"),
+    "backbone_mode": ("train", "eval"),
+    "normalization": ("weights", "samples"),
+    "reweight": ("none", "drw", "always"),
+}
 
 
 def new_model(name: str, dataset: Dataset, head: str, seed: int, **options: Any) -> nn.Module:
@@ -56,6 +63,14 @@ def freeze_backbone(model: nn.Module) -> list[nn.Parameter]:
     for parameter in head:
         parameter.requires_grad_(True)
     return head
+
+
+def unfreeze(model: nn.Module) -> list[nn.Parameter]:
+    """Turn gradients on everywhere, also after a stage that had frozen the backbone; returns all parameters."""
+    parameters = list(model.parameters())
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    return parameters
 
 
 def evaluation_loaders(dataset: Dataset, device: torch.device, workers: int | None = None) -> dict[str, Loader]:
@@ -93,10 +108,9 @@ def assemble(
         InputError: a name or option that no registry knows.
     """
     model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    _check_words(stage)
     frozen = stage.trainable == "head"
-    if stage.trainable not in ("all", "head"):
-        raise InputError(f"stage {stage.name!r}: trainable is {stage.trainable!r}; it must be 'all' or 'head'")
-    parameters = freeze_backbone(model) if frozen else [p for p in model.parameters() if p.requires_grad]
+    parameters = freeze_backbone(model) if frozen else unfreeze(model)
     base = torch.optim.SGD(
         parameters, lr=stage.lr, momentum=stage.momentum, nesterov=stage.nesterov, weight_decay=stage.weight_decay,
         foreach=True,
@@ -150,8 +164,19 @@ def build_stage_optimizer(
             return base
         return build_optimizer(base, "sam", rho=0.0, model=model, **options)
     if stage.rho:
-        options |= {"rho": stage.rho[0], "freeze_bn_stats": stage.freeze_bn_stats}
+        options["rho"] = stage.rho[0]
+    if stage.optimizer in TWO_PASSES:  # the others make one pass and have no statistics to protect
+        options["freeze_bn_stats"] = stage.freeze_bn_stats
     return build_optimizer(base, stage.optimizer, model=model, **options)
+
+
+def _check_words(stage: Stage) -> None:
+    """Words that no registry checks. Raises InputError: the field, its value and what is allowed."""
+    for name, allowed in CHOICES.items():
+        word = getattr(stage, name)
+        if word not in allowed:
+            known = ", ".join(map(repr, allowed))
+            raise InputError(f"stage {stage.name!r}: {name} is {word!r}; it must be one of {known}")
 
 
 def _rho(stage: Stage) -> Callable[[int], float]:
@@ -174,8 +199,6 @@ def _rho(stage: Stage) -> Callable[[int], float]:
 def _weights(stage: Stage, dataset: Dataset) -> Callable[[int], Tensor] | None:
     if stage.reweight == "none":
         return None
-    if stage.reweight not in ("drw", "always"):
-        raise InputError(f"reweight is {stage.reweight!r}; it must be 'none', 'drw' or 'always'")
     start = stage.reweight_start if stage.reweight == "drw" else 0
     return schedules.DeferredReweighting(dataset.class_counts, start, stage.beta).weights
 

@@ -51,6 +51,8 @@ def train_step(
         (loss if scaler is None else scaler.scale(loss)).backward()
 
     optimizer.step(closure, **step_options)  # type: ignore[arg-type]  # torch types the loss as float, and takes any
+    if scaler is not None:
+        scaler.update()  # once a step, whatever number of passes it took
     return first
 
 
