@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from saddlescape.data.types import Batch
-from saddlescape.errors import InputError
 from saddlescape.losses.base import ClassLoss
 from saddlescape.training.evaluate import evaluate
+from saddlescape.training.finite import all_finite, not_finite
 from saddlescape.training.metrics import Scores
 from saddlescape.training.objective import Losses, Objective
 from saddlescape.training.precision import Precision
@@ -112,7 +112,7 @@ def fit(
     in mid-epoch when ``should_stop()`` turns true, and :class:`Interrupted` is raised after it.
 
     Raises:
-        InputError: the loss is not finite (epoch, step, likely cause).
+        InputError: the loss or a weight is not finite (epoch, step, likely cause).
         Interrupted: see above.
     """
     check_every = check_every or (1 if parts.device.type == "cpu" else 50)
@@ -126,14 +126,16 @@ def fit(
             running.batch += len(micro)
             running.seconds = before + time.perf_counter() - started
             if running.batch % check_every == 0 and not math.isfinite(float(running.loss)):
-                raise _not_finite(epoch, running.batch, lr, rho, parts.precision)
+                raise not_finite("the training loss is", epoch, running.batch, lr, rho, parts.precision)
             for watcher in watchers:
                 watcher.on_step(parts, epoch, running)
-            if should_stop() and running.batch < len(parts.loader):
+            if should_stop() and running.batch < len(parts.loader) and all_finite(parts.model):
                 save(epoch, running)
                 raise Interrupted
         if not math.isfinite(running.mean_loss()):
-            raise _not_finite(epoch, running.batch, lr, rho, parts.precision)
+            raise not_finite("the training loss is", epoch, running.batch, lr, rho, parts.precision)
+        if not all_finite(parts.model):
+            raise not_finite("the weights are", epoch, running.batch, lr, rho, parts.precision)
         row = _row(parts, epoch, running, lr, rho)
         record(row)
         save(epoch + 1, None)
@@ -194,15 +196,3 @@ def as_row(scores: Scores) -> dict[str, Any]:
     """Scores as plain JSON, the groups spread out as ``head``, ``mid``, ``tail``."""
     plain = asdict(scores)
     return plain | plain.pop("groups")
-
-
-def _not_finite(epoch: int, step: int, lr: float, rho: float | None, precision: Precision) -> InputError:
-    causes = [f"the learning rate {lr:g} may be too large"]
-    if rho:
-        causes.insert(0, f"rho {rho:g} may be too large for this stage of training")
-    if precision.name == "fp16":
-        causes.append("fp16 may overflow (try --precision bf16 or float32)")
-    return InputError(
-        f"the training loss is no longer finite at epoch {epoch + 1}, step {step}: {'; or '.join(causes)}. "
-        "The last good checkpoint is kept; start a new run with a smaller value"
-    )
