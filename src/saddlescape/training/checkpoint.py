@@ -26,6 +26,8 @@ from torch import Tensor, nn
 from saddlescape.errors import InputError
 
 VERSION = 1
+# What unpickling damaged bytes can end in, besides its own error.
+DAMAGE = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError, OverflowError, MemoryError)
 
 
 @dataclass(frozen=True, order=True)
@@ -82,26 +84,38 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         weights = load_file(path)
         with path.open("rb") as file:
             header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    except (OSError, SafetensorError, ValueError) as error:
-        raise InputError(f"{path}: cannot read the weights ({str(error).splitlines()[0]})") from error
-    aliases = json.loads(header.get("__metadata__", {}).get("aliases", "{}"))
-    return weights | {name: weights[target] for name, target in aliases.items()}
+        aliases = json.loads(header.get("__metadata__", {}).get("aliases", "{}"))
+        return weights | {name: weights[target] for name, target in aliases.items()}
+    except (OSError, SafetensorError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise InputError(f"{path}: cannot read the weights ({_first_line(error)})") from error
 
 
 def read_state(path: Path) -> dict[str, Any]:
     """``torch.load(weights_only=True)`` with its several errors turned into one line; executes nothing."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
-        raise InputError(f"{path}: damaged or not a checkpoint ({str(error).strip().splitlines()[0]})") from error
+    except (OSError, EOFError, pickle.UnpicklingError, *DAMAGE) as error:
+        raise InputError(f"{path}: damaged or not a checkpoint ({_first_line(error)})") from error
     if not isinstance(state, dict):
         raise InputError(f"{path}: not a checkpoint of saddlescape")
     return state
 
 
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest(meta: Mapping[str, Any]) -> str:
+    """SHA-256 of a ``meta.json`` without its own entry under "sha256", as compact JSON with sorted keys."""
+    plain = json.loads(json.dumps(meta))
+    plain["sha256"].pop("meta.json", None)
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _sync(path: Path) -> None:
@@ -136,22 +150,24 @@ class CheckpointFolder:
         target = self.path / cursor.folder
         temporary = self.path / f".writing-{os.getpid()}"
         try:
-            shutil.rmtree(temporary, ignore_errors=True)
+            for left in self.path.glob(".writing-*"):  # by processes that were killed: a run folder has one writer
+                shutil.rmtree(left, ignore_errors=True)
             temporary.mkdir(parents=True)
             save_weights(temporary / "model.safetensors", model.state_dict())
             torch.save(dict(state), temporary / "state.pt")
             digests = {name: _sha256(temporary / name) for name in ("model.safetensors", "state.pt")}
             described = {"version": VERSION, "stage": cursor.stage, "epoch": cursor.epoch, "batch": cursor.batch}
+            digests["meta.json"] = _digest({**described, **meta, "sha256": digests})
             text = json.dumps({**described, **meta, "sha256": digests}, indent=1)
             (temporary / "meta.json").write_text(text, encoding="utf-8")
-            for name in (*digests, "meta.json"):
+            for name in digests:
                 _sync(temporary / name)
             if target.exists():  # the same moment saved again, e.g. interrupted twice
                 shutil.rmtree(target)
             temporary.rename(target)
         except (OSError, RuntimeError, SafetensorError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
-            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            reason = getattr(error, "strerror", None) or _first_line(error)
             raise InputError(
                 f"{target}: could not write the checkpoint ({reason}); the one before it is kept: "
                 "make room and run the same command again"
@@ -182,8 +198,12 @@ class CheckpointFolder:
         try:
             meta = json.loads(meta_path.read_text(encoding="utf-8"))
             digests = dict(meta["sha256"])
+            expected = digests.get("meta.json", "")  # the first checkpoints had none
+            damaged = bool(expected) and expected != _digest(meta)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{meta_path}: damaged or missing ({type(error).__name__})") from error
+        if damaged:
+            raise InputError(f"{meta_path}: damaged (its checksum differs)")
         if meta.get("version") != VERSION:
             raise InputError(f"{meta_path}: written by format {meta.get('version')}, this version reads {VERSION}")
         for name in ("model.safetensors", "state.pt"):
