@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from saddlescape.methods.recipe import Facts
@@ -25,8 +26,11 @@ def default_method(facts: Facts) -> tuple[str, str]:
     return "vs+sam", f"imbalance {facts.imbalance:.0f}: VS with SAM is the paper's best single-stage row"
 
 
-def adapt(table: dict[str, Any], facts: Facts) -> tuple[dict[str, Any], list[str]]:
-    """The ``[own]`` recipe adapted to ``facts``; returns it with one line of reason for each choice."""
+def adapt(table: dict[str, Any], facts: Facts, decided: Collection[str] = ()) -> tuple[dict[str, Any], list[str]]:
+    """The ``[own]`` recipe adapted to ``facts``; returns it with one line of reason for each choice.
+
+    ``decided`` names what the person has decided ("model", "batch_size", "lr", "epochs"): no reason is given for it.
+    """
     adapted, notes = dict(table), []
     side = facts.image_size
     if side <= 16:
@@ -35,16 +39,21 @@ def adapt(table: dict[str, Any], facts: Facts) -> tuple[dict[str, Any], list[str
         adapted["model"] = "resnet32"
     else:
         adapted["model"] = "resnet18"
-    notes.append(f"model {adapted['model']}: images are {side} x {side}")
+    if "model" not in decided:
+        notes.append(f"model {adapted['model']}: images are {side} x {side}")
     batch = 128
     while batch > 16 and facts.images < 16 * batch:  # at least about sixteen steps an epoch
         batch //= 2
     adapted["batch_size"] = batch
     adapted["lr"] = float(table["lr"]) * batch / 128
-    notes.append(f"batch {batch}, lr {adapted['lr']:g}: {facts.images} training images, lr in proportion to the batch")
+    if not {"batch_size", "lr"} & set(decided):
+        notes.append(
+            f"batch {batch}, lr {adapted['lr']:g}: {facts.images} training images, lr in proportion to the batch"
+        )
     budget = GPU_BUDGET_IMAGES if facts.device_type == "cuda" else CPU_BUDGET_IMAGES * (32 * 32) // max(side * side, 64)
     epochs = max(10, min(200, budget // max(facts.images, 1)))
     adapted["epochs"] = epochs
     adapted["reweight_start"] = int(epochs * 0.8)
-    notes.append(f"{epochs} epochs: what fits a few minutes on a {facts.device_type}; --epochs for more")
+    if "epochs" not in decided:
+        notes.append(f"{epochs} epochs: what fits a few minutes on a {facts.device_type}; --epochs for more")
     return adapted, notes

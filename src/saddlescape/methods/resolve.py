@@ -13,6 +13,7 @@ from saddlescape.methods.grammar import parse
 from saddlescape.methods.recipe import Facts, Recipe
 from saddlescape.methods.systems import SYSTEMS, build_system
 from saddlescape.published import recipes
+from saddlescape.schedules import never_begins
 from saddlescape.training.stage import Stage
 
 PAPER_DEFAULT = "ce+drw+sam"
@@ -43,7 +44,10 @@ def resolve(
         table = published[facts.dataset]
         method = method or PAPER_DEFAULT
     else:
-        table, reasons = own_data.adapt(published["own"], facts)
+        decided = {
+            name for name, value in {**(flags or {}), "epochs": epochs, "model": model}.items() if value is not None
+        }
+        table, reasons = own_data.adapt(published["own"], facts, decided)
         if method is None:
             method, reason = own_data.default_method(facts)
             notes.append(f"method {method}: {reason}")
@@ -63,7 +67,19 @@ def resolve(
             )
     for setting in settings:
         stages = _set(stages, setting)
-    return dataclasses.replace(recipe, model=model or recipe.model, stages=tuple(stages), notes=(*notes, *recipe.notes))
+    notes += [*recipe.notes, *too_late(stages)]
+    return dataclasses.replace(recipe, model=model or recipe.model, stages=tuple(stages), notes=tuple(notes))
+
+
+def too_late(stages: Sequence[Stage]) -> list[str]:
+    """One line for whatever would only start after the last epoch of its stage."""
+    lines = []
+    for stage in stages:
+        if stage.reweight == "drw":
+            lines.append(never_begins("deferred re-weighting", stage.reweight_start, stage.epochs))
+        if stage.early_loss:
+            lines.append(never_begins(f"the loss {stage.loss}", stage.loss_start, stage.epochs))
+    return [line for line in lines if line is not None]
 
 
 def _applies(stage: Stage, name: str) -> bool:
