@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import signal
 import threading
@@ -87,6 +88,7 @@ def _settle(config: RunConfig, folder: Path, say: Say) -> RunConfig:
         configuration.save(config, folder)
         return config
     old = configuration.load(folder)
+    config = _with_threads_of(old, config, say)
     refused, allowed = configuration.differences(old, config)
     if refused:
         raise InputError(
@@ -97,6 +99,14 @@ def _settle(config: RunConfig, folder: Path, say: Say) -> RunConfig:
         say(f"resuming with {'; '.join(allowed)}")
         configuration.save(config, folder)
     return config
+
+
+def _with_threads_of(old: RunConfig, config: RunConfig, say: Say) -> RunConfig:
+    """Sums over another number of threads round differently: a resumed run keeps its own where the machine has them."""
+    if old.threads in (0, config.threads) or old.threads > (os.cpu_count() or 1):
+        return config
+    say(f"going on with {old.threads} threads, as the run was begun, so that its bits stay the same")
+    return configuration.replace(config, threads=old.threads)
 
 
 def _run(
@@ -118,9 +128,14 @@ def _run(
         )
     rows = _rows_before(files.read_rows(folder / files.METRICS), cursor)
     files.keep_rows(folder / files.METRICS, rows)
+    done = sum(stage.epochs for stage in config.stages[: cursor.stage]) + cursor.epoch
+    if len(rows) < done:
+        say(f"warning: {folder / files.METRICS} has {len(rows)} of {done} rows; best epoch and times lack the others")
     # Pretrained weights are fetched once: a resumed run takes all weights from its checkpoint.
     options = {"pretrained": True} if config.pretrained and resumed is None else {}
-    model = new_model(config.model, dataset, config.stages[0].head, config.seed, **options)
+    # The head that the stage before left: `_build` makes the one of the stage itself where it has its own.
+    head = config.stages[max(cursor.stage - 1, 0)].head
+    model = new_model(config.model, dataset, head, config.seed, **options)
     meta = {
         "draw_hash": dataset.draw_hash,
         "classes": dataset.classes,
@@ -212,6 +227,8 @@ def _rows_before(rows: list[dict[str, Any]], cursor: Cursor) -> list[dict[str, A
 def summarise(config: RunConfig, dataset: Dataset, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """``result.json``: last epoch; apart from it the best on the test set, and the best by validation if any."""
     tested = [row for row in rows if "test" in row]
+    if not tested:
+        raise InputError(f"{files.METRICS} has lost its rows: restore it, or score the run with saddlescape evaluate")
     last = tested[-1]
     best = max(tested, key=lambda row: row["test"]["accuracy"])
     seconds = sum(row["seconds"] for row in rows)
@@ -232,7 +249,7 @@ def summarise(config: RunConfig, dataset: Dataset, rows: list[dict[str, Any]]) -
         "present_classes": last["test"]["present"],
         "train_loss": last["train_loss"],
         "best_accuracy": best["test"]["accuracy"],
-        "best_epoch": _ordinal(rows, best),
+        "best_epoch": _ordinal(config, best),
         "best_is_chosen_on": "test (as the published scripts do)",
     }
     validated = [row for row in tested if "val" in row]
@@ -241,7 +258,7 @@ def summarise(config: RunConfig, dataset: Dataset, rows: list[dict[str, Any]]) -
         result |= {
             "val_accuracy": last["val"]["accuracy"],
             "val_balanced_accuracy": last["val"]["balanced_accuracy"],
-            "selected_epoch": _ordinal(rows, chosen),
+            "selected_epoch": _ordinal(config, chosen),
             "selected_accuracy": chosen["test"]["accuracy"],
             **{f"selected_{group}": chosen["test"].get(group) for group in dataset.groups},
         }
@@ -258,9 +275,9 @@ def summarise(config: RunConfig, dataset: Dataset, rows: list[dict[str, Any]]) -
     }
 
 
-def _ordinal(rows: list[dict[str, Any]], row: dict[str, Any]) -> int:
+def _ordinal(config: RunConfig, row: dict[str, Any]) -> int:
     """Epochs done over all stages when ``row`` was written (1-based, as people count epochs)."""
-    return rows.index(row) + 1
+    return sum(stage.epochs for stage in config.stages[: row["stage"]]) + int(row["epoch"]) + 1
 
 
 def device_name(device: str) -> str:
