@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -131,7 +132,12 @@ def caption(table: dict[str, Any]) -> str:
     return text
 
 
+def escaped(cell: str) -> str:
+    """A cell that Markdown shows as it is: no bar ends it, no star or underscore makes it slanted."""
+    return re.sub(r"([\\|*_`])", r"\\\1", cell).replace("\n", " ")
+
+
 def markdown(table: dict[str, Any]) -> str:
     lines = [caption(table), "", "| " + " | ".join(columns()) + " |", "|" + " --- |" * len(columns())]
-    lines += ["| " + " | ".join(cells(row)) + " |" for row in table["rows"]]
+    lines += ["| " + " | ".join(map(escaped, cells(row))) + " |" for row in table["rows"]]
     return "\n".join(lines) + "\n"

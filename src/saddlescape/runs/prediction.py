@@ -11,6 +11,8 @@ from torch import Tensor
 from saddlescape.data.reader import pixels
 from saddlescape.runs.opened import Opened
 
+BATCH = 64  # pictures at a time: memory does not grow with their number
+
 
 @torch.no_grad()
 def probabilities(opened: Opened, images: Tensor) -> Tensor:
@@ -26,8 +28,11 @@ def predict(opened: Opened, paths: Sequence[Path], top: int = 5) -> list[list[tu
     Raises:
         InputError: a file that is not a picture; the message names it.
     """
-    images = torch.stack([pixels(opened.preprocess, path) for path in paths])
-    best, order = probabilities(opened, images).topk(min(top, len(opened.classes)), dim=1)
+    parts = []
+    for begin in range(0, len(paths), BATCH):
+        images = torch.stack([pixels(opened.preprocess, path) for path in paths[begin : begin + BATCH]])
+        parts.append(probabilities(opened, images))
+    best, order = torch.cat(parts).topk(min(top, len(opened.classes)), dim=1)
     return [
         [(opened.classes[c], p) for c, p in zip(row_order.tolist(), row.tolist(), strict=True)]
         for row, row_order in zip(best, order, strict=True)
