@@ -1,0 +1,390 @@
+"""What is refused, what is held still, and that everything is left as it was found."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.data import DataLoader, TensorDataset
+
+from saddlescape.curvature import build_operator, class_spectra, spectrum
+from saddlescape.errors import InputError
+
+X = torch.randn(18, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+Y = torch.arange(18) % 3
+
+
+def small(*extra):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 5), *extra, nn.Tanh(), nn.Linear(5, 3)).double()
+
+
+def snapshot(model):
+    return {
+        "modes": [m.training for m in model.modules()],
+        "flags": [p.requires_grad for p in model.parameters()],
+        "grads": [None if p.grad is None else p.grad.clone() for p in model.parameters()],
+        "weights": [p.detach().clone() for p in model.parameters()],
+        "buffers": [b.clone() for b in model.buffers()],
+        "rng": torch.get_rng_state(),
+        "sdp": [
+            torch.backends.cuda.flash_sdp_enabled(),
+            torch.backends.cuda.mem_efficient_sdp_enabled(),
+            torch.backends.cuda.math_sdp_enabled(),
+            torch.backends.mha.get_fastpath_enabled(),
+            torch.backends.cudnn.enabled,
+            torch.backends.cudnn.benchmark,
+            torch.backends.cudnn.deterministic,
+            torch.backends.mkldnn.enabled,
+            torch.get_float32_matmul_precision(),
+            torch.is_grad_enabled(),
+        ],
+    }
+
+
+def assert_same(a, b):
+    assert a.keys() == b.keys()
+    for key in a:
+        left, right = a[key], b[key]
+        if isinstance(left, torch.Tensor):
+            assert torch.equal(left, right), key
+            continue
+        for x, y in zip(left, right, strict=True):
+            assert torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y, key
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_everything_is_left_as_found(fails):
+    model = small(nn.BatchNorm1d(5))
+    model.train()
+    model[1].eval()
+    model[0].bias.requires_grad_(False)
+    F.cross_entropy(model(X), Y).backward()
+    torch.backends.cuda.enable_mem_efficient_sdp(False)
+    torch.set_float32_matmul_precision("medium")
+    calls = []
+
+    def loss(z, t):
+        calls.append(1)
+        if fails and len(calls) > 8:
+            raise RuntimeError("boom")
+        return F.cross_entropy(z, t)
+
+    try:
+        before = snapshot(model)
+        with torch.no_grad():
+            before_no_grad = torch.is_grad_enabled()
+            if fails:
+                with pytest.raises(RuntimeError, match="boom"):
+                    class_spectra(model, loss, (X, Y), lanczos_steps=5)
+            else:
+                class_spectra(model, loss, (X, Y), lanczos_steps=5)
+            assert torch.is_grad_enabled() == before_no_grad
+        assert_same(before, snapshot(model))
+    finally:
+        torch.backends.cuda.enable_mem_efficient_sdp(True)
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_training_goes_on_to_the_same_bits():
+    def train(measure):
+        model = small(nn.BatchNorm1d(5), nn.Dropout(0.3))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        for step in range(4):
+            model.train()
+            optimizer.zero_grad()
+            F.cross_entropy(model(X), Y).backward()
+            if measure and step == 1:
+                model.eval()
+                spectrum(model, F.cross_entropy, (X, Y), lanczos_steps=4)
+            optimizer.step()
+        return list(model.state_dict().values())
+
+    for a, b in zip(train(False), train(True), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_k60_dropout_in_train_mode_is_refused_and_named():
+    model = small(nn.Dropout(0.5))
+    model.train()
+    with pytest.raises(InputError, match=r"'1'.*Dropout\(p=0.5\)"):
+        class_spectra(model, F.cross_entropy, (X, Y))
+    class_spectra(model.eval(), F.cross_entropy, (X, Y), lanczos_steps=3)
+
+
+def test_k60_functional_dropout_is_found_out():
+    class Hidden(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = small()
+
+        def forward(self, x):
+            return self.inner(F.dropout(x, 0.5, training=True))
+
+    with pytest.raises(InputError, match=r"halves|random"):
+        class_spectra(Hidden(), F.cross_entropy, (X, Y))
+
+
+def test_k60_random_layer_is_found_out_with_a_decomposable_loss():
+    class Noisy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = small()
+
+        def forward(self, x):
+            return self.inner(x * torch.bernoulli(torch.full_like(x, 0.5)))
+
+    with pytest.raises(InputError, match="random"):
+        build_operator(Noisy(), nn.CrossEntropyLoss(), (X, Y))
+
+
+def test_k60_augmenting_loader_is_refused():
+    class Augmented(TensorDataset):
+        def __getitem__(self, index):
+            x, y = super().__getitem__(index)
+            return x + torch.randn_like(x), y
+
+    with pytest.raises(InputError, match="other images"):
+        class_spectra(small(), F.cross_entropy, DataLoader(Augmented(X, Y), batch_size=5))
+
+
+def test_k60_shuffling_loader_is_fine_but_drop_last_is_told():
+    shuffled = class_spectra(small(), F.cross_entropy, DataLoader(TensorDataset(X, Y), batch_size=5, shuffle=True), lanczos_steps=4)
+    plain = class_spectra(small(), F.cross_entropy, (X, Y), lanczos_steps=4)
+    for label in plain:
+        assert shuffled[label].lambda_max == pytest.approx(plain[label].lambda_max, rel=1e-10)
+    with pytest.warns(UserWarning, match="drop_last=True: 3 of 18"):
+        class_spectra(small(), F.cross_entropy, DataLoader(TensorDataset(X, Y), batch_size=5, drop_last=True), lanczos_steps=2)
+    with pytest.warns(UserWarning, match="drop_last"), pytest.raises(InputError, match="other images"):
+        class_spectra(small(), F.cross_entropy, DataLoader(TensorDataset(X, Y), batch_size=7, drop_last=True, shuffle=True))
+
+
+def test_asymmetric_operator_is_found_out():
+    class Wrong(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x**3
+
+        @staticmethod
+        def backward(ctx, grad):
+            (x,) = ctx.saved_tensors
+            return grad * 3 * x**2 * (1 + x[:, [1, 0, 3, 2, 4]])
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 5).double(), nn.Linear(5, 3).double()
+
+        def forward(self, x):
+            return self.b(Wrong.apply(self.a(x)))
+
+    with pytest.raises(InputError, match="not symmetric"):
+        class_spectra(Net(), F.cross_entropy, (X, Y))
+
+
+def test_nan_weights_are_refused_and_named():
+    model = small()
+    with torch.no_grad():
+        model[2].weight[0, 0] = float("nan")
+    with pytest.raises(InputError, match=r"'2.weight'.*NaN"):
+        class_spectra(model, F.cross_entropy, (X, Y))
+
+
+def test_nan_inputs_are_refused():
+    bad = X.clone()
+    bad[0, 0] = float("nan")
+    with pytest.raises(InputError, match="NaN|nan"):
+        class_spectra(small(), F.cross_entropy, (bad, Y))
+
+
+def test_absent_class_is_named_with_those_present():
+    with pytest.raises(InputError, match="class 7 has no sample.*0, 1, 2"):
+        class_spectra(small(), F.cross_entropy, (X, Y), classes=[0, 7])
+
+
+@pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(reduction="none"), lambda z, t: F.cross_entropy(z, t, reduction="none")])
+def test_vector_loss_is_refused(loss):
+    with pytest.raises(InputError, match=r"one number, but returned \(\d+,\)"):
+        class_spectra(small(), loss, (X, Y))
+
+
+def test_sum_loss_is_refused():
+    with pytest.raises(InputError, match="sum"):
+        class_spectra(small(), nn.CrossEntropyLoss(reduction="sum"), (X, Y))
+    with pytest.raises(InputError, match="halves"):
+        class_spectra(small(), lambda z, t: F.cross_entropy(z, t, reduction="sum"), (X, Y))
+
+
+@pytest.mark.parametrize("method", ["traced", "double_backward"])
+def test_k54_attention_equals_explicit_attention(dense, method):
+    class Attention(nn.Module):
+        def __init__(self, fused):
+            super().__init__()
+            self.fused = fused
+            self.qkv, self.head = nn.Linear(4, 12), nn.Linear(4, 3)
+
+        def forward(self, x):
+            q, k, v = self.qkv(x).view(len(x), 5, 3, 2, 2).permute(2, 0, 3, 1, 4)
+            if self.fused:
+                out = F.scaled_dot_product_attention(q, k, v)
+            else:
+                out = (q @ k.transpose(-1, -2) / 2**0.5).softmax(-1) @ v
+            return self.head(out.transpose(1, 2).reshape(len(x), 5, 4).mean(1))
+
+    torch.manual_seed(0)
+    fused, explicit = Attention(True).double(), Attention(False).double()
+    explicit.load_state_dict(fused.state_dict())
+    x, y = torch.randn(6, 5, 4, dtype=torch.float64), torch.arange(6) % 3
+    operator = build_operator(fused, F.cross_entropy, (x, y), method=method)
+    v = torch.randn(operator.dim, dtype=torch.float64)
+    torch.testing.assert_close(operator(v), dense(explicit, x, y) @ v, rtol=1e-10, atol=1e-12)
+    if method == "traced":
+        assert not any("traced" in note for note in operator.function.notes)
+
+
+def test_k54_transformer_encoder_layer(dense):
+    torch.manual_seed(0)
+
+    class Encoder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.head = nn.TransformerEncoderLayer(4, 2, 6, dropout=0.1, batch_first=True), nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.head(self.layer(x).mean(1))
+
+    model = Encoder().double().eval()
+    x, y = torch.randn(6, 5, 4, dtype=torch.float64), torch.arange(6) % 3
+    operator = build_operator(model, F.cross_entropy, (x, y))
+    v = torch.randn(operator.dim, dtype=torch.float64)
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    with sdpa_kernel(SDPBackend.MATH):
+        truth = dense(model, x, y)
+    torch.backends.mha.set_fastpath_enabled(fast)
+    torch.testing.assert_close(operator(v), truth @ v, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_k55_recurrent_layers(kind):
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn, self.head = kind(3, 4, batch_first=True), nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.head(self.rnn(x)[0][:, -1])
+
+    torch.manual_seed(0)
+    model = Recurrent().double()
+    x, y = torch.randn(6, 5, 3, dtype=torch.float64), torch.arange(6) % 3
+    operator = build_operator(model, F.cross_entropy, (x, y))
+    v = torch.randn(operator.dim, dtype=torch.float64)
+    v = v / v.norm()
+    at, h = operator.function.vector(), 1e-5
+    truth = (operator.loss_and_gradient(at + h * v)[1] - operator.loss_and_gradient(at - h * v)[1]) / (2 * h)
+    torch.testing.assert_close(operator(v), truth, rtol=1e-6, atol=1e-8)
+
+
+def test_k56_train_mode_model_is_measured_in_eval_and_says_so(net, dense):
+    truth = dense(*net)
+    net.model.train()
+    net.model.register_buffer("counter", torch.tensor(3))
+    net.model.register_buffer("phase", torch.tensor([1 + 2j]))
+    before = [b.clone() for b in net.model.buffers()]
+    found = spectrum(net.model, F.cross_entropy, net.data, lanczos_steps=80)
+    assert found.lambda_max == pytest.approx(float(torch.linalg.eigvalsh(truth)[-1]), rel=1e-8)
+    assert found.mode == "eval" and any("train mode" in note for note in found.notes)
+    assert all(torch.equal(a, b) for a, b in zip(before, net.model.buffers(), strict=True))
+    assert net.model.training
+
+
+@pytest.mark.parametrize("method", ["traced", "double_backward"])
+def test_k56_batch_statistics_only_in_one_batch(method):
+    model = small(nn.BatchNorm1d(5))
+    model.train()
+    before = [b.clone() for b in model.buffers()]
+    operator = build_operator(model, F.cross_entropy, (X, Y), mode="train", method=method)
+    at, h = operator.function.vector(), 1e-5
+    v = torch.randn(operator.dim, dtype=torch.float64)
+    v = v / v.norm()
+    truth = (operator.loss_and_gradient(at + h * v)[1] - operator.loss_and_gradient(at - h * v)[1]) / (2 * h)
+    torch.testing.assert_close(operator(v), truth, rtol=1e-5, atol=1e-8)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.buffers(), strict=True))
+    with pytest.raises(InputError, match="batch statistics"):
+        build_operator(model, F.cross_entropy, (X, Y), mode="train", batch_size=6)
+
+
+class Wrapped(nn.Module):
+    def __init__(self, how):
+        super().__init__()
+        self.inner, self.how = small(), how
+
+    def forward(self, x=None, scale=None):
+        z = self.inner(x if scale is None else x * scale)
+        return {
+            "tuple": lambda: (z, "features"),
+            "dict": lambda: {"logits": z, "loss": None},
+            "object": lambda: SimpleNamespace(logits=z),
+            "odd": lambda: {"scores": z},
+        }[self.how]()
+
+
+@pytest.mark.parametrize("how", ["tuple", "dict", "object"])
+@pytest.mark.parametrize("method", ["traced", "double_backward"])
+def test_k68_logits_are_found(how, method):
+    truth = build_operator(small(), F.cross_entropy, (X, Y), method="double_backward")
+    v = torch.randn(truth.dim, dtype=torch.float64)
+    operator = build_operator(Wrapped(how), F.cross_entropy, (X, Y), method=method)
+    torch.testing.assert_close(operator(v), truth(v))
+
+
+def test_k68_unknown_output_asks_for_a_function():
+    with pytest.raises(InputError, match=r"scores.*forward="):
+        build_operator(Wrapped("odd"), F.cross_entropy, (X, Y))
+    build_operator(Wrapped("odd"), F.cross_entropy, (X, Y), forward=lambda model, x: model(x)["scores"])
+
+
+def test_k68_dict_and_tuple_inputs_and_dict_batches():
+    scale = torch.full((18, 1), 2.0, dtype=torch.float64)
+    truth = build_operator(small(), F.cross_entropy, (X * 2, Y))
+    v = torch.randn(truth.dim, dtype=torch.float64)
+    batches = [{"x": X[i : i + 6], "scale": scale[i : i + 6], "labels": Y[i : i + 6]} for i in (0, 6, 12)]
+    for data in (({"x": X, "scale": scale}, Y), ((X, scale), Y), batches, [(X[:9] * 2, Y[:9], "names"), (X[9:] * 2, Y[9:], "names")]):
+        operator = build_operator(Wrapped("dict"), F.cross_entropy, data, method="traced")
+        torch.testing.assert_close(operator(v), truth(v))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_k69_half_weights_are_computed_in_float32_with_a_note(dtype):
+    model = small().to(dtype)
+    found = spectrum(model, F.cross_entropy, (X.to(dtype), Y), lanczos_steps=60)
+    exact = spectrum(small().to(dtype).float(), F.cross_entropy, (X.to(dtype).float(), Y), lanczos_steps=60)
+    assert found.dtype == "float32" and any(str(dtype) in note for note in found.notes)
+    assert found.lambda_max == exact.lambda_max and found.lambda_min == exact.lambda_min
+    assert model[0].weight.dtype == dtype
+
+
+@pytest.mark.parametrize("targets", [Y.int(), Y.to(torch.uint8), Y[:, None]])
+def test_odd_integer_targets_are_accepted(targets):
+    plain = class_spectra(small(), F.cross_entropy, (X, Y), lanczos_steps=4)
+    odd = class_spectra(small(), F.cross_entropy, (X, targets), lanczos_steps=4)
+    assert [s.lambda_max for s in odd.values()] == [s.lambda_max for s in plain.values()]
+
+
+def test_other_bad_data_is_told():
+    for data, words in [
+        ((X, Y[:5]), "18.*5"),
+        ([], "no batch"),
+        (3, "iterable"),
+        ((X, torch.randn(18, dtype=torch.float64)), "class labels"),
+        ([{"x": X}], "targets"),
+        ((X[:0], Y[:0]), "no sample"),
+    ]:
+        with pytest.raises(InputError, match=words):
+            class_spectra(small(), F.cross_entropy, data)

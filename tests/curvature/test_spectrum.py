@@ -1,0 +1,237 @@
+"""Spectra of small networks against their dense Hessians; density, trace, negative mass, files."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from saddlescape.curvature import (
+    FunctionOperator,
+    Spectrum,
+    extreme_eigenpairs,
+    lanczos,
+    spectrum,
+    spectrum_of,
+    trace,
+)
+from saddlescape.curvature.density import density, mass_below, quadrature
+from saddlescape.curvature.guards import random_vector
+from saddlescape.curvature.trace import deflated, exact_trace, hutchinson
+from saddlescape.errors import InputError
+
+F64 = torch.empty(0, dtype=torch.float64)
+
+
+@pytest.fixture
+def indefinite():
+    """A 300 x 300 symmetric matrix: 40 negative, 100 (numerically) zero, 160 positive eigenvalues, a few outliers."""
+    g = torch.Generator().manual_seed(0)
+    q = torch.linalg.qr(torch.randn(300, 300, generator=g, dtype=torch.float64)).Q
+    values = torch.cat([-torch.logspace(-2, 0.7, 40), torch.zeros(100), torch.logspace(-2, 1, 155), torch.linspace(20, 60, 5)])
+    a = (q * values.double()) @ q.T
+    return (a + a.T) / 2
+
+
+def as_operator(a):
+    return FunctionOperator(lambda v: a @ v, len(a), a)
+
+
+def test_extremes_equal_the_dense_hessian(net, dense):
+    truth = torch.linalg.eigvalsh(dense(*net))
+    found = spectrum(net.model, F.cross_entropy, net.data)
+    assert found.lambda_min == pytest.approx(float(truth[0]), rel=1e-8)
+    assert found.lambda_max == pytest.approx(float(truth[-1]), rel=1e-8)
+    assert found.converged and found.is_saddle_proof and max(found.residuals) < 1e-8
+    assert found.nonconvexity == pytest.approx(abs(float(truth[0] / truth[-1])))
+    assert (found.num_params, found.num_samples, found.label) == (264, 23, None)
+    assert found.loss == pytest.approx(float(F.cross_entropy(net.model(net.inputs), net.targets)))
+
+
+def test_extreme_eigenpairs(net, dense):
+    hessian = dense(*net)
+    truth = torch.linalg.eigvalsh(hessian)
+    values, vectors = extreme_eigenpairs(net.model, F.cross_entropy, net.data, k=2, tol=1e-6)
+    torch.testing.assert_close(values, truth[[0, 1, -2, -1]], rtol=1e-8, atol=0)
+    torch.testing.assert_close(hessian @ vectors.T, vectors.T * values, rtol=0, atol=1e-5)
+    assert float(extreme_eigenpairs(net.model, F.cross_entropy, net.data, which="smallest").values[0]) == pytest.approx(float(truth[0]))
+    with pytest.warns(UserWarning, match="not converged"):
+        extreme_eigenpairs(net.model, F.cross_entropy, net.data, tol=1e-10, max_products=4)
+
+
+def test_slq_moments_are_exact(mlp, dense):
+    hessian = dense(*mlp)
+    found = spectrum(mlp.model, F.cross_entropy, mlp.data, lanczos_steps=12, probes=2, trace_probes=0)
+    for probe in range(2):
+        v = random_vector(81, hessian, seed=0, stream=probe, kind="rademacher")
+        v = v / v.norm()
+        w = v
+        for degree in range(2 * 12):
+            moment = (found.ritz_weights[probe] * found.ritz_values[probe] ** degree).sum()
+            scale = float(torch.linalg.eigvalsh(hessian).abs().max()) ** degree
+            assert float((v @ w - moment).abs()) <= 1e-12 * scale
+            w = hessian @ w
+    assert torch.allclose(found.ritz_weights.sum(1), torch.ones(2, dtype=torch.float64))
+
+
+def test_full_depth_gives_the_whole_spectrum(mlp, dense):
+    truth = torch.linalg.eigvalsh(dense(*mlp))
+    found = spectrum(mlp.model, F.cross_entropy, mlp.data, lanczos_steps=200)
+    assert found.trace == pytest.approx(float(truth.sum()), rel=1e-6)
+    for level in (-0.05, 0.01, 0.1):
+        low, high = found.mass_below(level)
+        assert low <= float((truth < level).double().mean()) <= high
+
+
+def test_k65_mass_lies_in_its_interval_for_every_seed(indefinite):
+    truth = torch.linalg.eigvalsh(indefinite)
+    share = float((truth < -1e-9).double().mean())
+    widths = []
+    for seed in range(40):
+        found = spectrum_of(as_operator(indefinite), lanczos_steps=60, seed=seed, trace_probes=0)
+        low, high = found.negative_mass
+        assert low <= share <= high
+        widths.append(high - low)
+    assert max(widths) < 0.6
+    more = spectrum_of(as_operator(indefinite), lanczos_steps=60, probes=8, trace_probes=0).mass_below(-0.3)
+    one = spectrum_of(as_operator(indefinite), lanczos_steps=60, probes=1, trace_probes=0).mass_below(-0.3)
+    assert more[1] - more[0] < one[1] - one[0]
+
+
+def test_markov_stieltjes_bracket_of_one_probe(indefinite):
+    values, vectors = torch.linalg.eigh(indefinite)
+    for seed in range(10):
+        v = random_vector(300, indefinite, seed=seed)
+        v = v / v.norm()
+        masses = (vectors.T @ v) ** 2
+        nodes, weights = quadrature(lanczos(as_operator(indefinite), v, 25))
+        for level in (-1.0, -0.1, 0.5, 3.0, 30.0):
+            low, high = mass_below(nodes, weights, level)
+            assert low - 1e-12 <= float(masses[values < level].sum()) <= high + 1e-12
+
+
+def test_density_integrates_to_one_and_has_the_right_mean(net):
+    found = spectrum(net.model, F.cross_entropy, net.data, lanczos_steps=40, probes=2)
+    grid, height = found.density()
+    assert len(grid) == 10_000 and np.trapezoid(height, grid) == pytest.approx(1, abs=1e-9)
+    mean = float((found.ritz_values * found.ritz_weights).sum(1).mean())
+    assert np.trapezoid(height * grid, grid) == pytest.approx(mean, abs=1e-6)
+    own = np.linspace(-30, 30, 5001)
+    same, height = found.density(own, sigma=0.1)
+    assert np.array_equal(same, own) and np.trapezoid(height, own) == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("span", [1e-4, 1.0, 100.0, 1e5])
+def test_density_integrates_to_one_at_every_scale(span):
+    values = torch.linspace(-0.1, 1, 30, dtype=torch.float64)[None] * span
+    weights = torch.full((1, 30), 1 / 30, dtype=torch.float64)
+    grid, height = density(values, weights)
+    assert np.trapezoid(height, grid) == pytest.approx(1, abs=1e-9)
+    # The bandwidth neither falls between two grid points nor hides the spectrum.
+    assert 0.02 * span * 1.1 < grid.max() - grid.min() < 2 * span * 1.1
+
+
+def test_reference_bandwidth_by_formula():
+    values, weights = torch.tensor([[-2.0, 8.0]], dtype=torch.float64), torch.tensor([[0.25, 0.75]], dtype=torch.float64)
+    points = np.array([-2.01, 0.0, 8.02])
+    height = density(values, weights, grid=points, sigma="reference")[1]
+    variance = 1e-5 * 10
+    truth = [
+        sum(w * math.exp(-((x - t) ** 2) / (2 * variance)) / math.sqrt(2 * math.pi * variance) for t, w in ((-2, 0.25), (8, 0.75)))
+        for x in points
+    ]
+    np.testing.assert_allclose(height, truth, rtol=1e-12, atol=1e-300)
+    with pytest.raises(InputError, match="sigma"):
+        density(values, weights, sigma=-1)
+    with pytest.raises(InputError, match="sigma"):
+        density(values, weights, sigma="wide")
+
+
+def test_trace_is_exact_when_every_basis_vector_is_probed(mlp, dense):
+    truth = float(torch.trace(dense(*mlp)))
+    for options in ({"method": "exact"}, {"probes": 81}):
+        found = trace(mlp.model, F.cross_entropy, mlp.data, **options)
+        assert found.value == pytest.approx(truth, rel=1e-12) and found.stderr == 0 and found.method == "exact"
+    assert float(found) == found.value
+
+
+def test_trace_estimates_are_unbiased_and_know_their_error(indefinite):
+    truth = float(indefinite.trace())
+    operator = as_operator(indefinite)
+    assert exact_trace(operator).value == pytest.approx(truth)
+    run = lanczos(operator, random_vector(300, indefinite, seed=5), 40)
+    plain = [hutchinson(operator, 10, seed=s) for s in range(60)]
+    fine = [deflated(operator, run, 10, seed=s) for s in range(60)]
+    for estimates in (plain, fine):
+        errors = np.array([e.value - truth for e in estimates])
+        told = np.mean([e.stderr for e in estimates])
+        assert abs(errors.mean()) < 4 * errors.std() / 60**0.5
+        assert 0.8 < told / errors.std() < 1.6
+    assert np.mean([e.stderr for e in fine]) < 0.4 * np.mean([e.stderr for e in plain])
+
+
+def test_deflation_does_not_need_converged_or_simple_eigenvalues():
+    """Eigenvalue 5 fifty times over: one Ritz vector stands for all; the rest must come from the probes."""
+    values = torch.cat([torch.full((50,), 5.0), torch.zeros(50)]).double()
+    operator = FunctionOperator(lambda v: values * v, 100, F64)
+    for seed in range(3):
+        found = spectrum_of(operator, lanczos_steps=10, seed=seed)
+        assert abs(found.trace - 250) <= 4 * found.trace_stderr
+
+
+def test_spectrum_trace_is_near_and_stderr_holds(net, dense):
+    truth = float(torch.trace(dense(*net)))
+    found = [spectrum(net.model, F.cross_entropy, net.data, lanczos_steps=25, seed=s, check=False) for s in range(6)]
+    assert all(abs(f.trace - truth) < 4 * f.trace_stderr for f in found)
+
+
+def test_refine_reaches_what_few_steps_do_not():
+    values = torch.cat([torch.tensor([-1.2]), torch.linspace(-1, 30, 999)]).double()
+    operator = FunctionOperator(lambda v: values * v, 1000, F64)
+    rough = spectrum_of(operator, lanczos_steps=12, trace_probes=0)
+    fine = spectrum_of(operator, lanczos_steps=12, trace_probes=0, refine=2000)
+    assert not rough.converged and rough.lambda_min > -1.2
+    assert fine.converged and fine.lambda_min == pytest.approx(-1.2, rel=1e-6)
+    assert torch.equal(fine.ritz_values, rough.ritz_values)
+
+
+def test_save_and_load(net, tmp_path):
+    found = spectrum(net.model, F.cross_entropy, net.data, lanczos_steps=8, probes=2)
+    path = tmp_path / "all.npz"
+    found.save(path)
+    again = Spectrum.load(path)
+    assert torch.equal(again.ritz_values, found.ritz_values) and torch.equal(again.ritz_weights, found.ritz_weights)
+    assert again.summary() == found.summary() and again.residuals == found.residuals
+    assert [p.name for p in tmp_path.iterdir()] == ["all.npz"]
+
+
+def test_damaged_and_foreign_files_are_told(net, tmp_path):
+    path = tmp_path / "s.npz"
+    spectrum(net.model, F.cross_entropy, net.data, lanczos_steps=4).save(path)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        data = bytearray(whole)
+        if rng.random() < 0.5:
+            data = data[: rng.integers(len(data))]
+        else:
+            for _ in range(20):
+                data[rng.integers(len(data))] = rng.integers(256)
+        path.write_bytes(bytes(data))
+        try:
+            Spectrum.load(path)
+        except InputError as problem:
+            assert "s.npz" in str(problem) and "\n" not in str(problem)
+    np.savez(path, a=np.zeros(3))
+    with pytest.raises(InputError, match=r"s\.npz"):
+        Spectrum.load(path)
+    with pytest.raises(InputError, match="no file"):
+        Spectrum.load(tmp_path / "nowhere.npz")
+
+
+def test_nonconvexity_without_positive_curvature():
+    negative = spectrum_of(FunctionOperator(lambda v: -v, 10, F64), lanczos_steps=3)
+    assert negative.nonconvexity == float("inf") and negative.summary()["nonconvexity"] is None
