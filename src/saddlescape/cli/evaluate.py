@@ -44,10 +44,15 @@ def evaluate(
         Also write the scores to this JSON file.
     """
     import dataclasses
+    import math
 
     from saddlescape.runs import format as files
     from saddlescape.runs.evaluation import evaluate_run
 
+    if post_hoc is not None and not math.isfinite(post_hoc):
+        raise InputError(f"--post-hoc {post_hoc}: tau is a finite number, such as 1.0")
+    if out is not None and out.is_dir():
+        raise InputError(f"--out {out} is a folder; give a file such as {out / 'scores.json'}")
     with reading() as progress:
         scores, dataset = evaluate_run(
             run, data=data, root=root, split=split, post_hoc=post_hoc, device=device, progress=progress
@@ -61,12 +66,10 @@ def evaluate(
         console.print(f"{scores.present} of {dataset.num_classes} classes have images here")
     table = Table(box=None, pad_edge=False)
     for heading in ("class", "training images", "accuracy"):
-        table.add_column(heading, justify="left" if heading == "class" else "right")
+        table.add_column(heading, justify="left" if heading == "class" else "right", overflow="fold")
     for name, count, accuracy in zip(dataset.classes, dataset.class_counts, scores.per_class, strict=True):
         table.add_row(escape(name), str(count), percent(accuracy))
     if dataset.num_classes <= 100:
         console.print(table)
     if out is not None:
-        if out.is_dir():
-            raise InputError(f"--out {out} is a folder; give a file such as {out / 'scores.json'}")
         files.write_json(out, dataclasses.asdict(scores) | {"classes": dataset.classes, "split": split})

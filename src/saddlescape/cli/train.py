@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
+from rich.markup import escape
 
 from saddlescape.cli.display import TrainingBar, bar, console, percent, reading, say
 
@@ -19,7 +20,7 @@ def train(
     imbalance: float | None = None,
     profile: str = "exp",
     epochs: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     rho: float | None = None,
     lr: float | None = None,
     weight_decay: float | None = None,
@@ -54,7 +55,7 @@ def train(
     method:
         A sum such as ce+drw+sam, or a named system; see `saddlescape methods`. Default: follows from the data.
     out:
-        The run folder. Default: runs/DATA-METHOD-seedS.
+        The run folder. Default: runs/DATA-METHOD-seedS ("default" where no method is named).
     imbalance:
         Ratio of the largest to the smallest class to draw the training set with (default: as the data are).
     profile:
@@ -62,7 +63,7 @@ def train(
     epochs:
         Length of training; every milestone of the recipe stretches with it.
     seed:
-        Seed of initialisation, order and augmentation. The images drawn follow --draw-seed.
+        Seed of initialisation, order and augmentation (default 0). The images drawn follow --draw-seed.
     rho:
         Radius of SAM's ascent step.
     lr, weight_decay, batch_size, augment, model:
@@ -98,6 +99,10 @@ def train(
     set_:
         Any field of a stage: --set train.momentum=0.95 train.loss_options.max_margin=0.3
     """
+    import dataclasses
+
+    from saddlescape.methods.resolve import canonical
+    from saddlescape.runs.config import begun
     from saddlescape.runs.execute import execute
     from saddlescape.runs.plan import Request, plan, plan_from_file
 
@@ -110,13 +115,19 @@ def train(
     }
     request = Request(
         data=data, method=method, model=model, imbalance=imbalance, profile=profile, draw_seed=draw_seed, root=root,
-        val=val, image_size=image_size, bad_images=bad_images, download=download, seed=seed, epochs=epochs,
+        val=val, image_size=image_size, bad_images=bad_images, download=download, seed=seed or 0, epochs=epochs,
         flags=flags, settings=set_ or (), device=device, precision=precision, compile=compile, pretrained=pretrained,
         eval_every=eval_every, keep_every=keep_every,
     )  # fmt: skip
+    named = "recipe" if recipe else canonical(method) if method else "default"
+    folder = out or Path("runs") / f"{Path(data).name}-{named}-seed{seed or 0}"
     with reading() as progress:
-        config, dataset, notes = plan_from_file(recipe, request, progress) if recipe else plan(request, progress)
-    folder = out or Path("runs") / f"{dataset.name}-{config.method}-seed{seed}"
+        if recipe:
+            config, dataset, notes = plan_from_file(recipe, request, progress)
+        else:
+            config, dataset, notes = plan(request, progress, begun=begun(folder))
+    if recipe and seed is not None:
+        config = dataclasses.replace(config, seed=seed)
     for note in notes:
         say(note)
     if dry_run:
@@ -150,8 +161,8 @@ def _loggers(tensorboard: bool, folder: Path) -> list[Any]:
 def show(result: dict[str, Any], folder: Path) -> None:
     """One line for a person, on stdout."""
     groups = ", ".join(f"{name} {percent(result.get(name))}" for name in ("head", "mid", "tail"))
-    console.print(
+    console.print(escape(
         f"{result['method']}: accuracy {percent(result['accuracy'])} ({groups}) after the last epoch; "
         f"best epoch on the test set {percent(result['best_accuracy'])} (epoch {result['best_epoch']}); "
         f"{result['seconds']:.0f} s -> {folder / 'result.json'}"
-    )
+    ))  # fmt: skip

@@ -36,6 +36,7 @@ def load(
     profile: str = "exp",
     seed: int = 0,
     image_size: int | None = None,
+    size_limit: int | None = None,
     bad_images: str = "error",
     download: bool = False,
     progress: Progress | None = None,
@@ -54,8 +55,9 @@ def load(
     - ``imbalance``, ``profile``, ``seed``: thin the training images by ``class_counts`` and ``longtail_indices``;
       ``n_max`` is the largest class present unless given. Classes keep label order. None: all images.
     - ``image_size`` S for people's own pictures: default the one of 32, 64, 128, 224 that is closest (as a ratio) to
-      the median shorter side of up to 512 of them. The shorter side is scaled to S, the centre is cut out. Their
-      normalisation is the per-channel mean and std of their training images (of up to 2,048 evenly spaced ones).
+      the median shorter side of up to 512 of them, and no more than ``size_limit``. The shorter side is scaled to S,
+      the centre is cut out. Their normalisation is the per-channel mean and std of their training images (of up to
+      2,048 evenly spaced ones).
     - ``bad_images``: ``"error"`` names pictures that cannot be read; ``"skip"`` leaves them out and lists them in
       ``Dataset.skipped``.
     - ``memory_limit`` in bytes: pictures that would take more as uint8 stay on disk (``FileSplit``). Then
@@ -91,7 +93,7 @@ def load(
     parts: dict[str, Pictures] = {"train": train, "test": held}
     if found.val is not None:
         parts["val"] = found.val
-    preprocess = _preprocess(found, parts["train"], image_size, background, notes)
+    preprocess = _preprocess(found, parts["train"], image_size, size_limit, background, notes)
     splits, preprocess = _splits(work, parts, preprocess, memory_limit, notes)
     if len(splits["test"]) == 0:
         raise InputError(f"{name_or_path}: no readable image is left for testing")
@@ -220,7 +222,14 @@ class _Work:
             raise InputError(f"{bad[0][1]}{more}: mend or remove it, or go on without such images: --bad-images skip")
 
 
-def _preprocess(found: Found, train: Pictures, image_size: int | None, background: int, notes: list[str]) -> Preprocess:
+def _preprocess(
+    found: Found,
+    train: Pictures,
+    image_size: int | None,
+    size_limit: int | None,
+    background: int,
+    notes: list[str],
+) -> Preprocess:
     """The given one, or size by the pictures with mean and std still to be filled in."""
     if found.preprocess is not None:
         own = found.preprocess.image_size
@@ -231,7 +240,11 @@ def _preprocess(found: Found, train: Pictures, image_size: int | None, backgroun
     if size is None:
         short = _median_short_side(train)
         size = min(SIZES, key=lambda s: (abs(math.log(s / short)), s))
-        notes.append(f"image size {size}: the median shorter side is {short:g} pixels (choices {SIZES})")
+        limited = size_limit is not None and size > size_limit
+        if size_limit is not None and limited:
+            size = max((s for s in SIZES if s <= size_limit), default=size_limit)
+        why = f", and {size_limit} is the limit here; --image-size for more" if limited else f" (choices {SIZES})"
+        notes.append(f"image size {size}: the median shorter side is {short:g} pixels{why}")
     return Preprocess(image_size=size, resize_to=size, background=background)
 
 

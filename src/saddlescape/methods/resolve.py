@@ -19,6 +19,11 @@ from saddlescape.training.stage import Stage
 PAPER_DEFAULT = "ce+drw+sam"
 
 
+def canonical(method: str) -> str:
+    """The one spelling of a method: a system's name, or the words of a sum in their order. Raises InputError."""
+    return method.lower() if method.lower() in SYSTEMS else str(parse(method))
+
+
 def resolve(
     method: str | None,
     facts: Facts,

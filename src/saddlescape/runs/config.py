@@ -102,6 +102,11 @@ def load(folder: Path) -> RunConfig:
     return from_toml(path.read_text(encoding="utf-8"), str(path))
 
 
+def begun(folder: Path) -> RunConfig | None:
+    """The configuration of a folder that may be a run already, or None."""
+    return load(folder) if (folder / CONFIG).is_file() else None
+
+
 def differences(old: RunConfig, new: RunConfig) -> tuple[list[str], list[str]]:
     """(refused, allowed) differences, each as ``key: old -> new``."""
     flat_old, flat_new = _flat(msgspec.to_builtins(old)), _flat(msgspec.to_builtins(new))

@@ -153,8 +153,8 @@ def _run(
             running, start = None, 0
             if resumed is not None and resumed.cursor.stage == index:
                 running, start = _restore(parts, resumed), resumed.cursor.epoch
-                done = f"stage {stage.name!r}, epoch {start}" + (f", batch {running.batch}" if running else "")
-                say(f"resuming {folder} after {done}")
+                batch = f", batch {running.batch}" if running else ""
+                say(f"resuming {folder} after stage {stage.name!r}, epoch {start}{batch}")
             resumed = None
 
             def save(epoch: int, running: Running | None, index: int = index, parts: Parts = parts) -> None:

@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from saddlescape.data.types import Dataset
 from saddlescape.errors import InputError
+from saddlescape.methods.resolve import canonical
+from saddlescape.runs import config as configuration
 from saddlescape.runs import format as files
-from saddlescape.runs.config import DataConfig, RunConfig
+from saddlescape.runs.config import RunConfig
 from saddlescape.runs.execute import Say, execute
-from saddlescape.runs.plan import Request, changed, plan
+from saddlescape.runs.plan import Loaded, Request, changed, plan
 from saddlescape.training.loop import Watcher
 from saddlescape.training.stage import Stage
 
@@ -25,7 +26,7 @@ def plan_grid(
     request: Request, methods: Sequence[str], seeds: Sequence[int], *, radius: float | None = None
 ) -> list[RunConfig]:
     """The configuration of every run of a grid, seeds innermost; nothing is trained."""
-    loaded: dict[DataConfig, Dataset] = {}
+    loaded = Loaded()
     return [plan(one, None, loaded)[0] for one in _requests(request, methods, seeds, radius)]
 
 
@@ -47,9 +48,9 @@ def run_grid(
     Raises:
         InputError: as ``plan`` and ``execute``; before the first run starts, every row has been planned.
     """
-    loaded: dict[DataConfig, Dataset] = {}
+    loaded = Loaded()
     requests = _requests(request, methods, seeds, radius)
-    planned = [plan(one, progress, loaded) for one in requests]
+    planned = [plan(one, progress, loaded, _begun(grid, one)) for one in requests]
     files.make_folder(grid)
     said: set[str] = set()
     results = []
@@ -67,6 +68,10 @@ def run_grid(
         result = execute(config, dataset, folder, say=say, watchers=watch)
         results.append({**result, "settings": changed(config, dataset)})
     return results
+
+
+def _begun(grid: Path, request: Request) -> RunConfig | None:
+    return configuration.begun(run_folder(grid, canonical(str(request.method)), request.seed))
 
 
 def _requests(request: Request, methods: Sequence[str], seeds: Sequence[int], radius: float | None) -> list[Request]:

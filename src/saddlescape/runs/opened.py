@@ -42,7 +42,11 @@ def open_run(folder: Path, cursor: Cursor | None = None) -> Opened:
     """
     config = configuration.load(folder)
     checkpoints = CheckpointFolder(folder / CHECKPOINT)
-    checkpoint = checkpoints.newest() if cursor is None else checkpoints.load(cursor)
+    damaged: list[str] = []
+    checkpoint = checkpoints.newest(damaged) if cursor is None else checkpoints.load(cursor)
+    if damaged:  # an older one is there, but answering from it unasked would pass for the run's last epoch
+        newest = checkpoints.path / checkpoints.cursors()[-1].folder
+        raise InputError(f"{damaged[0]}; delete {newest} to use the checkpoint before it")
     if checkpoint is None:
         raise InputError(f"{folder} has no checkpoint yet: train at least one epoch")
     meta = checkpoint.meta

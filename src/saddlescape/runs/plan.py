@@ -15,12 +15,17 @@ from saddlescape.data.load import load
 from saddlescape.data.types import Dataset
 from saddlescape.data.validation import hold_out
 from saddlescape.errors import InputError
-from saddlescape.methods.recipe import Facts
+from saddlescape.methods.recipe import Facts, Recipe
 from saddlescape.methods.resolve import resolve
 from saddlescape.published import recipes
 from saddlescape.runs.config import DataConfig, RunConfig, from_toml
-from saddlescape.runs.rehearsal import check_numbers, rehearse
+from saddlescape.runs.rehearsal import check_numbers, never_begun, rehearse
 from saddlescape.training.precision import has_fast_bf16, resolve_device, resolve_precision
+from saddlescape.training.tuning import seconds_per_step
+
+# On a CPU a person's own photos are trained at no more than this size unless told otherwise: the cost grows with
+# its square.
+CPU_IMAGE_SIZE = 64
 
 # A run shorter than this many steps is over before a compiler has earned its cold start (30 to 50 s) back.
 LONG_RUN_STEPS = 3000
@@ -53,7 +58,13 @@ class Request:
     keep_every: int = 0
 
 
-def load_data(config: DataConfig, *, download: bool = False, progress: Callable[..., None] | None = None) -> Dataset:
+def load_data(
+    config: DataConfig,
+    *,
+    download: bool = False,
+    progress: Callable[..., None] | None = None,
+    size_limit: int | None = None,
+) -> Dataset:
     """The data set of a configuration, validation split included."""
     dataset = load(
         config.name,
@@ -65,6 +76,7 @@ def load_data(config: DataConfig, *, download: bool = False, progress: Callable[
         bad_images=config.bad_images,
         download=download,
         progress=progress,
+        size_limit=size_limit,
     )
     return hold_out(dataset, config.val, config.draw_seed) if config.val else dataset
 
@@ -96,18 +108,29 @@ def _plain(value: Any) -> str:
     return ", ".join(f"{number:g}" for number in value) if isinstance(value, tuple) else str(value)
 
 
+@dataclass
+class Loaded:
+    """What one call of :func:`plan` leaves for the next, so that a grid reads data and measures speed once."""
+
+    data: dict[DataConfig, Dataset] = field(default_factory=dict)
+    faster: dict[str, tuple[str, str]] = field(default_factory=dict)  # model -> (precision, reason)
+
+
 def plan(
-    request: Request, progress: Callable[..., None] | None = None, loaded: dict[DataConfig, Dataset] | None = None
+    request: Request,
+    progress: Callable[..., None] | None = None,
+    loaded: Loaded | None = None,
+    begun: RunConfig | None = None,
 ) -> tuple[RunConfig, Dataset, list[str]]:
     """Decide everything. Returns the configuration, the loaded data, and notes that say what was chosen and why.
 
-    ``loaded`` keeps data sets from one call to the next, so that a grid reads each of them once.
+    ``begun`` is the configuration that already lies in the run's folder: what was left to us to decide is then as
+    it was decided there, whatever this machine would say today.
 
     Raises:
         InputError: anything that cannot be, with how to mend it.
     """
-    device = resolve_device(request.device)
-    precision = resolve_precision(request.precision, device)
+    device = resolve_device(begun.device if begun is not None and request.device == "auto" else request.device)
     table = recipes().get(request.data, {})
     imbalance = request.imbalance if request.imbalance is not None else float(table.get("imbalance", 0.0))
     image_size = request.image_size
@@ -121,10 +144,13 @@ def plan(
         image_size=image_size or 0,
         bad_images=request.bad_images,
     )
-    loaded = {} if loaded is None else loaded
-    if data not in loaded:
-        loaded[data] = load_data(data, download=request.download, progress=progress)
-    dataset = loaded[data]
+    loaded = Loaded() if loaded is None else loaded
+    if data not in loaded.data:
+        limit = CPU_IMAGE_SIZE if device.type == "cpu" and not table else None
+        loaded.data[data] = load_data(data, download=request.download, progress=progress, size_limit=limit)
+    dataset = loaded.data[data]
+    if not table:  # a person's own images: write down the size that was chosen
+        data = dataclasses.replace(data, image_size=dataset.preprocess.image_size)
     facts = facts_of(dataset, device)
     recipe = resolve(
         request.method,
@@ -135,17 +161,24 @@ def plan(
         model=request.model,
     )
     check_numbers(recipe.stages)
-    notes = [*dataset.notes, *recipe.notes]
+    notes = list(dict.fromkeys([*dataset.notes, *recipe.notes, *never_begun(recipe.stages)]))
     steps = sum(stage.epochs * -(-facts.images // stage.batch_size) for stage in recipe.stages)
     compiled = request.compile
-    if request.precision == "auto" and steps < LONG_RUN_STEPS and device.type == "cpu":
+    if begun is not None and request.precision == "auto":
+        precision = begun.precision
+    elif request.precision == "auto" and device.type == "cpu" and steps < LONG_RUN_STEPS:
         precision = "float32"
         notes.append(f"float32, eager: {steps} steps are too few to tune for")
     elif request.precision == "auto":
-        notes.append(
-            f"{precision}: {'native on this ' + device.type if has_fast_bf16(device) else 'no fast bf16 here'}"
-        )
-    if compiled is None:
+        if recipe.model not in loaded.faster:
+            loaded.faster[recipe.model] = _faster(recipe, dataset, device)
+        precision, reason = loaded.faster[recipe.model]
+        notes.append(reason)
+    else:
+        precision = resolve_precision(request.precision, device)
+    if compiled is None and begun is not None:
+        compiled = begun.compile
+    elif compiled is None:
         compiled = device.type == "cpu" and steps >= LONG_RUN_STEPS and can_compile()
         if compiled:
             notes.append(f"torch.compile: {steps} steps repay the compiler's start; --no-compile to do without")
@@ -169,6 +202,19 @@ def plan(
     )
     rehearse(config, dataset)
     return config, dataset, notes
+
+
+def _faster(recipe: Recipe, dataset: Dataset, device: torch.device) -> tuple[str, str]:
+    """The number format to train in and the reason; measured where both are native."""
+    if not has_fast_bf16(device):
+        return "float32", f"float32: this {device.type} has no fast bf16"
+    names = ("float32", "bf16")
+    times = seconds_per_step(recipe.stages[0], dataset, recipe.model, names, device)
+    if len(times) < len(names):
+        return "float32", "float32: too little data to measure bf16 on"
+    faster = min(times, key=lambda name: times[name])
+    measured = ", ".join(f"{name} {1000 * seconds:.0f} ms" for name, seconds in times.items())
+    return faster, f"{faster}: a training step took {measured} here (eager); --precision to choose"
 
 
 def can_compile() -> bool:

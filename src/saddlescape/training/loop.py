@@ -122,7 +122,7 @@ def fit(
         before, started = running.seconds, time.perf_counter()
         batches = parts.loader.epoch(epoch, start_batch=running.batch)
         for micro in _grouped(batches, parts.accumulate):
-            running.add(_step(parts, micro), micro)
+            running.add(take_step(parts, micro), micro)
             running.batch += len(micro)
             running.seconds = before + time.perf_counter() - started
             if running.batch % check_every == 0 and not math.isfinite(float(running.loss)):
@@ -175,7 +175,8 @@ def _grouped(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
         yield group
 
 
-def _step(parts: Parts, micro: list[Batch]) -> list[Losses]:
+def take_step(parts: Parts, micro: list[Batch]) -> list[Losses]:
+    """One step of a stage from one batch, or from several micro-batches; full batches may go through compiled code."""
     full = all(len(batch.targets) == parts.full_batch for batch in micro)
     forward = parts.forward if full else parts.model
     return train_step(parts.objective, forward, parts.optimizer, micro, parts.precision, parts.step_options)
