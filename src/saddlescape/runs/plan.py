@@ -19,7 +19,7 @@ from saddlescape.methods.recipe import Facts, Recipe
 from saddlescape.methods.resolve import resolve
 from saddlescape.published import recipes
 from saddlescape.runs.config import DataConfig, RunConfig, from_toml
-from saddlescape.runs.rehearsal import check_numbers, never_begun, rehearse
+from saddlescape.runs.rehearsal import check_numbers, rehearse
 from saddlescape.training.precision import has_fast_bf16, resolve_device, resolve_precision
 from saddlescape.training.tuning import seconds_per_step
 
@@ -130,6 +130,11 @@ def plan(
     Raises:
         InputError: anything that cannot be, with how to mend it.
     """
+    # What is "not given" in a configuration must not be what was asked for.
+    if request.imbalance is not None and not request.imbalance >= 1:
+        raise InputError(f"imbalance is {request.imbalance:g}, but it is head over tail: at least 1")
+    if request.image_size is not None and request.image_size < 1:
+        raise InputError(f"--image-size {request.image_size}: at least 1 pixel")
     device = resolve_device(begun.device if begun is not None and request.device == "auto" else request.device)
     table = recipes().get(request.data, {})
     imbalance = request.imbalance if request.imbalance is not None else float(table.get("imbalance", 0.0))
@@ -161,7 +166,7 @@ def plan(
         model=request.model,
     )
     check_numbers(recipe.stages)
-    notes = list(dict.fromkeys([*dataset.notes, *recipe.notes, *never_begun(recipe.stages)]))
+    notes = [*dataset.notes, *recipe.notes]
     steps = sum(stage.epochs * -(-facts.images // stage.batch_size) for stage in recipe.stages)
     compiled = request.compile
     if begun is not None and request.precision == "auto":
@@ -242,6 +247,8 @@ def plan_from_file(
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"--recipe {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"--recipe {path}: not a text file; give a run's config.toml") from error
     config = from_toml(text, str(path))
     if config.data.name != request.data:
         raise InputError(f"--recipe {path} is for data {config.data.name!r}, the command says {request.data!r}")

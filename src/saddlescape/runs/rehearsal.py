@@ -10,7 +10,6 @@ import torch
 from saddlescape.data.types import Dataset
 from saddlescape.errors import InputError
 from saddlescape.runs.config import RunConfig
-from saddlescape.schedules import never_begins
 from saddlescape.training.assemble import assemble, new_head, new_model
 from saddlescape.training.precision import Precision
 from saddlescape.training.stage import Stage
@@ -45,17 +44,6 @@ def check_numbers(stages: Sequence[Stage]) -> None:
 def _require(stage: Stage, name: str, value: float, fine: bool, allowed: str) -> None:
     if not fine:
         raise InputError(f"stage {stage.name!r}: {name} is {value:g}; it must be {allowed}")
-
-
-def never_begun(stages: Sequence[Stage]) -> list[str]:
-    """One line for everything in a stage that is to start after its last epoch, wherever the number came from."""
-    lines = []
-    for stage in stages:
-        if stage.reweight == "drw":
-            lines.append(never_begins("deferred re-weighting", stage.reweight_start, stage.epochs))
-        if stage.early_loss:
-            lines.append(never_begins(f"{stage.loss}, after {stage.early_loss},", stage.loss_start, stage.epochs))
-    return [line for line in lines if line]
 
 
 def rehearse(config: RunConfig, dataset: Dataset) -> None:

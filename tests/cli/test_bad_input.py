@@ -1,0 +1,416 @@
+"""Bad input: exit code 2, one line on stderr that says what is wrong and where, no traceback, nothing lost."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+DIGITS = ("train", "digits", "--out", "run")
+SMALL = ("--model", "smallcnn", "--image-size", "16", "--device", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("tokens", "wanted"),
+    [
+        (("trian", "digits"), ("trian", "train")),
+        (("train",), ("DATA",)),
+        (("train", "digits", "cifar10"), ("cifar10",)),
+        ((*DIGITS, "--epochz", "3"), ("--epochz", "--epochs")),
+        ((*DIGITS, "--epochs", "x"), ("--epochs", "x")),
+        ((*DIGITS, "--epochs", "1.5"), ("--epochs", "1.5")),
+        ((*DIGITS, "--epochs"), ("--epochs",)),
+        ((*DIGITS, "--epochs", "0"), ("--epochs 0",)),
+        ((*DIGITS, "--epochs", "-3"), ("--epochs -3",)),
+        ((*DIGITS, "--batch-size", "0"), ("batch_size", "0")),
+        ((*DIGITS, "--batch-size", "big"), ("--batch-size", "big")),
+        ((*DIGITS, "--lr", "-0.1"), ("lr", "-0.1")),
+        ((*DIGITS, "--lr", "0"), ("lr", "0")),
+        ((*DIGITS, "--lr", "nan"), ("lr", "nan")),
+        ((*DIGITS, "--lr", "inf"), ("lr", "inf")),
+        ((*DIGITS, "--weight-decay", "-1"), ("weight_decay", "-1")),
+        ((*DIGITS, "--weight-decay", "nan"), ("weight_decay", "nan")),
+        ((*DIGITS, "--rho", "-0.5"), ("rho", "-0.5")),
+        ((*DIGITS, "--rho", "nan"), ("rho", "nan")),
+        ((*DIGITS, "--method", "ce", "--rho", "0.5"), ("--rho", "ce")),
+        ((*DIGITS, "--seed", "-1"), ("--seed -1",)),
+        ((*DIGITS, "--seed", "99999999999"), ("--seed 99999999999",)),
+        ((*DIGITS, "--draw-seed", "-1"), ("seed", "-1")),
+        ((*DIGITS, "--val", "1"), ("1", "between 0 and 1")),
+        ((*DIGITS, "--val", "-0.1"), ("-0.1", "between 0 and 1")),
+        ((*DIGITS, "--val", "nan"), ("nan", "between 0 and 1")),
+        ((*DIGITS, "--imbalance", "0.5"), ("imbalance", "0.5")),
+        ((*DIGITS, "--imbalance", "0"), ("imbalance", "0")),
+        ((*DIGITS, "--imbalance", "nan"), ("imbalance", "nan")),
+        ((*DIGITS, "--imbalance", "100000"), ("imbalance 100000", "without images")),
+        ((*DIGITS, "--profile", "pareto"), ("pareto", "exp", "step")),
+        ((*DIGITS, "--eval-every", "0"), ("--eval-every 0",)),
+        ((*DIGITS, "--keep-every", "-1"), ("--keep-every -1",)),
+        ((*DIGITS, "--image-size", "0"), ("--image-size 0",)),
+        ((*DIGITS, "--image-size", "16"), ("8 x 8", "16")),
+        ((*DIGITS, "--bad-images", "ignore"), ("ignore", "skip")),
+        ((*DIGITS, "--augment", "crop-flop"), ("crop-flop", "crop-flip")),
+        ((*DIGITS, "--precision", "half"), ("--precision half", "bf16")),
+        ((*DIGITS, "--model", "resnet33"), ("resnet33", "resnet32")),
+        ((*DIGITS, "--model", "timm/no-such-net"), ("no-such-net",)),
+        ((*DIGITS, "--method", "cee"), ("'cee'", "did you mean 'ce'")),
+        ((*DIGITS, "--method", "ce+ldam"), ("'ce'", "'ldam'", "loss")),
+        ((*DIGITS, "--method", "sam"), ("names no loss", "ce+sam")),
+        ((*DIGITS, "--method", "ce+"), ("unknown term ''",)),
+        ((*DIGITS, "--set", "momentum"), ("--set momentum", "stage.field=value")),
+        ((*DIGITS, "--set", "second.lr=1"), ("no stage 'second'", "train")),
+        ((*DIGITS, "--set", "train.foo=1"), ("no field 'foo'", "momentum")),
+        ((*DIGITS, "--set", "train.momentum=x"), ("'x' is not a float",)),
+        ((*DIGITS, "--set", "train.momentum=-3"), ("momentum", "-3")),
+        ((*DIGITS, "--set", "train.nesterov=maybe"), ("'maybe' is not a bool",)),
+        ((*DIGITS, "--set", "train.loss=cee"), ("cee",)),
+        ((*DIGITS, "--set", "train.loss_options.foo=1"), ("foo",)),
+        ((*DIGITS, "--set", "train.sampler=some"), ("some", "instance-balanced")),
+        ((*DIGITS, "--set", "train.head=round"), ("round", "cosine")),
+        ((*DIGITS, "--set", "train.optimizer=adamw"), ("adamw", "sam")),
+        ((*DIGITS, "--set", "train.lr_schedule=up"), ("up", "cosine")),
+        ((*DIGITS, "--set", "train.rho_schedule=up"), ("up", "constant")),
+        ((*DIGITS, "--set", "train.rho_schedule=linear"), ("linear", "two numbers")),
+        ((*DIGITS, "--set", "train.reweight=perhaps"), ("perhaps", "drw")),
+        ((*DIGITS, "--set", "train.objective=guess"), ("guess", "classify")),
+        ((*DIGITS, "--set", "train.beta=1"), ("beta", "1")),
+        ((*DIGITS, "--set", "train.epochs=0"), ("epochs", "0")),
+        ((*DIGITS, "--set", "train.accumulate=0"), ("accumulate", "0")),
+        ((*DIGITS, "--device", "tpu"), ("--device tpu",)),
+        ((*DIGITS, "--device", "cuda:77"), ("--device cuda:77", "--device cpu")),
+        (("train", "digitz"), ("'digitz'", "did you mean 'digits'")),
+        (("train", "no/such/folder"), ("no/such/folder: no such file or folder",)),
+        (("train", "cifar10", "--root", "nowhere"), ("cifar10 is not under nowhere", "--download")),
+        (("train", "cifar100"), ("cifar100 is not under", "--download")),
+        (("datasets", "check", "no/such/folder"), ("no/such/folder: no such file or folder",)),
+        (("evaluate", "nowhere"), ("nowhere is not a run folder",)),
+        (("export", "nowhere"), ("nowhere is not a run folder",)),
+        (("predict", "nowhere", "x.png"), ("nowhere is not a run folder",)),
+        (("reproduce", "cifar11-lt", "--out", "run"), ("'cifar11-lt'", "cifar10-lt")),
+        (("reproduce", "digits-lt"), ("--out",)),
+        (("reproduce", "digits-lt", "--out", "run", "--methods", ","), ("names no method",)),
+        (("reproduce", "digits-lt", "--out", "run", "--methods", "ce,ce"), ("ce", "twice")),
+        (("reproduce", "digits-lt", "--out", "run", "--seeds", "a"), ("--seeds", "a")),
+        (("reproduce", "digits-lt", "--out", "run", "--methods", "ce+drw,cee", "--epochs", "1"), ("'cee'",)),
+        (("reproduce", "digits-lt", "--out", "run", "--methods", "ce,ce+sam", "--rho", "-1"), ("rho", "-1")),
+        (("reproduce", "digits-lt", "--out", "run", "--weight-decay", "nan"), ("weight_decay", "nan")),
+        (("reproduce", "cifar10-lt", "--out", "run"), ("cifar10 is not under", "--download")),
+        (("demo", "--out", "run", "--epochs", "0"), ("--epochs 0",)),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_one_line_and_nothing_begun(cli, tokens, wanted):
+    outcome = cli(*tokens)
+    for piece in wanted:
+        assert piece in outcome.complaint
+    assert outcome.out == ""
+    assert len(outcome.err.splitlines()) == 1
+    assert not Path("run").exists()
+    assert not Path("runs").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the device that must be absent is here")
+@pytest.mark.parametrize("name", ["cuda", "cuda:0"])
+def test_an_absent_cuda_device(cli, digits_run, name):
+    for tokens in (("train", "digits", "--device", name), ("evaluate", digits_run, "--device", name)):
+        assert f"--device {name}: this machine has 0 CUDA devices" in cli(*tokens).complaint
+    assert not Path("runs").exists()
+
+
+def test_debug_adds_the_traceback(cli):
+    outcome = cli("train", "digits", "--method", "cee", debug=True)
+    assert outcome.code == 2
+    assert "Traceback (most recent call last)" in outcome.err
+    assert outcome.err.splitlines()[-1].startswith("saddlescape: method 'cee'")
+
+
+def test_a_surprise_is_one_line_too(cli, monkeypatch):
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("first line\nsecond line")
+
+    monkeypatch.setattr("saddlescape.runs.plan.plan", broken)
+    outcome = cli("train", "digits")
+    assert outcome.code == 2
+    assert outcome.err.count("\n") == 1
+    assert outcome.err.startswith("saddlescape: unexpected RuntimeError: first line; run again with --debug")
+    with pytest.raises(RuntimeError, match="second line"):
+        cli("train", "digits", debug=True)
+
+
+# Output folders.
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "/proc/no-such/run"])
+def test_a_folder_that_cannot_be_written(cli, place):
+    Path("file").write_text("mine")
+    complaint = cli("train", "digits", "--epochs", 1, "--out", place).complaint
+    assert place in complaint
+    assert "choose another --out" in complaint
+    complaint = cli("reproduce", "digits-lt", "--methods", "ce", "--epochs", 1, "--out", place).complaint
+    assert place in complaint
+    assert Path("file").read_text() == "mine"
+
+
+def test_a_folder_with_other_things_in_it(cli, photos, untouched):
+    """K84: an output folder that holds somebody's files is left alone."""
+    untouched(photos)
+    complaint = cli("train", "digits", "--epochs", 1, "--out", photos).complaint
+    assert f"{photos} is not empty and not a run" in complaint
+
+
+def test_scores_that_cannot_be_written(cli, photo_run):
+    Path("file").write_text("mine")
+    assert "cannot write file/scores.json" in cli("evaluate", photo_run, "--out", "file/scores.json").complaint
+    assert "is a folder" in cli("evaluate", photo_run, "--out", ".").complaint
+
+
+@pytest.mark.parametrize("out", ["model.bin", "model", "nowhere/model.pt2", "file/model.pt2"])
+def test_export_to_a_place_that_cannot_be(cli, photo_run, out):
+    Path("file").write_text("mine")
+    assert out in cli("export", photo_run, "--out", out).complaint
+    assert [path.name for path in Path().iterdir() if path.name != "cache"] == ["file"]
+
+
+def test_export_with_two_formats_asked_for(cli, photo_run):
+    assert "--onnx and --out" in cli("export", photo_run, "--onnx", "--out", "model.pt2").complaint
+
+
+# Damaged or hostile files.
+
+
+def test_a_truncated_parquet_file(cli):
+    pq = pytest.importorskip("pyarrow.parquet")
+    import pyarrow as pa
+
+    Path("shards").mkdir()
+    shard = Path("shards/train-00000-of-00001.parquet")
+    pq.write_table(pa.table({"image": [b"1"] * 50, "label": [0, 1] * 25}), shard)
+    shard.write_bytes(shard.read_bytes()[:-60])
+    for tokens in (("train", "shards", "--out", "run"), ("datasets", "check", "shards")):
+        assert str(shard) in cli(*tokens).complaint
+    assert not Path("run").exists()
+
+
+@pytest.fixture
+def damaged_photos(make_folder) -> Path:
+    root = make_folder(Path("damaged"), cat=8, dog=6)
+    image = root / "cat" / "damaged-cat-3.png"
+    image.write_bytes(image.read_bytes()[:300])
+    (root / "dog" / "damaged-dog-1.png").write_bytes(b"")
+    (root / "dog" / "damaged-dog-2.png").write_text("I am no picture")
+    return root
+
+
+def test_damaged_images_are_named(cli, damaged_photos):
+    complaint = cli("train", damaged_photos, "--epochs", 1, "--out", "run", *SMALL).complaint
+    assert any(name in complaint for name in ("damaged-cat-3.png", "damaged-dog-1.png", "damaged-dog-2.png"))
+    assert "--bad-images skip" in complaint
+    assert not Path("run").exists()
+    check = cli("datasets", "check", damaged_photos)
+    assert "3 files cannot be read" in check.complaint
+    for name in ("damaged-cat-3.png", "damaged-dog-1.png", "damaged-dog-2.png"):
+        assert name in check.out
+
+
+def test_damaged_images_are_skipped_on_request_and_counted(cli, damaged_photos):
+    outcome = cli("train", damaged_photos, "--epochs", 1, "--out", "run", "--bad-images", "skip", *SMALL)
+    assert outcome.code == 0, outcome.err
+    assert "3 images cannot be read and were skipped" in outcome.err
+    result = json.loads(Path("run/result.json").read_text())
+    assert result["skipped_images"] == 3
+    scored = cli("evaluate", "run", "--split", "train")
+    assert f"(train, {sum(result['class_counts'])} images)" in scored.out
+
+
+def test_a_damaged_image_to_predict(cli, photo_run, damaged_photos):
+    for name in ("cat/damaged-cat-3.png", "dog/damaged-dog-1.png", "dog/damaged-dog-2.png", "none.png", "cat"):
+        assert str(damaged_photos / name) in cli("predict", photo_run, damaged_photos / name).complaint
+    assert "at least one image" in cli("predict", photo_run).complaint
+    assert "--top 0" in cli("predict", photo_run, "x.png", "--top", 0).complaint
+
+
+class Hostile:
+    """Unpickled, it writes a file."""
+
+    def __reduce__(self):
+        return (open, ("executed", "w"))
+
+
+def test_a_malicious_pickle_is_not_executed(cli):
+    root = Path("data/cifar-10-batches-py")
+    root.mkdir(parents=True)
+    for name in ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch"):
+        (root / name).write_bytes(pickle.dumps(Hostile()))
+    for tokens in (("train", "cifar10", "--root", "data"), ("datasets", "check", "cifar10", "--root", "data")):
+        assert "data_batch_1" in cli(*tokens).complaint
+    assert not Path("executed").exists()
+
+
+# Data that are not enough.
+
+
+def test_a_class_with_too_few_samples(cli, make_folder):
+    make_folder(Path("few"), ant=10, bee=3, cat=10)
+    complaint = cli("train", "few", "--imbalance", 2, "--out", "run", *SMALL).complaint
+    assert "'bee'" in complaint
+    assert "wanted" in complaint
+    assert "present" in complaint
+
+
+def test_one_class_or_a_flat_folder(cli, make_folder, make_picture):
+    """K43: one line that says what layout is wanted."""
+    make_folder(Path("single"), cat=4)
+    for number in range(4):
+        make_picture(Path("flat") / f"{number}.png")
+    Path("empty").mkdir()
+    for name in ("single", "flat", "empty"):
+        for command in (("train",), ("datasets", "check")):
+            complaint = cli(*command, name).complaint
+            assert name in complaint
+            assert "FOLDER/cat/1.jpg" in complaint
+
+
+def test_a_list_with_a_bad_line(cli, photos):
+    Path("train.txt").write_text("a.png 0\nb.png\n")
+    assert "train.txt line 2: expected 'path label'" in cli("train", "train.txt", "--root", photos).complaint
+    Path("train.txt").write_text("a.png 0\nb.png 1\n")
+    assert "train.txt line 1: no file" in cli("train", "train.txt", "--root", photos).complaint
+
+
+# Damaged runs.
+
+
+@pytest.fixture
+def copied_run(digits_run, tmp_path) -> Path:
+    return Path(shutil.copytree(digits_run, tmp_path / "copy"))
+
+
+USES = (("evaluate",), ("export",), ("predict", "image.png"))
+
+
+def use(tokens: tuple[str, ...], run: Path) -> tuple[object, ...]:
+    return (tokens[0], run, *tokens[1:])
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "state.pt", "meta.json"])
+@pytest.mark.parametrize("all_of_them", [False, True])
+def test_a_truncated_checkpoint(cli, copied_run, make_picture, name, all_of_them):
+    """Never answered from other weights than the last epoch's without being asked to."""
+    make_picture(Path("image.png"))
+    saved = sorted((copied_run / "checkpoint").iterdir())
+    for folder in saved if all_of_them else saved[-1:]:
+        path = folder / name
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    for tokens in USES:
+        assert str(saved[-1] / name) in cli(*use(tokens, copied_run)).complaint
+    if not all_of_them:
+        shutil.rmtree(saved[-1])
+        assert cli("predict", copied_run, "image.png").code == 0
+
+
+def test_a_run_without_checkpoint_or_configuration(cli, copied_run, make_picture):
+    make_picture(Path("image.png"))
+    (copied_run / "config.toml").write_text("version = 1\n")
+    for tokens in USES:
+        assert str(copied_run / "config.toml") in cli(*use(tokens, copied_run)).complaint
+    shutil.rmtree(copied_run / "checkpoint")
+    (copied_run / "config.toml").write_text((copied_run / "config.toml").read_text()[:20])
+    assert "config.toml" in cli("evaluate", copied_run).complaint
+
+
+def test_a_run_without_a_checkpoint_yet(cli, copied_run, make_picture):
+    make_picture(Path("image.png"))
+    shutil.rmtree(copied_run / "checkpoint")
+    for tokens in USES:
+        assert f"{copied_run} has no checkpoint yet" in cli(*use(tokens, copied_run)).complaint
+
+
+def test_a_hostile_checkpoint_is_not_executed(cli, copied_run):
+    for folder in (copied_run / "checkpoint").iterdir():
+        torch.save({"optimizer": Hostile()}, folder / "state.pt")
+        meta = json.loads((folder / "meta.json").read_text())
+        # One that forges the pickle can forge the checksums too.
+        meta["sha256"]["state.pt"] = hashlib.sha256((folder / "state.pt").read_bytes()).hexdigest()
+        meta["sha256"].pop("meta.json", None)
+        (folder / "meta.json").write_text(json.dumps(meta))
+    assert "state.pt" in cli("evaluate", copied_run).complaint
+    assert not Path("executed").exists()
+
+
+# Recipes.
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (("--lr", 0.1), "--lr"),
+        (("--method", "ce"), "--method"),
+        (("--epochs", 2), "--epochs"),
+        (("--val", 0.1), "--val"),
+        (("--profile", "step"), "--profile"),
+        (("--draw-seed", 3), "--draw-seed"),
+        (("--bad-images", "skip"), "--bad-images"),
+        (("--device", "cpu"), "--device"),
+        (("--precision", "bf16"), "--precision"),
+        (("--no-compile",), "--compile"),
+        (("--set", "train.lr=1"), "--set"),
+    ],
+    ids=lambda value: str(value[0]) if isinstance(value, tuple) else None,
+)
+def test_flags_that_a_recipe_decides_are_refused(cli, digits_run, flags, named):
+    complaint = cli("train", "digits", "--recipe", digits_run / "config.toml", "--out", "run", *flags).complaint
+    assert "decides everything" in complaint
+    assert named in complaint
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "wanted"),
+    [
+        ('method = "ce+drw+sam"', 'method = "ce+drw+sam"\ncolour = "red"', "unknown key 'colour'"),
+        ("momentum = 0.9", 'momentum = "much"', "momentum"),
+        ("momentum = 0.9", "momentum = 0.9\nwarp = 3", "warp"),
+        ("momentum = 0.9", "momentum = nan", "momentum"),
+        ("lr = 0.05", "lr = -1.0", "lr"),
+        ("batch_size = 128", "batch_size = 0", "batch_size"),
+        ('loss = "ce"', 'loss = "cee"', "cee"),
+        ('model = "smallcnn"', 'model = "bigcnn"', "bigcnn"),
+        ('device = "cpu"', 'device = "cuda:77"', "cuda:77"),
+        ('name = "digits"', 'name = "cifar10"', "'cifar10'"),
+        ("version = 1", "version = 99", "99"),
+        ("seed = 0", "seed = ", "config"),
+        ("eval_every = 1", "eval_every = 1\n[[stages]]\nname = 3", "config"),
+    ],
+)
+def test_a_recipe_with_a_mistake(cli, digits_run, old, new, wanted):
+    text = (digits_run / "config.toml").read_text()
+    assert old in text
+    Path("config-edited.toml").write_text(text.replace(old, new, 1))
+    assert wanted in cli("train", "digits", "--recipe", "config-edited.toml", "--out", "run").complaint
+    assert not Path("run").exists()
+
+
+def test_a_recipe_that_is_not_there_or_no_text(cli, photos):
+    assert "--recipe none.toml" in cli("train", "digits", "--recipe", "none.toml").complaint
+    picture = next((photos / "test" / "cat").iterdir())
+    assert str(picture) in cli("train", "digits", "--recipe", picture).complaint
+    assert str(photos) in cli("train", "digits", "--recipe", photos).complaint
+
+
+# Scoring.
+
+
+def test_scoring_what_cannot_be_scored(cli, photo_run, make_folder):
+    assert "--split val" in cli("evaluate", photo_run, "--split", "val").complaint
+    assert "--split all" in cli("evaluate", photo_run, "--split", "all").complaint
+    for tau in ("nan", "inf"):
+        assert f"--post-hoc {tau}" in cli("evaluate", photo_run, "--post-hoc", tau).complaint
+    make_folder(Path("other"), cat=3, yak=3)
+    complaint = cli("evaluate", photo_run, "--data", "other").complaint
+    assert "'yak'" in complaint
+    assert "cat, dog, owl" in complaint

@@ -1,0 +1,181 @@
+"""``saddlescape train``, from the words on the command line to the files in the run folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from saddlescape.runs.format import read_rows
+
+RESULT_FIELDS = {
+    "accuracy", "head", "mid", "tail", "per_class", "best_accuracy", "best_epoch", "seconds", "images_per_second",
+    "device", "version",
+}  # fmt: skip
+SMALL = ("--model", "smallcnn", "--image-size", "16", "--device", "cpu")
+
+
+def result(run: Path) -> dict[str, Any]:
+    return json.loads((run / "result.json").read_text())
+
+
+def config(run: Path) -> dict[str, Any]:
+    return tomllib.loads((run / "config.toml").read_text())
+
+
+def test_a_run_folder_holds_what_the_contract_says(digits_run):
+    assert RESULT_FIELDS <= set(result(digits_run))
+    assert len(read_rows(digits_run / "metrics.jsonl")) == 2
+    assert any((digits_run / "checkpoint").iterdir())
+    assert config(digits_run)["method"] == "ce+drw+sam"
+    accuracies = [row["test"]["accuracy"] for row in read_rows(digits_run / "metrics.jsonl")]
+    assert result(digits_run)["accuracy"] == accuracies[-1]
+    assert result(digits_run)["best_accuracy"] == max(accuracies)
+    assert result(digits_run)["best_epoch"] == accuracies.index(max(accuracies)) + 1
+
+
+def test_the_same_command_again_says_that_it_is_finished(cli, digits_run, untouched):
+    untouched(digits_run)
+    again = cli("train", "digits", "--epochs", 2, "--out", digits_run, "--device", "cpu")
+    assert again.code == 0
+    assert f"{digits_run} is finished" in again.err
+    assert f"accuracy {result(digits_run)['accuracy']:.1f} " in again.out
+
+
+def test_it_reports_on_one_line_of_stdout(cli):
+    outcome = cli("train", "digits", "--method", "ce", "--epochs", 1, "--out", "run [1]", "--device", "cpu")
+    assert outcome.code == 0
+    assert len(outcome.out.splitlines()) == 1
+    # Square brackets are rich's markup; a folder's name is not.
+    assert outcome.out.rstrip().endswith("-> run [1]/result.json")
+
+
+def test_without_out_the_folder_is_named_after_the_run(cli):
+    outcome = cli("train", "digits", "--method", "CE+DRW", "--epochs", 1, "--seed", 3, "--device", "cpu")
+    assert outcome.code == 0, outcome.err
+    assert config(Path("runs/digits-ce+drw-seed3"))["seed"] == 3
+
+
+def test_a_folder_of_images(photo_run, photos):
+    found = result(photo_run)
+    assert found["classes"] == ["cat", "dog", "owl"]
+    assert found["class_counts"] == [12, 7, 4]
+    assert config(photo_run)["data"]["name"] == str(photos)
+    assert found["skipped_images"] == 0
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_a_list_file(cli, photos, tmp_path, ending):
+    images = sorted(photos.joinpath("train").rglob("*.png"))
+    lines = [f"{path.relative_to(photos.parent)} {path.parent.name}" for path in images]
+    listed = tmp_path / "train.txt"
+    listed.write_bytes(ending.join([*lines, ""]).encode())
+    outcome = cli(
+        "train", listed, "--root", photos.parent, "--method", "ce+drw", "--epochs", 1, "--out", "run", *SMALL
+    )
+    assert outcome.code == 0, outcome.err
+    assert result(Path("run"))["classes"] == ["cat", "dog", "owl"]
+    # A fifth of each class, at least one, is set aside for testing.
+    assert result(Path("run"))["class_counts"] == [10, 6, 3]
+
+
+def test_numbers_for_own_images_come_with_reasons(cli, photos):
+    outcome = cli("train", photos, "--image-size", 16, "--epochs", 1, "--out", "run", "--dry-run")
+    assert outcome.code == 0, outcome.err
+    for reason in ("method la+sam: imbalance 3", "model smallcnn: images are 16 x 16", "batch 16"):
+        assert reason in outcome.err
+    assert not Path("run").exists()
+    assert tomllib.loads(outcome.out)["method"] == "la+sam"
+
+
+def test_flags_end_up_in_the_configuration(cli):
+    outcome = cli(
+        "train", "digits", "--method", "ldam+drw+sam", "--epochs", 10, "--rho", 0.3, "--lr", 0.02, "--weight-decay",
+        1e-3, "--batch-size", 64, "--augment", "none", "--imbalance", 10, "--profile", "step", "--val", 0.2, "--seed", 7,
+        "--draw-seed", 5, "--eval-every", 2, "--keep-every", 5, "--device", "cpu", "--precision", "float32",
+        "--no-compile", "--set", "train.momentum=0.8", "train.loss_options.max_margin=0.25", "--dry-run",
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    wanted = tomllib.loads(outcome.out)
+    stage = wanted["stages"][0]
+    assert stage["rho"] == [0.3]
+    assert (stage["lr"], stage["weight_decay"], stage["batch_size"]) == (0.02, 1e-3, 64)
+    assert (stage["augment"], stage["momentum"], stage["epochs"]) == ("none", 0.8, 10)
+    assert stage["loss_options"] == {"max_margin": 0.25, "scale": 30.0}
+    assert (wanted["seed"], wanted["eval_every"], wanted["keep_every"]) == (7, 2, 5)
+    data = wanted["data"]
+    assert (data["imbalance"], data["profile"], data["val"], data["draw_seed"]) == (10.0, "step", 0.2, 5)
+
+
+def test_a_recipe_gives_the_same_run_bit_for_bit(cli, digits_run):
+    outcome = cli("train", "digits", "--recipe", digits_run / "config.toml", "--out", "again")
+    assert outcome.code == 0, outcome.err
+    assert config(Path("again")) == config(digits_run)
+    weights = "checkpoint/s0-e00002-b000000/model.safetensors"
+    assert Path("again", weights).read_bytes() == (digits_run / weights).read_bytes()
+
+
+def test_a_recipe_takes_another_seed_even_zero(cli, digits_run):
+    text = (digits_run / "config.toml").read_text()
+    Path("edited.toml").write_text(text.replace("seed = 0\n", "seed = 4\n", 1))
+    assert tomllib.loads(Path("edited.toml").read_text())["seed"] == 4
+    for flags, seed in (((), 4), (("--seed", 0), 0), (("--seed", 6), 6)):
+        outcome = cli("train", "digits", "--recipe", "edited.toml", *flags, "--dry-run")
+        assert tomllib.loads(outcome.out)["seed"] == seed
+
+
+def test_other_settings_in_the_same_folder_are_refused_and_shown(cli, digits_run, untouched):
+    """K76: what was begun with other numbers is not continued; what moves no weight may change."""
+    untouched(digits_run)
+    same = ("train", "digits", "--epochs", 2, "--out", digits_run, "--device", "cpu")
+    assert "stages.0.lr: 0.05 -> 0.01" in cli(*same, "--lr", 0.01).complaint
+    assert "stages.0.loss: ce -> focal" in cli(*same, "--method", "focal+drw+sam").complaint
+    assert "data.imbalance: 50.0 -> 10.0" in cli(*same, "--imbalance", 10).complaint
+
+
+def test_what_moves_no_weight_may_change(cli, digits_run, tmp_path):
+    shutil.copytree(digits_run, tmp_path / "copy")
+    outcome = cli(
+        "train", "digits", "--epochs", 2, "--out", "copy", "--device", "cpu", "--eval-every", 2, "--keep-every", 1
+    )
+    assert outcome.code == 0
+    assert "eval_every: 1 -> 2; keep_every: 0 -> 1" in outcome.err
+
+
+def test_other_classes_in_the_same_folder_are_refused(cli, photo_run, photos, tmp_path, untouched):
+    """K76: the class count (and any other change of the images) is held against the checkpoint."""
+    shutil.copytree(photos, tmp_path / "data" / "photos")
+    moved = tmp_path / "data" / "photos"
+    same = ("train", moved, "--method", "ce", "--epochs", 3, "--out", "run", *SMALL)
+    assert cli("train", moved, "--method", "ce", "--epochs", 3, "--out", "run", *SMALL).code == 0
+    Path("run/result.json").unlink()
+    shutil.copytree(moved / "train" / "owl", moved / "train" / "yak")
+    untouched(Path("run/checkpoint"))
+    complaint = cli(*same).complaint
+    assert "other images" in complaint or "stages.0" in complaint
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "line"),
+    [
+        ("ce+drw", ("train.reweight_start=5",), "re-weighting starts at epoch 5 but the run ends after 2 epochs"),
+        ("ib", ("train.loss_start=2",), "the loss ib starts at epoch 2 but the run ends after 2 epochs"),
+    ],
+)
+def test_what_never_begins_is_said_at_the_start(cli, method, settings, line):
+    """K31: a start beyond the last epoch is said before training, also when it comes from --set."""
+    outcome = cli("train", "digits", "--method", method, "--epochs", 2, "--set", *settings, "--dry-run")
+    assert outcome.code == 0, outcome.err
+    assert "never begins" in outcome.err
+    assert line in outcome.err
+
+
+def test_tensorboard_files_on_request(cli):
+    pytest.importorskip("tensorboard")
+    outcome = cli("train", "digits", "--method", "ce", "--epochs", 1, "--out", "run", "--tensorboard")
+    assert outcome.code == 0, outcome.err
+    assert list(Path("run/tensorboard").glob("events*"))
