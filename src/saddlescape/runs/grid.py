@@ -27,7 +27,9 @@ def plan_grid(
 ) -> list[RunConfig]:
     """The configuration of every run of a grid, seeds innermost; nothing is trained."""
     loaded = Loaded()
-    return [plan(one, None, loaded)[0] for one in _requests(request, methods, seeds, radius)]
+    configs = [plan(one, None, loaded)[0] for one in _requests(request, methods, seeds, radius)]
+    _once(configs)
+    return configs
 
 
 def run_grid(
@@ -51,6 +53,7 @@ def run_grid(
     loaded = Loaded()
     requests = _requests(request, methods, seeds, radius)
     planned = [plan(one, progress, loaded, _begun(grid, one)) for one in requests]
+    _once([config for config, _, _ in planned])
     files.make_folder(grid)
     said: set[str] = set()
     results = []
@@ -68,6 +71,15 @@ def run_grid(
         result = execute(config, dataset, folder, say=say, watchers=watch)
         results.append({**result, "settings": changed(config, dataset)})
     return results
+
+
+def _once(configs: Sequence[RunConfig]) -> None:
+    """One run named twice would count twice in the mean and shrink the spread. Raises InputError."""
+    seen: set[tuple[str, int]] = set()
+    for config in configs:
+        if (config.method, config.seed) in seen:
+            raise InputError(f"the grid has {config.method} with seed {config.seed} twice; name each row and seed once")
+        seen.add((config.method, config.seed))
 
 
 def _begun(grid: Path, request: Request) -> RunConfig | None:
