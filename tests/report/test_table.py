@@ -1,0 +1,148 @@
+"""The table: published figures beside ours, mean and spread, marks, Markdown."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from saddlescape.report.table import (
+    METRICS,
+    build,
+    caption,
+    cells,
+    columns,
+    escaped,
+    markdown,
+    number,
+    published,
+    published_name,
+    spread,
+)
+
+ROWS = ("ce", "ce+sam", "ce+drw", "ce+drw+sam", "ldam+drw", "ldam+drw+sam", "vs", "vs+sam")
+# methods.md 8.1, typed again from the deck: accuracy, head, mid, tail of CIFAR-10-LT, then of CIFAR-100-LT.
+DECK = {
+    "ce": (71.7, 90.8, 71.9, 52.3, 38.5, 64.5, 36.8, 8.2),
+    "ce+sam": (73.1, 93.3, 74.1, 51.7, 39.6, 66.5, 38.1, 8.0),
+    "ce+drw": (75.5, 91.6, 74.1, 61.4, 41.0, 61.3, 41.7, 14.7),
+    "ce+drw+sam": (80.6, 91.4, 78.0, 73.1, 44.6, 61.2, 47.5, 20.7),
+    "ldam+drw": (77.5, 91.1, 75.7, 66.4, 42.7, 61.8, 42.2, 19.4),
+    "ldam+drw+sam": (81.9, 91.0, 79.2, 76.4, 45.4, 64.4, 46.2, 20.8),
+    "vs": (78.6, 90.6, 75.8, 70.3, 41.7, 54.4, 41.1, 26.8),
+    "vs+sam": (82.4, 90.7, 79.6, 78.0, 46.6, 56.4, 48.8, 31.7),
+}
+
+
+def result(method: str = "ce", seed: int = 0, accuracy: float = 70.0, **changes: Any) -> dict[str, Any]:
+    return {
+        "method": method, "seed": seed, "dataset": "cifar10", "imbalance": 100.0, "epochs": 200, "model": "resnet32",
+        "accuracy": accuracy, "head": 90.0, "mid": 70.0, "tail": 50.0, "best_accuracy": accuracy + 1,
+        "draw_hash": "aa", "settings": [],
+    } | changes  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ROWS)
+def test_all_sixteen_rows_of_the_deck_are_found(method: str) -> None:
+    for dataset, wanted in (("cifar10", DECK[method][:4]), ("cifar100", DECK[method][4:])):
+        found = published(dataset, 100.0, method)
+        assert tuple(found[metric]["mean"] for metric in METRICS) == wanted
+        assert all(found[metric]["std"] is not None for metric in METRICS)
+
+
+def test_no_figure_is_lent_to_another_row_or_imbalance() -> None:
+    assert published("cifar10", 50.0, "ce") == {}
+    assert published("cifar10", None, "ce") == {}
+    assert published("cifar10", 100.0, "bs+sam") == {}
+    assert published("digits", 50.0, "ce") == {}
+    assert published_name("ldam+drw+sam") == "LDAM + DRW + SAM"
+    assert published_name("crt") == "cRT"
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.floats(0, 100), min_size=2, max_size=8))
+def test_spread_is_numpys_with_n_minus_one(values: list[float]) -> None:
+    found = spread(values)
+    assert found["mean"] == pytest.approx(np.mean(values), abs=1e-9)
+    assert found["std"] == pytest.approx(np.std(values, ddof=1), abs=1e-6)
+
+
+def test_spread_of_few_and_of_missing_values() -> None:
+    assert spread([3.0]) == {"mean": 3.0, "std": None}
+    assert spread([]) == {"mean": None, "std": None} == spread([None, None])
+    assert spread([None, 1.0, 3.0]) == {"mean": 2.0, "std": pytest.approx(math.sqrt(2))}
+
+
+def test_a_row_for_each_method_with_difference_and_spread() -> None:
+    results = [result("ce+drw", seed, accuracy) for seed, accuracy in enumerate((74.0, 75.0, 76.0))]
+    table = build([*results, result("ce+drw+sam", 0, 80.0)], 200)
+    first, second = table["rows"]
+    assert (first["method"], first["seeds"], second["method"], second["seeds"]) == (
+        "ce+drw",
+        [0, 1, 2],
+        "ce+drw+sam",
+        [0],
+    )
+    assert first["last"]["acc"] == {"mean": 75.0, "std": 1.0}
+    assert first["best"]["acc"]["mean"] == 76.0
+    assert first["published"]["acc"] == {"mean": 75.5, "std": 0.2}
+    assert first["difference"]["acc"] == pytest.approx(-0.5)
+    assert first["difference"]["tail"] == pytest.approx(50.0 - 61.4)
+    assert second["last"]["acc"]["std"] is None
+    assert dict(zip(columns(), cells(first), strict=True)) == {
+        "method": "ce+drw", "seeds": "3", "acc": "75.0 ± 1.0", "head": "90.0 ± 0.0", "mid": "70.0 ± 0.0",
+        "tail": "50.0 ± 0.0", "best epoch acc": "76.0 ± 1.0", "published acc": "75.5 ± 0.2",
+        "published head": "91.6 ± 0.4", "published mid": "74.1 ± 0.4", "published tail": "61.4 ± 0.9",
+        "difference acc": "-0.5", "difference tail": "-11.4",
+    }  # fmt: skip
+
+
+def test_other_draws_and_networks_are_marked() -> None:
+    same = [result("ce"), result("vs")]
+    assert all(row["comparable"] for row in build(same, 200)["rows"])
+    assert "marked *" not in caption(build(same, 200))
+    for odd in (result("vs", draw_hash="bb"), result("vs", model="resnet20")):
+        table = build([result("ce"), odd], 200)
+        assert [row["comparable"] for row in table["rows"]] == [True, False]
+        assert cells(table["rows"][1])[0] == "vs *"
+        assert "Rows marked * were trained on other images or another network" in caption(table)
+    mixed = build([result("ce"), result("ce", 1, draw_hash="bb")], 200)
+    assert not mixed["rows"][0]["comparable"]
+
+
+def test_the_caption_says_what_is_not_comparable() -> None:
+    assert "no claim" not in caption(build([result()], 200))
+    short = caption(build([result(epochs=20)], 200))
+    assert "200 epochs" in short
+    assert "runs of 20" in short
+    assert "no claim about the methods" in short
+    changed = caption(build([result(settings=["rho 0.1 (ce+sam: 0.5)"])], 200))
+    assert "Changed from the published recipe: rho 0.1 (ce+sam: 0.5)" in changed
+    assert "CIFAR-10-LT, imbalance 100, resnet32" in changed
+
+
+def test_groups_without_classes_are_not_available() -> None:
+    table = build([result(tail=None, dataset="photos", imbalance=None)], None)
+    row = dict(zip(columns(), cells(table["rows"][0]), strict=True))
+    assert (row["tail"], row["published tail"], row["difference tail"]) == ("n/a", "-", "-")
+    assert number(None) == "-"
+    assert number({"mean": None, "std": None}) == "n/a"
+    assert "imbalance" not in caption(table).split(".")[0]
+
+
+def test_markdown_has_as_many_cells_as_columns_whatever_is_in_them() -> None:
+    assert escaped("a|b*c_d\\e\nf") == r"a\|b\*c\_d\\e f"
+    table = build([result("ce"), result("toy|x", draw_hash="bb", dataset="cifar10")], 200)
+    lines = [line for line in markdown(table).splitlines() if line.startswith("|")]
+    assert len(lines) == 4
+    for line in lines:
+        assert line.replace(r"\|", "").count("|") == len(columns()) + 1
+    assert r"toy\|x \*" in lines[3]
+
+
+def test_no_results_are_an_empty_table() -> None:
+    assert build([], 200)["rows"] == []
