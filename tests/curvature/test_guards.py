@@ -8,7 +8,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, TensorDataset
 
 from saddlescape.curvature import build_operator, class_spectra, spectrum
@@ -247,8 +246,15 @@ def test_k54_attention_equals_explicit_attention(dense, method):
         assert not any("traced" in note for note in operator.function.notes)
 
 
-def test_k54_transformer_encoder_layer(dense):
-    torch.manual_seed(0)
+def slope_difference(operator, v):
+    """``Hv`` by central differences of gradients, which need no second derivative."""
+    at, h = operator.function.vector(), 1e-5
+    return (operator.loss_and_gradient(at + h * v)[1] - operator.loss_and_gradient(at - h * v)[1]) / (2 * h)
+
+
+@pytest.mark.parametrize("method", ["traced", "double_backward"])
+def test_k54_transformer_encoder_layer(method):
+    """Against differences: ``torch.func.hessian`` of layer norm is not symmetric in torch 2.13 (off by 0.06 here)."""
 
     class Encoder(nn.Module):
         def __init__(self):
@@ -258,16 +264,14 @@ def test_k54_transformer_encoder_layer(dense):
         def forward(self, x):
             return self.head(self.layer(x).mean(1))
 
+    torch.manual_seed(0)
     model = Encoder().double().eval()
     x, y = torch.randn(6, 5, 4, dtype=torch.float64), torch.arange(6) % 3
-    operator = build_operator(model, F.cross_entropy, (x, y))
+    operator = build_operator(model, F.cross_entropy, (x, y), method=method)
     v = torch.randn(operator.dim, dtype=torch.float64)
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    with sdpa_kernel(SDPBackend.MATH):
-        truth = dense(model, x, y)
-    torch.backends.mha.set_fastpath_enabled(fast)
-    torch.testing.assert_close(operator(v), truth @ v, rtol=1e-9, atol=1e-11)
+    v = v / v.norm()
+    torch.testing.assert_close(operator(v), slope_difference(operator, v), rtol=1e-6, atol=1e-8)
+    assert torch.backends.mha.get_fastpath_enabled()
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
@@ -286,9 +290,7 @@ def test_k55_recurrent_layers(kind):
     operator = build_operator(model, F.cross_entropy, (x, y))
     v = torch.randn(operator.dim, dtype=torch.float64)
     v = v / v.norm()
-    at, h = operator.function.vector(), 1e-5
-    truth = (operator.loss_and_gradient(at + h * v)[1] - operator.loss_and_gradient(at - h * v)[1]) / (2 * h)
-    torch.testing.assert_close(operator(v), truth, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(operator(v), slope_difference(operator, v), rtol=1e-6, atol=1e-8)
 
 
 def test_k56_train_mode_model_is_measured_in_eval_and_says_so(net, dense):
@@ -310,11 +312,9 @@ def test_k56_batch_statistics_only_in_one_batch(method):
     model.train()
     before = [b.clone() for b in model.buffers()]
     operator = build_operator(model, F.cross_entropy, (X, Y), mode="train", method=method)
-    at, h = operator.function.vector(), 1e-5
     v = torch.randn(operator.dim, dtype=torch.float64)
     v = v / v.norm()
-    truth = (operator.loss_and_gradient(at + h * v)[1] - operator.loss_and_gradient(at - h * v)[1]) / (2 * h)
-    torch.testing.assert_close(operator(v), truth, rtol=1e-5, atol=1e-8)
+    torch.testing.assert_close(operator(v), slope_difference(operator, v), rtol=1e-5, atol=1e-8)
     assert all(torch.equal(a, b) for a, b in zip(before, model.buffers(), strict=True))
     with pytest.raises(InputError, match="batch statistics"):
         build_operator(model, F.cross_entropy, (X, Y), mode="train", batch_size=6)

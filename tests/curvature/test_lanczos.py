@@ -57,13 +57,13 @@ def test_k63_rank_one_and_multiple_of_identity(dtype):
     assert found.steps_taken == (2,) and found.exhausted == (True,)
     assert found.lambda_max == pytest.approx(7, rel=1e-6)
     assert abs(found.lambda_min) < 1e-5 and not found.is_saddle_proof
-    assert found.trace == pytest.approx(7, abs=1e-4) and found.converged
+    assert abs(found.trace - 7) <= max(4 * found.trace_stderr, 1e-4) < 1e-2 and found.converged
     assert torch.isfinite(found.ritz_values).all() and found.negative_mass[0] == 0
     identity = FunctionOperator(lambda v: 2.5 * v, 50, u)
     found = spectrum_of(identity, lanczos_steps=20)
     assert found.steps_taken == (1,)
     assert found.lambda_min == pytest.approx(2.5, rel=1e-6) and found.lambda_max == pytest.approx(2.5, rel=1e-6)
-    assert found.trace == pytest.approx(125, rel=1e-5) and found.nonconvexity == pytest.approx(1)
+    assert abs(found.trace - 125) <= 4 * found.trace_stderr < 20 and found.nonconvexity == pytest.approx(1)
     grid, height = found.density()
     assert np.isfinite(height).all() and np.trapezoid(height, grid) == pytest.approx(1)
     zero = spectrum_of(FunctionOperator(torch.zeros_like, 50, u), lanczos_steps=20)

@@ -75,17 +75,20 @@ class EigenpairsResult(NamedTuple):
     vectors: Tensor
 
 
-def certify(operator: Callable[[Tensor], Tensor], vector: Tensor, tol: float) -> Eigenpair:
-    """Rayleigh quotient and true residual of ``vector`` by one fresh product."""
+def certify(operator: Callable[[Tensor], Tensor], vector: Tensor, tol: float, scale: float = 0.0) -> Eigenpair:
+    """Rayleigh quotient and true residual of ``vector`` by one fresh product.
+
+    ``scale``: the size of the operator (its largest |eigenvalue|, as far as known): rounding in a product is relative to
+    it, not to the product.
+    """
     vector = vector / vector.norm()
     product = operator(vector)
     work = product.double() if product.device.type != "mps" else product
     direction = vector.to(work)
     value = float(direction @ work)
     residual = float((work - value * direction).norm())
-    # A dot product of unit vectors computed from a product with relative error ~ a few eps sqrt(depth).
-    rounding = breakdown_level(vector) * float(work.norm())
-    return Eigenpair(value, vector, residual, rounding, residual <= max(tol * abs(value), rounding))
+    rounding = breakdown_level(vector) * max(scale, float(work.norm()))
+    return Eigenpair(value, vector, residual, rounding, residual <= max(tol * abs(value), rounding / 10))
 
 
 def extremes(
@@ -139,7 +142,7 @@ def extremes(
 
     take = [*range(min(low, space.size)), *range(space.size - 1, space.size - 1 - min(high, space.size), -1)]
     vectors = space.combine(columns[:, take])
-    pairs = [certify(operator, vector, tol) for vector in vectors]
+    pairs = [certify(operator, vector, tol, float(values.abs().max())) for vector in vectors]
     low = min(low, space.size)
     return Extremes(pairs[:low], pairs[low:], space.products + len(pairs))
 
@@ -185,7 +188,7 @@ def extreme_eigenpairs(
 
 def _settled(values: Tensor, residuals: Tensor, low: int, high: int, tol: float, stop: str, like: Tensor) -> bool:
     scale = float(values.abs().max())
-    noise = breakdown_level(like) * scale
+    noise = breakdown_level(like) / 10 * scale
     wanted = {*range(low), *range(len(values) - high, len(values))}
     for i in wanted:
         error = float(residuals[i])

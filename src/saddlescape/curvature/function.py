@@ -124,6 +124,8 @@ class LossFunction:
 
         Costs three products of at most 32 samples.
         """
+        if batch_size < 1:
+            raise InputError(f"batch_size must be at least 1, not {batch_size}")
         with held_still(self.model, self.mode):
             self.mean_loss(self.prepare(samples.take(slice(0, min(batch_size, len(samples))))))
             if uses_batch_statistics(self.model, self.mode) and len(samples) > batch_size:

@@ -79,7 +79,7 @@ class Spectrum:
     def converged_ends(self) -> tuple[bool, bool]:
         """Whether lambda_min, and whether lambda_max, is settled to ``tol``."""
         low, high = (
-            residual <= max(self.tol * abs(value), self.rounding)
+            residual <= max(self.tol * abs(value), self.rounding / 10)
             for value, residual in zip((self.lambda_min, self.lambda_max), self.residuals, strict=True)
         )
         return low, high
@@ -247,7 +247,8 @@ def spectrum_of(
         if best_high is None or high > best_high[0]:
             best_high = high, run.ritz_vectors(columns[:, -1:])[0]
     assert best_low is not None and best_high is not None
-    pair_low, pair_high = certify(operator, best_low[1], tol), certify(operator, best_high[1], tol)
+    scale = max(abs(best_low[0]), abs(best_high[0]))
+    pair_low, pair_high = certify(operator, best_low[1], tol, scale), certify(operator, best_high[1], tol, scale)
     products = sum(run.steps for run in runs) + 2
     rounding = max(pair_low.rounding, pair_high.rounding)
     if refine and not (pair_low.converged and pair_high.converged):
