@@ -1,0 +1,313 @@
+"""Class-wise curvature of a run: ``curvature.json`` and a spectrum file per class, both resumable.
+
+    RUN/curvature.json
+    RUN/curvature/CHECKPOINT-LOSS/class_3.npz           a ``saddlescape.curvature.Spectrum``
+    RUN/curvature/CHECKPOINT-LOSS/group_tail/all.npz    with ``groups``
+
+A class that stands in ``curvature.json`` under the same settings is not measured again; a Lanczos run that was cut off
+goes on from its last saved step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import saddlescape
+from saddlescape.curvature import Spectrum, build_operator, class_spectra, extremes, spectrum
+from saddlescape.curvature.classwise import sample
+from saddlescape.curvature.samples import Samples, gather
+from saddlescape.runs import format as files
+from saddlescape.runs.execute import device_name
+from saddlescape.runs.hessian_parts import hessian_parts
+from saddlescape.runs.subject import Subject, present_classes, set_aside
+
+FORMAT = "saddlescape-curvature-1"
+CURVATURE, SPECTRA = "curvature.json", "curvature"
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Depth:
+    """How closely to look. ``extremes_only``: certified extreme pairs without density, trace and negative mass.
+
+    ``tol``: residual beside the value at which a pair is settled; ``refine``: products to spend on pairs that Lanczos
+    has not settled. ``gauss_newton``: measure the two parts of the Hessian too. ``batch_size`` moves no figure.
+    """
+
+    lanczos_steps: int = 100
+    probes: int = 1
+    tol: float = 1e-3
+    refine: int = 100
+    trace_probes: int = 4
+    samples_per_class: int | None = None
+    extremes_only: bool = False
+    gauss_newton: bool = True
+    batch_size: int = 256
+    seed: int = 0
+
+
+def measure_run(
+    subject: Subject,
+    depth: Depth,
+    *,
+    classes: Sequence[int] | None = None,
+    groups: bool = False,
+    say: Say = lambda line: None,
+) -> dict[str, Any]:
+    """Measure classes (default: all that have images) and, with ``groups``, the mean loss of head, mid and tail.
+
+    Returns what lies in ``curvature.json`` afterwards: the rows asked for and those measured before under the same
+    settings. A file with other settings is renamed, not lost.
+
+    Raises:
+        InputError: a class without images, or what ``class_spectra`` refuses.
+    """
+    folder = subject.folder / SPECTRA
+    files.make_folder(folder)
+    with files.locked(folder):
+        content = _begin(subject, depth, say)
+        labels = present_classes(subject.dataset) if classes is None else list(classes)
+        wanted = [name for name, members in subject.dataset.groups.items() if members] if groups else []
+        todo: list[tuple[str, int | str]] = [
+            ("classes", label) for label in labels if not any(row["label"] == label for row in content["classes"])
+        ]
+        todo += [("groups", name) for name in wanted if not any(row["group"] == name for row in content["groups"])]
+        if not todo:
+            say(f"already measured: {subject.folder / CURVATURE}")
+        work = _Work([_size(subject, depth, *item) for item in todo])
+        for kind, key in todo:
+            name = f"class {subject.dataset.classes[key]}" if isinstance(key, int) else f"group {key}"
+            tell = _teller(say, name, work)
+            began = time.monotonic()
+            row = (
+                _measure_class(subject, depth, key, tell)
+                if isinstance(key, int)
+                else _measure_group(subject, depth, key, tell)
+            )
+            row["seconds"] = time.monotonic() - began
+            content[kind].append(row)
+            if kind == "classes":
+                content[kind].sort(key=lambda each: each["label"])
+            files.write_json(subject.folder / CURVATURE, content)
+            work.finish()
+            say(f"{name}: {_figures(row)}; {work.done} of {len(todo)}, about {duration(work.left())} left")
+        return content
+
+
+def settings_of(subject: Subject, depth: Depth) -> dict[str, Any]:
+    """All that moves a figure."""
+    plain = asdict(depth)
+    del plain["batch_size"]
+    if depth.extremes_only:
+        for name in ("lanczos_steps", "probes", "trace_probes"):
+            del plain[name]
+    return {
+        "checkpoint": subject.checkpoint,
+        "weights": subject.weights,
+        "draw_hash": subject.dataset.draw_hash,
+        "loss": subject.loss_name,
+        "dtype": subject.dtype_name,
+        **plain,
+    }
+
+
+def _begin(subject: Subject, depth: Depth, say: Say) -> dict[str, Any]:
+    """What was measured before under these settings, or an empty file's content."""
+    path = subject.folder / CURVATURE
+    settings = settings_of(subject, depth)
+    if path.exists():
+        old = files.read_json(path)
+        before = old.get("settings", {}) if isinstance(old, dict) else {}
+        if before == settings and old.get("format") == FORMAT:
+            return dict(old)
+        changed = sorted(key for key in {*before, *settings} if before.get(key) != settings.get(key))
+        moved = set_aside(path)
+        say(f"measuring again, because of another {', '.join(changed) or 'format'}; the former is now {moved}")
+    config, cursor = subject.opened.config, subject.opened.cursor
+    return {
+        "format": FORMAT,
+        "method": config.method,
+        "dataset": subject.dataset.name,
+        "model": config.model,
+        "checkpoint": cursor.folder,
+        "stage": cursor.stage,
+        "epoch": cursor.epoch,
+        "epochs_of_stage": config.stages[cursor.stage].epochs,
+        "settings": settings,
+        "device": device_name(str(subject.device)),
+        "notes": list(subject.notes),
+        "class_names": subject.dataset.classes,
+        "group_labels": subject.dataset.groups,
+        "classes": [],
+        "groups": [],
+        "version": saddlescape.__version__,
+        "torch": torch.__version__,
+    }
+
+
+def spectra_folder(subject: Subject) -> Path:
+    return subject.folder / SPECTRA / f"{subject.checkpoint}-{subject.loss_name}"
+
+
+def _measure_class(subject: Subject, depth: Depth, label: int, tell: Say) -> dict[str, Any]:
+    data, available = subject.samples([label])
+    chosen = sample(gather(data, check=False), depth.samples_per_class, depth.seed)
+    described = {
+        "class": subject.dataset.classes[label],
+        "label": label,
+        "group": subject.group_of(label),
+        "training_images": available,
+    }
+    if depth.extremes_only:
+        return described | _extremes(subject, depth, chosen, available)
+    folder = spectra_folder(subject)
+    found = class_spectra(
+        subject.model,
+        subject.loss,
+        data,
+        max_samples=depth.samples_per_class,
+        save_to=folder,
+        progress=tell,
+        **_options(depth),
+    )[label]
+    row = described | found.summary() | _of_spectrum(found)
+    row["file"] = str((folder / f"class_{label}.npz").relative_to(subject.folder))
+    return row | _parts(subject, depth, chosen, found.vectors)
+
+
+def _measure_group(subject: Subject, depth: Depth, name: str, tell: Say) -> dict[str, Any]:
+    """The mean loss over all images of a group (of its sampled images): large classes count for more."""
+    members = [label for label in subject.dataset.groups[name] if subject.dataset.class_counts[label]]
+    data, available = subject.samples(members, depth.samples_per_class, depth.seed)
+    chosen = gather(data, check=False)
+    described = {"group": name, "labels": members, "training_images": available}
+    if depth.extremes_only:
+        return described | _extremes(subject, depth, chosen, available)
+    folder = spectra_folder(subject) / f"group_{name}"
+    found = spectrum(subject.model, subject.loss, data, save_to=folder, progress=tell, **_options(depth))
+    vectors = found.vectors
+    found = dataclasses.replace(found, num_available=available)
+    found.save(folder / "all.npz")
+    row = described | found.summary() | _of_spectrum(found)
+    del row["label"]
+    row["file"] = str((folder / "all.npz").relative_to(subject.folder))
+    return row | _parts(subject, depth, chosen, vectors)
+
+
+def _options(depth: Depth) -> dict[str, Any]:
+    return {
+        "lanczos_steps": depth.lanczos_steps,
+        "probes": depth.probes,
+        "batch_size": depth.batch_size,
+        "seed": depth.seed,
+        "tol": depth.tol,
+        "refine": depth.refine,
+        "trace_probes": depth.trace_probes,
+        "keep_vectors": depth.gauss_newton,
+    }
+
+
+def _of_spectrum(found: Spectrum) -> dict[str, Any]:
+    return {"converged": found.converged, "sampling_error": found.sampling_error}
+
+
+def _extremes(subject: Subject, depth: Depth, chosen: Samples, available: int) -> dict[str, Any]:
+    """The row of certified extreme pairs alone; keys as those of a spectrum, None for what was not measured."""
+    operator = build_operator(subject.model, subject.loss, chosen, batch_size=depth.batch_size)
+    loss, gradient = operator.loss_and_gradient()
+    found = extremes(operator, tol=depth.tol, max_products=100 + depth.refine, seed=depth.seed)
+    low, high = found.smallest[0], found.largest[0]
+    ratio = abs(low.value / high.value) if high.value > 0 else (math.inf if low.value < 0 else 0.0)
+    row = {
+        "lambda_min": low.value,
+        "lambda_max": high.value,
+        "nonconvexity": ratio if math.isfinite(ratio) else None,
+        "residual_min": low.residual,
+        "residual_max": high.residual,
+        "converged_min": low.converged,
+        "converged_max": high.converged,
+        "converged": found.converged,
+        "negative_curvature_proved": low.is_proof,
+        "trace": None,
+        "trace_stderr": None,
+        "negative_mass": None,
+        "num_samples": len(chosen),
+        "num_available": available,
+        "sampling_error": math.sqrt((1 - len(chosen) / available) / len(chosen)),
+        "num_params": operator.dim,
+        "loss": float(loss),
+        "gradient_norm": float(gradient.norm()),
+        "products": found.products,
+        "dtype": subject.dtype_name,
+        "notes": list(operator.function.notes),
+        "file": None,
+    }
+    return row | _parts(subject, depth, chosen, torch.stack([low.vector, high.vector]))
+
+
+def _parts(subject: Subject, depth: Depth, chosen: Samples, vectors: Tensor | None) -> dict[str, Any]:
+    if not depth.gauss_newton:
+        return {}
+    return hessian_parts(
+        subject.model, subject.loss, chosen, vectors, batch_size=depth.batch_size, tol=depth.tol, seed=depth.seed
+    )
+
+
+def _size(subject: Subject, depth: Depth, kind: str, key: int | str) -> int:
+    """Images that one product of an item goes through."""
+    members = [key] if isinstance(key, int) else subject.dataset.groups[key]
+    counts = (subject.dataset.class_counts[label] for label in members)
+    return sum(count if depth.samples_per_class is None else min(count, depth.samples_per_class) for count in counts)
+
+
+class _Work:
+    """Time left, from the images that were gone through."""
+
+    def __init__(self, sizes: list[int]) -> None:
+        self.sizes, self.done, self.part = sizes, 0, 0.0
+        self._began = time.monotonic()
+
+    def finish(self) -> None:
+        self.done, self.part = self.done + 1, 0.0
+
+    def left(self) -> float | None:
+        behind = sum(self.sizes[: self.done]) + (self.part * self.sizes[self.done] if self.part else 0)
+        if not behind:
+            return None
+        return (time.monotonic() - self._began) / behind * (sum(self.sizes) - behind)
+
+
+def duration(seconds: float | None) -> str:
+    """For a person: 40 s, 5 min, 2.5 h."""
+    if seconds is None:
+        return "an unknown time"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _teller(say: Say, name: str, work: _Work) -> Say:
+    """Turn the lines of ``class_spectra`` on its way ("class 3: step 25 of 100") into ones with the class's name."""
+
+    def tell(line: str) -> None:
+        step = re.search(r"step (\d+) of (\d+)", line)
+        if step is not None:
+            work.part = int(step[1]) / int(step[2])
+            say(f"{name}: {step[0]}, about {duration(work.left())} left for all")
+
+    return tell
+
+
+def _figures(row: dict[str, Any]) -> str:
+    low, high = ("" if row[f"converged_{end}"] else " (not converged)" for end in ("min", "max"))
+    return f"lambda_min {row['lambda_min']:.4g}{low}, lambda_max {row['lambda_max']:.4g}{high}"

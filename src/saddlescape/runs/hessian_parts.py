@@ -1,0 +1,65 @@
+"""The two parts of a Hessian: Gauss-Newton, ``J' L'' J``, and the rest, the network's own curvature weighted by the
+residuals.
+
+For a convex loss the first has no negative eigenvalue, so negative curvature can only come from the second, which fades
+as a class is fitted. Beside the whole they tell whether a lambda_min says "saddle" or "badly fitted".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from saddlescape.curvature import FunctionOperator, GaussNewtonOperator, HessianOperator, build_operator, extremes
+from saddlescape.curvature.samples import Samples
+
+
+def hessian_parts(
+    model: nn.Module,
+    loss: Callable[..., Any],
+    samples: Samples,
+    vectors: Tensor | None,
+    *,
+    batch_size: int,
+    tol: float,
+    seed: int,
+    max_products: int = 60,
+) -> dict[str, Any]:
+    """Extremes of both parts, and how ``v'Hv`` divides between them along the Hessian's two extreme eigenvectors.
+
+    ``vectors`` [2, P]: of lambda_min and lambda_max; None: found anew. At most ``max_products`` products for each part.
+    """
+    whole = build_operator(model, loss, samples, batch_size=batch_size, check=False)
+    part = GaussNewtonOperator(whole.function, samples, batch_size=batch_size)
+    if vectors is None:
+        found = extremes(whole, tol=tol, seed=seed, max_products=4 * max_products)
+        low, high = found.smallest[0].vector, found.largest[0].vector
+    else:
+        low, high = (vector.to(whole.like) for vector in vectors)
+    top = extremes(part, which="largest", tol=tol, stop="value", seed=seed, max_products=max_products).largest[0]
+    rest = extremes(_rest(whole, part), tol=tol, stop="value", seed=seed, max_products=max_products)
+    bottom_rest, top_rest = rest.smallest[0], rest.largest[0]
+    return {
+        "gauss_newton": {"lambda_max": top.value, "residual": top.residual},
+        "residual_part": {
+            "lambda_min": bottom_rest.value,
+            "lambda_max": top_rest.value,
+            "residual_min": bottom_rest.residual,
+            "residual_max": top_rest.residual,
+        },
+        "at_lambda_min": _split(whole, part, low),
+        "at_lambda_max": _split(whole, part, high),
+    }
+
+
+def _rest(whole: HessianOperator, part: HessianOperator) -> FunctionOperator:
+    return FunctionOperator(lambda v: whole(v) - part(v), whole.dim, whole.like)
+
+
+def _split(whole: HessianOperator, part: HessianOperator, vector: Tensor) -> dict[str, float]:
+    """``v'Gv`` and ``v'(H - G)v`` for a unit vector."""
+    all_of_it = float(vector.double() @ whole(vector).double())
+    gauss_newton = float(vector.double() @ part(vector).double())
+    return {"gauss_newton": gauss_newton, "residual_part": all_of_it - gauss_newton}

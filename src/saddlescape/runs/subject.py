@@ -1,0 +1,218 @@
+"""What a curvature is measured of: a run's network at one checkpoint, its training images held still, and a loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from saddlescape.data.loader import build_loader
+from saddlescape.data.types import ArraySplit, Dataset, FileSplit
+from saddlescape.errors import InputError
+from saddlescape.losses.base import ClassLoss
+from saddlescape.losses.registry import build_loss
+from saddlescape.runs.config import RunConfig
+from saddlescape.runs.evaluation import run_data
+from saddlescape.runs.format import CHECKPOINT
+from saddlescape.runs.opened import Opened, open_run
+from saddlescape.schedules import DeferredReweighting
+from saddlescape.training.assemble import decoder
+from saddlescape.training.checkpoint import CheckpointFolder, Cursor
+from saddlescape.training.precision import resolve_device
+
+LOSSES = ("ce", "train")
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """``model`` is in eval mode, on ``device`` and in ``dtype``; ``loss`` is a mean over samples."""
+
+    folder: Path
+    opened: Opened
+    dataset: Dataset
+    model: nn.Module
+    loss: nn.Module
+    loss_name: str
+    device: torch.device
+    dtype: torch.dtype
+    notes: tuple[str, ...]
+
+    @property
+    def checkpoint(self) -> str:
+        """The name of the checkpoint's folder."""
+        return self.opened.cursor.folder
+
+    @property
+    def weights(self) -> str:
+        """SHA-256 of the weights' file."""
+        return str(self.opened.meta["sha256"]["model.safetensors"])
+
+    @property
+    def dtype_name(self) -> str:
+        return str(self.dtype).removeprefix("torch.")
+
+    def group_of(self, label: int) -> str | None:
+        """head, mid or tail."""
+        return next((name for name, members in self.dataset.groups.items() if label in members), None)
+
+    def samples(
+        self, labels: Iterable[int], per_class: int | None = None, seed: int = 0
+    ) -> tuple[tuple[Tensor, Tensor], int]:
+        """((inputs, targets), number of images there are): un-augmented training images of some classes, see
+        ``class_samples``."""
+        return class_samples(self.dataset, labels, per_class, seed)
+
+
+def open_subject(
+    folder: Path,
+    *,
+    checkpoint: str | None = None,
+    loss: str = "ce",
+    dtype: str = "float32",
+    device: str = "auto",
+    root: str | None = None,
+    progress: Callable[..., None] | None = None,
+) -> Subject:
+    """Open a run for measuring. ``checkpoint`` is a folder name under ``checkpoint/``; default: the newest.
+
+    ``loss``: "ce", plain cross-entropy on the raw logits, as the paper's analysis has it; or "train", the run's own
+    loss at that epoch, margins and class weights included.
+
+    Raises:
+        InputError: no such run, checkpoint, loss or number format; data that have changed since.
+    """
+    if loss not in LOSSES:
+        raise InputError(f"--loss {loss}: unknown; use {' or '.join(LOSSES)}")
+    if dtype not in DTYPES:
+        raise InputError(f"--dtype {dtype}: unknown; use {' or '.join(DTYPES)}")
+    opened = open_run(folder, None if checkpoint is None else find_cursor(folder, checkpoint))
+    where = resolve_device(device)
+    if where.type == "mps" and dtype == "float64":
+        raise InputError("--dtype float64: this device has no float64; use --device cpu")
+    dataset = run_data(opened, root=root, progress=progress)
+    if opened.meta.get("draw_hash") != dataset.draw_hash:
+        raise InputError(
+            f"{folder} was trained on other images (draw {opened.meta.get('draw_hash')}, now {dataset.draw_hash}): "
+            "a curvature would be that of another loss; restore the data as it was"
+        )
+    stage = opened.config.stages[opened.cursor.stage]
+    notes = []
+    if loss == "train":
+        function: nn.Module = training_loss(opened.config, opened.cursor, dataset.class_counts)
+        if stage.reweight != "none" and stage.normalization == "weights":
+            notes.append("class weights cancel within a class: they change the spectrum of a group, not of a class")
+    else:
+        function = nn.CrossEntropyLoss()
+        if opened.logit_scale != 1:
+            notes.append(
+                f"trained on logits times {opened.logit_scale:g}; cross-entropy on the raw ones is nearly flat: "
+                "compare with --loss train"
+            )
+    model = opened.model.to(device=where, dtype=DTYPES[dtype])
+    return Subject(folder, opened, dataset, model, function.to(where), loss, where, DTYPES[dtype], tuple(notes))
+
+
+def find_cursor(folder: Path, name: str) -> Cursor:
+    """The checkpoint called ``name``. Raises InputError naming those that are there."""
+    cursor = Cursor.parse(name)
+    present = CheckpointFolder(folder / CHECKPOINT).cursors()
+    if cursor is None or cursor not in present:
+        listed = ", ".join(each.folder for each in present[-6:]) or "none"
+        raise InputError(f"--checkpoint {name}: {folder} has no such checkpoint; the last ones are {listed}")
+    return cursor
+
+
+def training_loss(config: RunConfig, cursor: Cursor, class_counts: Sequence[int]) -> ClassLoss:
+    """The loss of the last epoch that was trained before ``cursor``, with its class weights.
+
+    Raises:
+        InputError: a loss that needs the network's features, of which a Hessian is not built here.
+    """
+    stage = config.stages[cursor.stage]
+    epoch = cursor.epoch if cursor.batch else max(cursor.epoch - 1, 0)
+    early = bool(stage.early_loss) and epoch < stage.loss_start
+    options: dict[str, Any] = {} if early else dict(stage.loss_options)
+    loss = build_loss(stage.early_loss if early else stage.loss, class_counts, **options)
+    if loss.needs_features:
+        raise InputError(f"--loss train: {stage.loss} needs the network's features, not its logits alone; use --loss ce")
+    loss.normalization = "weights" if stage.normalization == "weights" else "samples"
+    if stage.reweight != "none":
+        start = stage.reweight_start if stage.reweight == "drw" else 0
+        loss.set_weight(DeferredReweighting(class_counts, start, stage.beta).weights(epoch))
+    return loss
+
+
+def class_samples(
+    dataset: Dataset, labels: Iterable[int], per_class: int | None = None, seed: int = 0
+) -> tuple[tuple[Tensor, Tensor], int]:
+    """((inputs, targets), number of images there are) of some classes, class by class in the order given.
+
+    inputs float32 [N, channels, S, S] as the network sees them, un-augmented, on the host. ``per_class``: a fixed
+    random sample without replacement of so many images of each larger class.
+
+    Raises:
+        InputError: a class without training images.
+    """
+    chosen, available = [], 0
+    for label in labels:
+        members = torch.nonzero(dataset.train.labels == label).flatten()
+        if len(members) == 0:
+            raise InputError(f"class {dataset.classes[label]!r} has no training image, so its loss has no curvature")
+        available += len(members)
+        if per_class is not None and per_class < len(members):
+            order = torch.randperm(len(members), generator=torch.Generator().manual_seed(seed))
+            members = members[order[:per_class].sort().values]
+        chosen.append(members)
+    indices = torch.cat(chosen)
+    targets = dataset.train.labels[indices]
+    if isinstance(dataset.train, ArraySplit):
+        return (dataset.preprocess.normalize(dataset.train.images[indices]), targets), available
+    part = FileSplit([dataset.train.paths[i] for i in indices.tolist()], targets)
+    loader = build_loader(part, dataset.preprocess, batch_size=256, decode=decoder(dataset.preprocess))
+    return (torch.cat([batch.inputs for batch in loader.epoch(0)]).contiguous(), targets), available
+
+
+def parse_classes(words: Sequence[str], dataset: Dataset) -> list[int]:
+    """Labels from class names, numbers, ``head``, ``mid``, ``tail`` or ``all``; a name goes before a number.
+
+    Raises:
+        InputError: neither a class name, a label nor a group of this data.
+    """
+    labels: list[int] = []
+    for word in words:
+        if word in dataset.classes:
+            labels.append(dataset.classes.index(word))
+        elif word.isdigit() and int(word) < dataset.num_classes:
+            labels.append(int(word))
+        elif word in dataset.groups or word == "all":  # of those that have images
+            members = dataset.groups.get(word, range(dataset.num_classes))
+            labels.extend(label for label in present_classes(dataset) if label in members)
+        else:
+            some = ", ".join(dataset.classes[:12]) + (", ..." if dataset.num_classes > 12 else "")
+            raise InputError(
+                f"--classes {word}: no class of this data; it has {some} (or their numbers 0 to "
+                f"{dataset.num_classes - 1}, or {', '.join(dataset.groups)}, all)"
+            )
+    return list(dict.fromkeys(labels))
+
+
+def present_classes(dataset: Dataset) -> list[int]:
+    """Labels that have training images."""
+    counts = torch.bincount(dataset.train.labels, minlength=dataset.num_classes)
+    return torch.nonzero(counts).flatten().tolist()
+
+
+def set_aside(path: Path) -> Path | None:
+    """Rename what lies at ``path`` to the first free ``name.N.ending``, so that nothing measured is lost."""
+    if not path.exists():
+        return None
+    number = 1
+    while (moved := path.with_name(f"{path.stem}.{number}{path.suffix}")).exists():
+        number += 1
+    path.rename(moved)
+    return moved
