@@ -100,7 +100,7 @@ SMALL = ("--model", "smallcnn", "--image-size", "16", "--device", "cpu")
         (("reproduce", "digits-lt", "--out", "run", "--methods", "ce,ce+sam", "--rho", "-1"), ("rho", "-1")),
         (("reproduce", "digits-lt", "--out", "run", "--weight-decay", "nan"), ("weight_decay", "nan")),
         (("reproduce", "cifar10-lt", "--out", "run"), ("cifar10 is not under", "--download")),
-        (("demo", "--out", "run", "--epochs", "0"), ("--epochs 0",)),
+        (("reproduce", "digits-lt", "--out", "run", "--seeds", "0", "1.5"), ("--seeds", "1.5")),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
@@ -112,6 +112,11 @@ def test_one_line_and_nothing_begun(cli, tokens, wanted):
     assert len(outcome.err.splitlines()) == 1
     assert not Path("run").exists()
     assert not Path("runs").exists()
+
+
+def test_a_demo_of_no_length(cli):
+    assert "--epochs 0" in cli("demo", "--out", "run", "--epochs", 0).complaint
+    assert not Path("run").exists()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the device that must be absent is here")

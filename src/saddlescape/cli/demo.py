@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from saddlescape.cli.display import console
+from saddlescape.cli.whole import Whole
 
 # Fixed before the numbers were seen: two rows that differ in SAM alone, the recipe of published/recipes.toml.
 METHODS = "ce+drw,ce+drw+sam"
@@ -17,8 +18,8 @@ SEEDS = (0, 1, 2)
 def demo(
     *,
     out: Path = Path("runs/demo"),
-    seeds: Annotated[tuple[int, ...], Parameter(consume_multiple=True, negative=())] = SEEDS,
-    epochs: int | None = None,
+    seeds: Annotated[tuple[Whole, ...], Parameter(consume_multiple=True, negative=())] = SEEDS,
+    epochs: Whole | None = None,
 ) -> None:
     """Train ce+drw with and without SAM on long-tailed digits, several seeds, and print the table.
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from rich.markup import escape
 
 from saddlescape.cli.display import console
+from saddlescape.cli.whole import Whole
 
 
-def predict(run: Path, /, *images: Path, top: int = 5, json: bool = False) -> None:
+def predict(run: Path, /, *images: Path, top: Whole = 5, json: bool = False) -> None:
     """Print the most probable classes of each image.
 
     Example: saddlescape predict runs/vs-sam photo.jpg

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from saddlescape.cli.display import TrainingBar, bar, console, reading, say
+from saddlescape.cli.whole import Whole
 from saddlescape.errors import InputError
 
 TABLES = {"cifar10-lt": "cifar10", "cifar100-lt": "cifar100", "digits-lt": "digits"}
@@ -20,9 +21,9 @@ def reproduce(
     *,
     out: Path,
     methods: str = "all",
-    seeds: Annotated[list[int] | None, Parameter(consume_multiple=True, negative=())] = None,
+    seeds: Annotated[list[Whole] | None, Parameter(consume_multiple=True, negative=())] = None,
     imbalance: float | None = None,
-    epochs: int | None = None,
+    epochs: Whole | None = None,
     rho: float | None = None,
     weight_decay: float | None = None,
     root: str | None = None,
@@ -31,8 +32,8 @@ def reproduce(
     device: str = "auto",
     precision: str = "auto",
     compile: bool | None = None,
-    eval_every: int = 1,
-    keep_every: int = 0,
+    eval_every: Whole = 1,
+    keep_every: Whole = 0,
     dry_run: bool = False,
 ) -> None:
     """Train every row of a table with every seed, and print it next to the published one. Resumes when run again.

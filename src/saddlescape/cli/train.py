@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from rich.markup import escape
 
 from saddlescape.cli.display import TrainingBar, bar, console, percent, reading, say
+from saddlescape.cli.whole import Whole
 
 
 def train(
@@ -19,26 +20,26 @@ def train(
     out: Path | None = None,
     imbalance: float | None = None,
     profile: str = "exp",
-    epochs: int | None = None,
-    seed: int | None = None,
+    epochs: Whole | None = None,
+    seed: Whole | None = None,
     rho: float | None = None,
     lr: float | None = None,
     weight_decay: float | None = None,
-    batch_size: int | None = None,
+    batch_size: Whole | None = None,
     augment: str | None = None,
     model: str | None = None,
     pretrained: bool = False,
-    image_size: int | None = None,
+    image_size: Whole | None = None,
     val: float = 0.0,
     root: str | None = None,
-    draw_seed: int = 0,
+    draw_seed: Whole = 0,
     bad_images: str = "error",
     download: bool = False,
     device: str = "auto",
     precision: str = "auto",
     compile: bool | None = None,
-    eval_every: int = 1,
-    keep_every: int = 0,
+    eval_every: Whole = 1,
+    keep_every: Whole = 0,
     tensorboard: bool = False,
     recipe: Path | None = None,
     dry_run: bool = False,

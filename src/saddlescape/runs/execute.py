@@ -66,6 +66,7 @@ def execute(
         Interrupted: a signal came; a checkpoint has been written.
     """
     files.make_folder(folder)
+    _refuse_strangers(folder)  # before a lock file is added to somebody else's things
     with files.locked(folder):
         config = _settle(config, folder, say)
         finished = files.read_result(folder)
@@ -77,14 +78,19 @@ def execute(
         return _run(config, dataset, folder, watchers, say)
 
 
+def _refuse_strangers(folder: Path) -> None:
+    """Raises InputError for a folder that holds something, but no run."""
+    strangers = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+    if strangers and not files.is_run(folder):
+        raise InputError(
+            f"{folder} is not empty and not a run of saddlescape (it holds {strangers[0]!r}); choose another --out"
+        )
+
+
 def _settle(config: RunConfig, folder: Path, say: Say) -> RunConfig:
     """Write the configuration of a new run, or hold it against the one that is there."""
     if not files.is_run(folder):
-        strangers = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
-        if strangers:
-            raise InputError(
-                f"{folder} is not empty and not a run of saddlescape (it holds {strangers[0]!r}); choose another --out"
-            )
+        _refuse_strangers(folder)
         configuration.save(config, folder)
         return config
     old = configuration.load(folder)
