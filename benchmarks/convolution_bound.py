@@ -44,9 +44,8 @@ def convolutions(model: nn.Module) -> nn.Sequential:
 
 
 def _like(layer: nn.Conv2d) -> nn.Conv2d:
-    new = nn.Conv2d(
-        layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding, bias=False
-    )  # type: ignore[arg-type]
+    shape: tuple[Any, ...] = (layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding)
+    new = nn.Conv2d(*shape, bias=False)
     nn.init.kaiming_normal_(new.weight, nonlinearity="linear")  # keeps values of order one without normalisation
     return new
 
@@ -77,14 +76,14 @@ def cost(chain: nn.Sequential, shape: tuple[int, int, int, int], itemsize: int) 
 
 
 def chain_pass(
-    model: nn.Module, batch: int, size: int, dtype: torch.dtype, memory_format: torch.memory_format, device: torch.device
+    model: nn.Module, batch: int, size: int, dtype: torch.dtype, layout: torch.memory_format, device: torch.device
 ) -> Callable[[], object]:
-    """One forward and backward pass of the convolutions; on CUDA replayed from a graph, so that launches cost nothing."""
+    """One forward and backward pass of the convolutions; on CUDA replayed from a graph: launches then cost nothing."""
     chain = convolutions(model).to(device=device, dtype=dtype)
-    chain = chain.to(memory_format=memory_format)  # type: ignore[call-overload]
+    chain = chain.to(memory_format=layout)  # type: ignore[call-overload]
     weights = list(chain.parameters())
     shape = (batch, weights[0].shape[1], size, size)
-    images = torch.randn(shape, device=device).to(dtype).contiguous(memory_format=memory_format)
+    images = torch.randn(shape, device=device).to(dtype).contiguous(memory_format=layout)
     with torch.no_grad():
         slope: Tensor = torch.ones_like(chain(images))
 

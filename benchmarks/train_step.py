@@ -42,7 +42,7 @@ from saddlescape.methods.recipe import Facts
 from saddlescape.methods.resolve import resolve
 from saddlescape.runs.plan import can_compile
 from saddlescape.training.assemble import assemble, new_model
-from saddlescape.training.loop import Running, take_step, set_epoch
+from saddlescape.training.loop import Running, set_epoch, take_step
 from saddlescape.training.precision import Precision, has_fast_bf16, resolve_device
 from saddlescape.training.stage import Stage
 
@@ -73,6 +73,7 @@ class Setting:
     workers: int  # of the peer's loader
     steps: int
     block: int
+    warm_up: int = 3  # untimed steps of every contender
 
     @property
     def synchronize(self) -> Callable[[], object]:
@@ -86,10 +87,14 @@ def load_images(name: str) -> Dataset:
     """CIFAR-10-LT, imbalance 100; or noise of its shape and counts, which takes as long to train on."""
     if name == "cifar10":
         return load("cifar10", imbalance=100)
-    counts = class_counts(10, 5000, 100)
+    return noise(class_counts(10, 5000, 100), size=32)
+
+
+def noise(counts: list[int], size: int) -> Dataset:
+    """``counts[c]`` pictures of class c, ``size`` x ``size`` random pixels, that go by the recipes of CIFAR-10."""
     generator = torch.Generator().manual_seed(SEED)
     labels = torch.repeat_interleave(torch.arange(10), torch.tensor(counts))
-    pixels = torch.randint(0, 256, (len(labels), 3, 32, 32), dtype=torch.uint8, generator=generator)
+    pixels = torch.randint(0, 256, (len(labels), 3, size, size), dtype=torch.uint8, generator=generator)
     return Dataset(
         name="cifar10",
         train=ArraySplit(pixels, labels),
@@ -97,7 +102,7 @@ def load_images(name: str) -> Dataset:
         classes=[str(label) for label in range(10)],
         class_counts=counts,
         groups={"head": [0, 1, 2], "mid": [3, 4, 5, 6], "tail": [7, 8, 9]},
-        preprocess=Preprocess(image_size=32, mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010)),
+        preprocess=Preprocess(image_size=size, mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010)),
         draw_hash="synthetic",
         augment="crop-flip",
     )
@@ -199,7 +204,7 @@ def measure_steps(setting: Setting, compiled: bool) -> tuple[dict[str, dict[str,
                 layout, convolve, tried = bound_pass(setting, precision)
                 contenders[f"convolutions {precision}"] = convolve
                 bound[precision] = {"format": layout, "tried": {name: t.as_json() for name, t in tried.items()}}
-        first = warm_up(contenders, 3, setting.synchronize)
+        first = warm_up(contenders, setting.warm_up, setting.synchronize)
         say(f"{method}: first step took " + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in first.items()))
         timings[method] = interleave(
             contenders, setting.steps, block=setting.block, synchronize=setting.synchronize, seed=SEED
@@ -216,7 +221,7 @@ def bound_network(setting: Setting) -> nn.Module:
 
 def bound_pass(setting: Setting, precision: str) -> tuple[str, Callable[[], object], dict[str, Timing]]:
     dtype, size = Precision(precision, setting.device.type).dtype, setting.dataset.preprocess.image_size
-    return fastest_pass(bound_network(setting), setting.batch, size, dtype, setting.device, max(3, setting.steps // 3))
+    return fastest_pass(bound_network(setting), setting.batch, size, dtype, setting.device, max(1, setting.steps // 3))
 
 
 def bound_cost(setting: Setting, precision: str) -> Any:
@@ -235,7 +240,7 @@ def measure_augmentation(setting: Setting) -> dict[str, Timing]:
             tensor.to(setting.device, non_blocking=True)
 
     contenders: dict[str, Callable[[], object]] = {"loop": from_pil, "ours": lambda: next(ours.batches)}
-    warm_up(contenders, 3, setting.synchronize)
+    warm_up(contenders, setting.warm_up, setting.synchronize)
     return interleave(contenders, 3 * setting.steps, block=3, synchronize=setting.synchronize, seed=SEED)
 
 
@@ -282,8 +287,8 @@ def _step_pair(setting: Setting, precision: str) -> dict[str, Timing]:
         "loop": Peer(setting, "sam").step,
         "ours": Ours(setting, "sam", precision).step,
     }
-    warm_up(contenders, 2, setting.synchronize)
-    rounds = max(2, setting.steps // 3)
+    warm_up(contenders, setting.warm_up, setting.synchronize)
+    rounds = max(1, setting.steps // 3)
     return interleave(contenders, rounds, block=setting.block, synchronize=setting.synchronize, seed=SEED)
 
 
