@@ -25,7 +25,7 @@ def running(tmp_path):
         cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     patience = time.monotonic() + 240
-    while not (tmp_path / "run" / "metrics.jsonl").exists() or not any((tmp_path / "run" / "checkpoint").iterdir()):
+    while not list(tmp_path.glob("run/checkpoint/s0-*")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < patience
         time.sleep(0.05)

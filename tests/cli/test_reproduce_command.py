@@ -1,0 +1,74 @@
+"""``reproduce`` and ``demo``: a grid of runs as one command, and its table."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import tomllib
+from pathlib import Path
+
+import pytest
+
+GRID = ("reproduce", "digits-lt", "--methods", "ce+drw,ce+drw+sam", "--epochs", 1, "--device", "cpu", "--out", "grid")
+ROWS = ("ce+drw", "ce+drw+sam")
+
+
+def accuracies(method: str) -> list[float]:
+    return [json.loads(Path("grid", f"{method}-seed{seed}", "result.json").read_text())["accuracy"] for seed in (0, 1)]
+
+
+def test_two_rows_two_seeds_and_again(cli):
+    outcome = cli(*GRID, "--seeds", 0, 1)
+    assert outcome.code == 0, outcome.err
+    table = json.loads(Path("grid/table.json").read_text())
+    assert [row["method"] for row in table["rows"]] == list(ROWS)
+    markdown = Path("grid/table.md").read_text()
+    for row in table["rows"]:
+        values = accuracies(row["method"])
+        assert row["seeds"] == [0, 1]
+        mean, spread = statistics.mean(values), statistics.stdev(values)
+        assert json.dumps(row).find(json.dumps(mean)[:8]) >= 0
+        assert f"{mean:.1f}" in markdown
+        assert f"{mean:.1f}" in outcome.out
+        assert f"{spread:.1f}" in outcome.out
+    # What is there is not trained again; what is missing is.
+    kept = {path: path.stat().st_mtime_ns for path in Path("grid").rglob("result.json")}
+    gone = Path("grid/ce+drw+sam-seed1")
+    shutil.rmtree(gone)
+    again = cli(*GRID, "--seeds", 0, 1)
+    assert again.code == 0, again.err
+    assert json.loads(Path("grid/table.json").read_text())["rows"] == table["rows"]
+    assert sum("is finished" in line for line in again.err.splitlines()) == 3
+    for path, when in kept.items():
+        assert (path.stat().st_mtime_ns == when) == (gone not in path.parents)
+
+
+def test_a_dry_run_prints_configurations_and_trains_nothing(cli):
+    outcome = cli(*GRID, "--seeds", 0, 1, "--rho", 0.3, "--dry-run")
+    assert outcome.code == 0, outcome.err
+    assert not Path("grid").exists()
+    parts = [tomllib.loads(part.split("\n", 1)[1]) for part in outcome.out.split("# ce")[1:]]
+    assert [(part["method"], part["seed"]) for part in parts] == [(row, seed) for row in ROWS for seed in (0, 1)]
+    # One radius for the rows that have one.
+    assert [part["stages"][0]["rho"] for part in parts] == [[], [], [0.3], [0.3]]
+
+
+def test_the_demo(cli):
+    outcome = cli("demo", "--epochs", 2, "--seeds", 0, "--out", "demo")
+    assert outcome.code == 0, outcome.err
+    assert "Digits-LT" in outcome.out
+    for row in ROWS:
+        assert json.loads(Path("demo", f"{row}-seed0", "result.json").read_text())["epochs"] == 2
+        assert row in outcome.out
+    assert Path("demo/table.md").is_file()
+
+
+@pytest.mark.parametrize("table", ["cifar10-lt", "cifar100-lt"])
+def test_the_published_figures_have_every_row(table):
+    """What the table is held against: all eight rows of each CIFAR table have a published accuracy."""
+    from saddlescape.methods.rows import CIFAR_ROWS
+    from saddlescape.report.table import published
+
+    for row in CIFAR_ROWS:
+        assert published(table.removesuffix("-lt"), 100, row)["acc"]["mean"] > 30

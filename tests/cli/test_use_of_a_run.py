@@ -1,0 +1,173 @@
+"""``evaluate``, ``predict`` and ``export``: what a trained run is good for."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+GROUPS = ("head", "mid", "tail")
+
+
+def result(run: Path) -> dict[str, Any]:
+    return json.loads((run / "result.json").read_text())
+
+
+def predictions(cli, run: Path, paths: list[Path]) -> list[dict[str, float]]:
+    """One ``{class: probability}`` an image, through ``predict --json``."""
+    outcome = cli("predict", run, *paths, "--json", "--top", 99)
+    assert outcome.code == 0, outcome.err
+    rows = [json.loads(line) for line in outcome.out.splitlines()]
+    assert [row["image"] for row in rows] == [str(path) for path in paths]
+    return [{entry["class"]: entry["probability"] for entry in row["classes"]} for row in rows]
+
+
+def test_evaluate_agrees_with_training_and_with_predict(cli, photo_run, photos):
+    outcome = cli("evaluate", photo_run, "--out", "scores.json")
+    assert outcome.code == 0, outcome.err
+    scores = json.loads(Path("scores.json").read_text())
+    trained = result(photo_run)
+    assert scores["accuracy"] == trained["accuracy"]
+    assert scores["per_class"] == trained["per_class"]
+    assert f"(test, {scores['images']} images): accuracy {trained['accuracy']:.1f} " in outcome.out
+    # The same figures from nothing but the answers of predict.
+    paths = sorted((photos / "test").rglob("*.png"))
+    answers = predictions(cli, photo_run, paths)
+    right = [max(answer, key=lambda name: answer[name]) == path.parent.name
+             for answer, path in zip(answers, paths, strict=True)]  # fmt: skip
+    assert scores["accuracy"] == pytest.approx(100 * sum(right) / len(right))
+    nats = [-math.log(answer[path.parent.name]) for answer, path in zip(answers, paths, strict=True)]
+    assert scores["loss"] == pytest.approx(sum(nats) / len(nats), rel=1e-4)
+
+
+def test_other_images_are_matched_by_class_name(cli, photo_run, photos, tmp_path):
+    """Labels of the other folder start at its own first class; the names decide."""
+    other = tmp_path / "other"
+    for name in ("dog", "owl"):
+        shutil.copytree(photos / "test" / name, other / "train" / name)
+        shutil.copytree(photos / "test" / name, other / "test" / name)
+    outcome = cli("evaluate", photo_run, "--data", other, "--out", "scores.json")
+    assert outcome.code == 0, outcome.err
+    scores = json.loads(Path("scores.json").read_text())
+    assert scores["classes"] == ["cat", "dog", "owl"]
+    assert scores["per_class"] == [None, *result(photo_run)["per_class"][1:]]
+    assert scores["present"] == 2
+    assert "2 of 3 classes have images here" in outcome.out
+
+
+def test_other_splits(cli, photo_run):
+    outcome = cli("evaluate", photo_run, "--split", "train", "--out", "scores.json")
+    assert outcome.code == 0
+    assert json.loads(Path("scores.json").read_text())["images"] == 23
+
+
+def test_post_hoc_adjustment_is_that_of_the_formula(cli, photo_run, photos):
+    """argmax of log p(c) - tau log(n_c / N), from predict's probabilities."""
+    counts = dict(zip(("cat", "dog", "owl"), (12, 7, 4), strict=True))
+    paths = sorted((photos / "test").rglob("*.png"))
+    answers = predictions(cli, photo_run, paths)
+    for tau in (1.0, 30.0):
+        best = [max(counts, key=lambda c, a=answer: math.log(a[c]) - tau * math.log(counts[c] / 23)) for answer in answers]
+        right = [name == path.parent.name for name, path in zip(best, paths, strict=True)]
+        outcome = cli("evaluate", photo_run, "--post-hoc", tau, "--out", "scores.json")
+        assert outcome.code == 0
+        assert json.loads(Path("scores.json").read_text())["accuracy"] == pytest.approx(100 * sum(right) / len(right))
+    assert set(best) == {"owl"}  # with a large tau the rarest class always wins
+
+
+def test_a_validation_split_can_be_scored(cli, photos):
+    run = ("--method", "ce", "--model", "smallcnn", "--image-size", 16, "--device", "cpu", "--epochs", 1, "--out", "run")
+    assert cli("train", photos, "--val", 0.25, *run).code == 0
+    outcome = cli("evaluate", "run", "--split", "val", "--out", "scores.json")
+    assert outcome.code == 0, outcome.err
+    scores = json.loads(Path("scores.json").read_text())
+    assert scores["images"] == 3 + 2 + 1
+    assert scores["accuracy"] == pytest.approx(result(Path("run"))["val_accuracy"])
+
+
+def test_predict_for_people(cli, photo_run, photos):
+    paths = sorted((photos / "test" / "cat").iterdir())
+    outcome = cli("predict", photo_run, *paths, "--top", 2)
+    assert outcome.code == 0
+    lines = outcome.out.splitlines()
+    assert len(lines) == len(paths) == 3
+    for line, path, answer in zip(lines, paths, predictions(cli, photo_run, paths), strict=True):
+        best = sorted(answer, key=lambda name: -answer[name])[:2]
+        assert line == f"{path}: " + ", ".join(f"{name} {100 * answer[name]:.1f} %" for name in best)
+        assert sum(answer.values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_an_image_turned_by_exif_is_the_upright_image(cli, photo_run, make_picture):
+    """K36: orientation 6 says "turn this a quarter to the right to see it"."""
+    upright = Image.open(make_picture(Path("upright.png"), size=(20, 28)))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright.transpose(Image.Transpose.ROTATE_90).save("turned [6].png", exif=exif)
+    first, second, _ = predictions(cli, photo_run, [Path("upright.png"), Path("turned [6].png"), Path("upright.png")])
+    assert first == second
+    outcome = cli("predict", photo_run, "turned [6].png")
+    assert outcome.out.startswith("turned [6].png: ")
+
+
+def test_export_predicts_the_same_without_saddlescape(cli, photo_run, photos):
+    outcome = cli("export", photo_run, "--out", "model.pt2")
+    assert outcome.code == 0, outcome.err
+    assert "checked against the run" in outcome.out
+    paths = sorted((photos / "test").rglob("*.png"))
+    pixels = np.stack([np.asarray(Image.open(path).convert("RGB")).transpose(2, 0, 1) for path in paths])
+    np.save("pixels.npy", pixels)
+    script = """
+import sys
+sys.modules["saddlescape"] = None
+import json, numpy, torch
+files = {"saddlescape.json": ""}
+model = torch.export.load("model.pt2", extra_files=files).module()
+images = torch.from_numpy(numpy.load("pixels.npy"))
+classes = json.loads(files["saddlescape.json"])["classes"]
+with torch.no_grad():
+    rows = torch.cat([model(images[:1]), model(images[1:])]).tolist()
+print(json.dumps([dict(zip(classes, row)) for row in rows]))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    exported = json.loads(done.stdout)
+    for mine, theirs in zip(predictions(cli, photo_run, paths), exported, strict=True):
+        assert theirs == pytest.approx(mine, abs=1e-5)
+
+
+def test_export_to_onnx(cli, photo_run, photos):
+    """K79: batches of 1 and of 7 raw images; names and preprocessing inside."""
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    outcome = cli("export", photo_run, "--out", "model.onnx")
+    assert outcome.code == 0, outcome.err
+    session = runtime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
+    about = session.get_modelmeta().custom_metadata_map
+    classes = json.loads(about["classes"])
+    assert classes == ["cat", "dog", "owl"]
+    assert {"input", "resize", "background", "output"} <= set(about)
+    paths = sorted((photos / "test").rglob("*.png"))
+    assert len(paths) == 7
+    pixels = np.stack([np.asarray(Image.open(path).convert("RGB")).transpose(2, 0, 1) for path in paths])
+    (seven,) = session.run(None, {"images": pixels})
+    (one,) = session.run(None, {"images": pixels[:1]})
+    answers = predictions(cli, photo_run, paths)
+    for row, answer in zip([*seven, *one], [*answers, answers[0]], strict=True):
+        assert dict(zip(classes, row.tolist(), strict=True)) == pytest.approx(answer, abs=1e-4)
+
+
+def test_export_says_where_it_wrote_by_default(cli, digits_run, tmp_path):
+    copy = shutil.copytree(digits_run, tmp_path / "copy")
+    outcome = cli("export", copy)
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.startswith(f"{copy / 'model.pt2'} ")
+    assert isinstance(torch.export.load(copy / "model.pt2"), torch.export.ExportedProgram)

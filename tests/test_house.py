@@ -1,0 +1,215 @@
+"""The house stands as it is drawn: who imports whom, what loads when, and that every known case has its test."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import saddlescape
+from saddlescape.cli.app import COMMANDS
+
+ROOT = Path(__file__).parents[1]
+INSTRUMENTS = ("data", "losses", "models", "optim", "curvature", "schedules")
+
+
+def python(script: str, *arguments: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a script in a fresh interpreter; ``path`` comes first in its module search."""
+    environment = os.environ | ({"PYTHONPATH": str(path)} if path else {})
+    return subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=250, env=environment
+    )
+
+
+def tool(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *words], capture_output=True, text=True, timeout=280, cwd=ROOT
+    )
+
+
+def require(module: str) -> None:
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(f"{module} is not installed: pip install 'saddlescape[lint]'")
+
+
+# Arrows of import.
+
+
+def test_imports_obey_the_contracts():
+    require("importlinter")
+    script = "import sys; from importlinter.cli import lint_imports_command; lint_imports_command()"
+    done = subprocess.run(
+        [sys.executable, "-c", script, "--no-cache"], capture_output=True, text=True, timeout=250, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 broken" in done.stdout
+
+
+@pytest.mark.parametrize("script", [
+    "import saddlescape; dir(saddlescape)",
+    "import saddlescape.report.table",
+    "import saddlescape.runs.format, saddlescape.published",
+    "from saddlescape.cli.app import run; assert run(['--help']) == 0",
+    "from saddlescape.cli.app import run; assert run(['--version']) == 0",
+    "from saddlescape.cli.app import run; assert run(['train', '--help']) == 0",
+    "from saddlescape.cli.app import run; assert run(['train', 'digits', '--epochz', '3']) == 2",
+])  # fmt: skip
+def test_torch_is_not_imported_before_it_is_needed(script):
+    done = python(f"{script}\nimport sys; sys.exit('torch was imported' if 'torch' in sys.modules else 0)")
+    assert done.returncode == 0, done.stderr
+
+
+def test_instruments_import_with_little_more_than_torch():
+    script = f"""
+import sys
+
+class Blocked:
+    names = {{"cyclopts", "rich", "msgspec", "tomli_w", "jinja2", "sklearn", "scipy", "pyarrow", "onnx", "tensorboard",
+              "matplotlib", "timm", "lightning", "transformers"}}
+
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in self.names:
+            raise ModuleNotFoundError(f"blocked: {{name}}", name=name)
+
+import torch  # what torch itself likes to look for is its own affair
+sys.meta_path.insert(0, Blocked())
+for name in list(sys.modules):
+    if name.split(".")[0] in Blocked.names:
+        del sys.modules[name]
+import importlib
+for room in {INSTRUMENTS!r}:
+    module = importlib.import_module("saddlescape." + room)
+    for name in module.__all__:
+        getattr(module, name)
+loaded = [name for name in sys.modules if name.startswith("saddlescape.")]
+strangers = [name for name in loaded if name.split(".")[1] not in {INSTRUMENTS!r} + ("errors",)]
+sys.exit(f"the instruments pull in {{strangers}}" if strangers else 0)
+"""
+    done = python(script)
+    assert done.returncode == 0, done.stderr
+
+
+# Names and numbers that are written in two places.
+
+
+CONTRACT = (
+    "SAM", "LDAMLoss", "VSLoss", "LogitAdjustedLoss", "BalancedSoftmaxLoss", "FocalLoss", "class_counts",
+    "longtail_indices", "effective_number_weights", "class_spectra", "Spectrum", "__version__",
+)  # fmt: skip
+
+
+def test_the_top_level_has_every_name_of_the_contract():
+    assert sorted(CONTRACT) == sorted(set(saddlescape.__all__) & set(CONTRACT))
+    for name in saddlescape.__all__:
+        assert getattr(saddlescape, name) is not None
+    assert set(CONTRACT) <= set(dir(saddlescape))
+    with pytest.raises(AttributeError, match="no attribute 'SAMM'"):
+        _ = saddlescape.SAMM
+
+
+@pytest.mark.parametrize("room", INSTRUMENTS)
+def test_every_name_handed_on_is_there(room):
+    module = importlib.import_module(f"saddlescape.{room}")
+    assert len(module.__all__) == len(set(module.__all__))
+    for name in module.__all__:
+        assert hasattr(module, name), name
+
+
+def test_one_version():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == saddlescape.__version__
+    citation = ROOT / "CITATION.cff"
+    if citation.exists():
+        assert re.search(r"^version: (.+)$", citation.read_text(), re.MULTILINE)[1].strip("\"'") == saddlescape.__version__
+
+
+def test_every_command_has_its_file_and_function():
+    for command, file in COMMANDS.items():
+        module = importlib.import_module(f"saddlescape.cli.{file}")
+        assert callable(getattr(module, file)), command
+
+
+# Lint and types.
+
+
+def test_ruff_is_content():
+    require("ruff")
+    done = tool("ruff", "check", "--no-cache", "src", "tests", "benchmarks", "examples")
+    assert done.returncode == 0, done.stdout
+
+
+def test_mypy_is_content():
+    require("mypy")
+    done = tool("mypy")
+    assert done.returncode == 0, done.stdout
+
+
+def test_no_path_of_the_author_s_machine_is_left_in_a_file():
+    # Split, so that this file does not find itself.
+    machine = re.compile("/" + r"work/(main|shared)|" + "/" + r"tmp/[a-z]")
+    listed = subprocess.run(["git", "ls-files", "-z"], capture_output=True, text=True, cwd=ROOT)
+    if listed.returncode != 0:
+        pytest.skip("not a git checkout: there is no list of the files that belong to the project")
+    found = []
+    for name in filter(None, listed.stdout.split("\0")):
+        path = ROOT / name
+        if path.suffix in {".py", ".md", ".toml", ".json", ".txt", ".cff", ".yml", ""} and path.is_file():
+            found += [name for line in path.read_text(errors="replace").splitlines() if machine.search(line)][:1]
+    assert found == []
+
+
+# The environment.
+
+
+def guard(path: Path) -> subprocess.CompletedProcess[str]:
+    script = f"import runpy; runpy.run_path({str(ROOT / 'tests' / 'guard.py')!r}, run_name='__main__')"
+    return python(script, path=path)
+
+
+def test_a_torchvision_that_does_not_import_is_said_before_the_tests(tmp_path):
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision" / "__init__.py").write_text("raise RuntimeError('operator torchvision::nms is missing')")
+    done = guard(tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "operator torchvision::nms is missing" in done.stderr
+    assert "pip uninstall torchvision" in done.stderr
+    (tmp_path / "torchvision" / "__init__.py").write_text("")
+    assert guard(tmp_path).returncode == 0
+
+
+# Cases.
+
+
+def cases() -> dict[str, list[str]]:
+    return tomllib.loads((ROOT / "tests" / "cases.toml").read_text())
+
+
+def functions_of(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text())
+    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+
+
+@pytest.mark.parametrize("case", cases())
+def test_every_case_that_broke_others_has_its_tests(case):
+    assert cases()[case], f"{case} has no test"
+    for where in cases()[case]:
+        file, _, name = where.partition("::")
+        assert (ROOT / file).is_file(), file
+        assert name.startswith("test_"), where
+        assert name in functions_of(ROOT / file), where
+
+
+def test_the_list_of_cases_is_whole():
+    """Training, data, checkpoints and export. K83, the README's own commands, is held by running the README."""
+    numbers = (1, 3, 4, 6, 8, 10, 11, 13, 14, 17, 20, 22, 23, 24, 25, 27, 29, 31, 32, 33, 34, 36, 38, 39, 40, 43, 44, 46,
+               48, 49, 50, 51, 53, 74, 76, 78, 79, 81, 84)  # fmt: skip
+    assert set(cases()) >= {f"K{number}" for number in numbers}
