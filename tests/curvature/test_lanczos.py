@@ -63,7 +63,7 @@ def test_k63_rank_one_and_multiple_of_identity(dtype):
     found = spectrum_of(identity, lanczos_steps=20)
     assert found.steps_taken == (1,)
     assert found.lambda_min == pytest.approx(2.5, rel=1e-6) and found.lambda_max == pytest.approx(2.5, rel=1e-6)
-    assert abs(found.trace - 125) <= 4 * found.trace_stderr < 20 and found.nonconvexity == pytest.approx(1)
+    assert abs(found.trace - 125) <= 2 * found.trace_stderr < 30 and found.nonconvexity == pytest.approx(1)
     grid, height = found.density()
     assert np.isfinite(height).all() and np.trapezoid(height, grid) == pytest.approx(1)
     zero = spectrum_of(FunctionOperator(torch.zeros_like, 50, u), lanczos_steps=20)
