@@ -241,9 +241,10 @@ def test_lost_rows_are_said_and_a_cut_last_line_is_forgiven(start: Start, tmp_pa
 
 def test_a_row_damaged_in_the_middle_is_named(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"a": 1}\n{"a": \n{"a": 3}\n')
-    with pytest.raises(InputError, match="line 2: not JSON"):
-        files.read_rows(path)
+    for damaged in (b'{"a": ', b'{"\xff": 2}'[:5], b"\x00\xff\xfe"):
+        path.write_bytes(b'{"a": 1}\n' + damaged + b'\n{"a": 3}\n')
+        with pytest.raises(InputError, match="line 2: not JSON"):
+            files.read_rows(path)
 
 
 def test_a_folder_in_use_is_refused(start: Start, tmp_path: Path) -> None:

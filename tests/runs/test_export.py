@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -155,6 +156,17 @@ def test_evaluation_of_splits_and_post_hoc_adjustment(finished: Path, opened: Op
     frequency = torch.tensor(dataset.class_counts).double() / sum(dataset.class_counts)
     right = (logits.double() - frequency.log()).argmax(1) == dataset.test.labels
     assert adjusted.accuracy == pytest.approx(100 * float(right.double().mean()), abs=0.2)
+
+
+def test_the_scale_of_logits_is_the_losses_own_where_the_recipe_is_silent(opened: Opened) -> None:
+    def scale(**changes: object) -> float:
+        stage = dataclasses.replace(opened.config.stages[0], **changes)  # type: ignore[arg-type]
+        return dataclasses.replace(opened, config=dataclasses.replace(opened.config, stages=(stage,))).logit_scale
+
+    assert opened.logit_scale == 30.0
+    assert scale(loss_options={"scale": 20.0}) == 20.0
+    assert scale(loss_options={}) == 30.0
+    assert scale(loss="ce", loss_options={}) == 1.0
 
 
 def test_not_a_run_and_a_run_without_checkpoint(tmp_path: Path, finished: Path) -> None:

@@ -47,6 +47,9 @@ def test_a_folder_keeps_it(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["config.toml"]
     with pytest.raises(InputError, match=r"not a run folder: it has no config\.toml"):
         load(tmp_path / "nothing")
+    (tmp_path / "config.toml").write_bytes(b'method = "\xff\xfe"')
+    with pytest.raises(InputError, match=r"config\.toml: cannot be read as text"):
+        load(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,11 @@ def load(folder: Path) -> RunConfig:
     path = folder / CONFIG
     if not path.is_file():
         raise InputError(f"{folder} is not a run folder: it has no {CONFIG}")
-    return from_toml(path.read_text(encoding="utf-8"), str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as text ({error})") from error
+    return from_toml(text, str(path))
 
 
 def begun(folder: Path) -> RunConfig | None:

@@ -64,7 +64,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     rows: list[dict[str, Any]] = []
-    lines = path.read_text(encoding="utf-8").splitlines()
+    # Bytes that are no text make their line no JSON, which is told below.
+    lines = path.read_text(encoding="utf-8", errors="backslashreplace").splitlines()
     for number, line in enumerate(lines, start=1):
         try:
             rows.append(json.loads(line))

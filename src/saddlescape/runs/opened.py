@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from torch import nn
 
 from saddlescape.data.types import Preprocess
 from saddlescape.errors import InputError
+from saddlescape.losses.registry import LOSSES
 from saddlescape.models.registry import build_model
 from saddlescape.runs import config as configuration
 from saddlescape.runs.config import RunConfig
@@ -31,7 +33,9 @@ class Opened:
     @property
     def logit_scale(self) -> float:
         """What turns logits into the ones that softmax was trained on: LDAM scales its cosines inside the loss."""
-        return float(self.config.stages[self.cursor.stage].loss_options.get("scale", 1.0))
+        stage = self.config.stages[self.cursor.stage]
+        parameter = inspect.signature(LOSSES[stage.loss]).parameters.get("scale")
+        return float(stage.loss_options.get("scale", 1.0 if parameter is None else parameter.default))
 
 
 def open_run(folder: Path, cursor: Cursor | None = None) -> Opened:
