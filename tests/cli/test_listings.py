@@ -34,8 +34,6 @@ def test_the_example_in_the_help_is_a_legal_command(cli, monkeypatch):
     for command in COMMANDS:
         text = " ".join(cli(command, "--help").out.split())
         example = text.split("Example: saddlescape ")[1].split("╭")[0].split()
-        if command == "datasets":
-            example = example[:1]
         bound = app.parse_args(example, exit_on_error=False, print_error=False)[1]
         assert bound is not None
 

@@ -7,7 +7,11 @@ from rich.markup import escape
 
 from saddlescape.cli.display import console, reading
 
-datasets = App(name="datasets", help="List data sets, or check one before training.", help_format="plaintext")
+datasets = App(
+    name="datasets",
+    help="List data sets, or check one before training.\n\nExample: saddlescape datasets check photos/",
+    help_format="plaintext",
+)
 
 
 @datasets.default

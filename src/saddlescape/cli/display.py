@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -14,7 +16,10 @@ if TYPE_CHECKING:
     from saddlescape.training.loop import Parts, Running
     from saddlescape.training.stage import Stage
 
-console = Console(highlight=False, soft_wrap=True)
+# A pipe or a file has no width of its own: without this, tables would be folded to 80 columns there.
+_WIDTH = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 240
+
+console = Console(highlight=False, soft_wrap=True, width=_WIDTH)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
