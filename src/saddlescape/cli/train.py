@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,6 +41,7 @@ def train(
     compile: bool | None = None,
     eval_every: Whole = 1,
     keep_every: Whole = 0,
+    track_curvature: str | None = None,
     tensorboard: bool = False,
     recipe: Path | None = None,
     dry_run: bool = False,
@@ -91,6 +93,8 @@ def train(
         Test every so many epochs (and after the last).
     keep_every:
         Keep the checkpoint of every so many epochs, for the course of the curvature.
+    track_curvature:
+        Measure each class's lambda_min and lambda_max while training: every=10, or every=10,samples=256,products=60.
     tensorboard:
         Also write TensorBoard files into the run folder.
     recipe:
@@ -104,9 +108,11 @@ def train(
 
     from saddlescape.methods.resolve import canonical
     from saddlescape.runs.config import begun
+    from saddlescape.runs.curvature_course import LiveCourse, parse_tracking
     from saddlescape.runs.execute import execute
     from saddlescape.runs.plan import Request, plan, plan_from_file
 
+    tracking = None if track_curvature is None else parse_tracking(track_curvature)
     flags: dict[str, Any] = {
         "rho": None if rho is None else (rho,),
         "lr": lr,
@@ -140,12 +146,14 @@ def train(
     say(f"{config.method} on {dataset.name}: {sum(dataset.class_counts)} training images, "
         f"{dataset.num_classes} classes ({counts}), {config.device}, {config.precision}"
         f"{', compiled' if config.compile else ''} -> {folder}")  # fmt: skip
-    with bar() as progress_bar:
+    live = None if tracking is None else LiveCourse(folder, config, dataset, tracking, say)
+    with bar() as progress_bar, contextlib.nullcontext() if live is None else live:
         result = execute(
             config, dataset, folder, say=say,
             watchers=lambda stage, start: [
                 TrainingBar(progress_bar, stage, start, config.method),
                 *_loggers(tensorboard, folder),
+                *([live.watcher(stage, start)] if live else []),
             ],
         )  # fmt: skip
     show(result, folder)

@@ -34,6 +34,7 @@ from saddlescape.runs.subject import (
     Subject,
     class_samples,
     open_subject,
+    parse_classes,
     present_classes,
     set_aside,
     training_loss,
@@ -198,7 +199,6 @@ def group_rows(rows: Rows, groups: Mapping[str, Sequence[int]]) -> Rows:
     return means
 
 
-@torch.no_grad()
 def accuracy(model: nn.Module, data: Mapping[int, tuple[torch.Tensor, torch.Tensor]], batch: int) -> dict[int, float]:
     """Percent of each class's images that are classified rightly; the model is left as it was."""
     first = next(model.parameters())
@@ -232,13 +232,13 @@ def measure_course(
     folder: Path,
     tracking: Tracking,
     *,
-    classes: Sequence[int] | None = None,
+    classes: Sequence[str] | None = None,
     device: str = "auto",
     root: str | None = None,
     say: Say = lambda line: None,
     progress: Callable[..., None] | None = None,
 ) -> Rows:
-    """Measure every kept checkpoint that has no rows yet; returns all rows.
+    """Measure every kept checkpoint that has no rows yet; returns all rows. ``classes``: as ``parse_classes``.
 
     Raises:
         InputError: no checkpoints were kept, or what ``open_subject`` refuses.
@@ -249,7 +249,7 @@ def measure_course(
         folder, checkpoint=cursors[0].folder, loss=tracking.loss, dtype=tracking.dtype, device=device, root=root,
         progress=progress,
     )  # fmt: skip
-    labels = present_classes(subject.dataset) if classes is None else list(classes)
+    labels = present_classes(subject.dataset) if classes is None else parse_classes(classes, subject.dataset)
     course = Course(folder, settings_of(tracking, subject.dataset), say)
     try:
         todo = [cursor for cursor in cursors if not set(labels) <= course.labels_at(cursor.stage, cursor.epoch)]
@@ -335,7 +335,7 @@ def _tested(folder: Path) -> dict[tuple[int, int], list[float | None]]:
 class LiveCourse:
     """Makes the watcher of each stage of a run in progress; all write the same file as ``measure_course``.
 
-    ``watcher(stage, start)`` as ``execute`` asks for it. On a resume the rows of epochs that are trained again are
+    ``watcher(stage, start)`` as ``execute`` asks for it, within ``with``, which holds the file. On a resume the rows of epochs that are trained again are
     dropped, and the first measurement starts cold.
     """
 
@@ -345,6 +345,13 @@ class LiveCourse:
         self.folder, self.config, self.dataset, self.tracking, self.say = folder, config, dataset, tracking, say
         self._images: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._course: Course | None = None
+
+    def __enter__(self) -> LiveCourse:
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        if self._course is not None:
+            self._course.close()
 
     def watcher(self, stage: Stage, start: int) -> CurvatureWatcher:
         index = next(i for i, each in enumerate(self.config.stages) if each is stage)

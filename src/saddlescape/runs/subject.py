@@ -139,7 +139,7 @@ def training_loss(config: RunConfig, cursor: Cursor, class_counts: Sequence[int]
     options: dict[str, Any] = {} if early else dict(stage.loss_options)
     loss = build_loss(stage.early_loss if early else stage.loss, class_counts, **options)
     if loss.needs_features:
-        raise InputError(f"--loss train: {stage.loss} needs the network's features, not its logits alone; use --loss ce")
+        raise InputError(f"--loss train: {stage.loss} needs the network's features beside its logits; use --loss ce")
     loss.normalization = "weights" if stage.normalization == "weights" else "samples"
     if stage.reweight != "none":
         start = stage.reweight_start if stage.reweight == "drw" else 0

@@ -1,0 +1,111 @@
+"""``saddlescape escape``: does SAM leave the tail's saddle, and does Momentum-SAM as well?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from rich import markup
+from rich.table import Table
+
+from saddlescape.cli.curvature import wide
+from saddlescape.cli.display import TrainingBar, bar, console, reading, say
+
+
+def escape(
+    run: Path,
+    /,
+    *,
+    checkpoint: str | None = None,
+    epochs: int = 10,
+    lr: float = 0.01,
+    arms: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
+    seeds: Annotated[list[int] | None, Parameter(consume_multiple=True, negative=())] = None,
+    classes: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
+    samples_per_class: int = 256,
+    products: int = 60,
+    device: str = "auto",
+    root: str | None = None,
+    out: Path | None = None,
+) -> None:
+    """Go on from a checkpoint of an SGD run with SGD, PGD, SAM and Momentum-SAM, and follow the tail's lambda_min.
+
+    If amplified negative curvature is why SAM helps the tail, Momentum-SAM should help it as much. Run again, it goes
+    on with the arms that are missing.
+
+    Example: saddlescape escape runs/ce-drw --checkpoint s0-e00160-b000000
+
+    Parameters
+    ----------
+    run:
+        A run folder.
+    checkpoint:
+        Where to start: a folder under RUN/checkpoint (default: the newest).
+    epochs:
+        Epochs of each arm.
+    lr:
+        Constant learning rate of each arm.
+    arms:
+        Optimisers with their radii: sgd pgd@0.5 sam@0.1 momentum-sam@1.5 (default: nine arms).
+    seeds:
+        Seeds of the order of images (default: 0); several make the noise known.
+    classes:
+        Whose curvature is followed (default: the tail).
+    samples_per_class:
+        Images of each larger class that curvature is measured on.
+    products:
+        Most Hessian products per class and epoch.
+    device:
+        auto, cpu, cuda or cuda:N.
+    root:
+        Folder with the data, if it has moved.
+    out:
+        The result file (default: RUN/escape.json).
+    """
+    from saddlescape.errors import InputError
+    from saddlescape.runs import escape as experiment
+    from saddlescape.runs.subject import open_subject, parse_classes
+
+    for name, value in (("samples-per-class", samples_per_class), ("products", products)):
+        if value < 1:
+            raise InputError(f"--{name} {value}: at least 1")
+    trial = experiment.Trial(
+        arms=tuple(arms) if arms else experiment.ARMS, epochs=epochs, lr=lr, seeds=tuple(seeds or (0,)),
+        samples=samples_per_class, products=products,
+    )  # fmt: skip
+    for text in trial.arms:
+        experiment.parse_arm(text)
+    with reading() as progress:
+        subject = open_subject(run, checkpoint=checkpoint, device=device, root=root, progress=progress)
+    started = subject.opened.config.stages[subject.opened.cursor.stage]
+    if started.optimizer != "sgd":
+        say(f"note: {run} was trained with {started.optimizer}, not from a point that SGD reached")
+    labels = None if classes is None else parse_classes(classes, subject.dataset)
+    with bar() as progress_bar:
+        content = experiment.escape(
+            subject, trial, classes=labels, out=out, say=say,
+            watchers=lambda stage: [TrainingBar(progress_bar, stage, 0, stage.name)],
+        )  # fmt: skip
+    show(content)
+    console.print(markup.escape(f"-> {out or run / experiment.ESCAPE}"))
+
+
+def show(content: dict[str, Any]) -> None:
+    """First and last epoch of each arm, then the verdict."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("arm", "seed", "tail accuracy", "accuracy", "lambda_min", "class loss"):
+        table.add_column(heading, justify="left" if heading == "arm" else "right")
+    for row in content["arms"]:
+        first, last = row["epochs"][0], row["epochs"][-1]
+        cells = [_from_to(first[key], last[key]) for key in ("tail", "accuracy", "lambda_min", "loss")]
+        table.add_row(row["arm"], str(row["seed"]), *(cells if row["problem"] is None else ["diverged", "", "", ""]))
+    wide(table)
+    verdict = content["verdict"]
+    console.print(markup.escape(
+        verdict["text"] if verdict else "no verdict: it needs the arms sgd, sam@RHO and momentum-sam@RHO"
+    ))  # fmt: skip
+
+
+def _from_to(first: float | None, last: float | None) -> str:
+    return " -> ".join("n/a" if value is None else f"{value:.3g}" for value in (first, last))
