@@ -74,9 +74,7 @@ def test_a_list_file(cli, photos, tmp_path, ending):
     lines = [f"{path.relative_to(photos.parent)} {path.parent.name}" for path in images]
     listed = tmp_path / "train.txt"
     listed.write_bytes(ending.join([*lines, ""]).encode())
-    outcome = cli(
-        "train", listed, "--root", photos.parent, "--method", "ce+drw", "--epochs", 1, "--out", "run", *SMALL
-    )
+    outcome = cli("train", listed, "--root", photos.parent, "--method", "ce+drw", "--epochs", 1, "--out", "run", *SMALL)
     assert outcome.code == 0, outcome.err
     assert result(Path("run"))["classes"] == ["cat", "dog", "owl"]
     # A fifth of each class, at least one, is set aside for testing.
