@@ -1,0 +1,117 @@
+"""The commands curvature, surface and escape, and train --track-curvature: what is shown, what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CHEAP = ("--extremes-only", "--no-gauss-newton", "--products", 1, "--tol", 0.05, "--device", "cpu")
+
+
+@pytest.fixture
+def run(digits_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(digits_run, tmp_path / "run"))
+
+
+def test_it_prints_the_table_and_reuses_what_is_measured(cli: Any, run: Path) -> None:
+    outcome = cli("curvature", run, "--classes", "9", *CHEAP)
+    assert outcome.code == 0, outcome.err
+    row = json.loads((run / "curvature.json").read_text())["classes"][0]
+    assert f"{row['lambda_min']:.4g}" in outcome.out
+    assert f"{row['lambda_max']:.4g}" in outcome.out
+    assert "curvature.json" in outcome.out
+    again = cli("curvature", run, "--classes", "9", *CHEAP)
+    assert again.code == 0
+    assert "already measured" in again.err
+    assert again.out == outcome.out
+
+
+def test_a_line_and_an_arm(cli: Any, run: Path) -> None:
+    line = cli("surface", run, "--line", "--steps", 3, "--directions", "random", "--classes", "9", "--device", "cpu")
+    assert line.code == 0, line.err
+    (file,) = run.glob("surface-random-1d-ce-*.npz")
+    assert str(file) in line.out
+    arm = cli("escape", run, "--arms", "sgd", "--epochs", 1, "--classes", "9", "--products", 3, "--device", "cpu")
+    assert arm.code == 0, arm.err
+    assert "no verdict" in arm.out
+    assert json.loads((run / "escape.json").read_text())["arms"][0]["arm"] == "sgd"
+
+
+def test_training_with_curvature_beside_it(cli: Any, tmp_path: Path) -> None:
+    out = tmp_path / "live"
+    tracking = ("--track-curvature", "every=1,samples=2,products=3")
+    outcome = cli("train", "digits", "--method", "ce", "--device", "cpu", *tracking, "--epochs", 1, "--out", out)
+    assert outcome.code == 0, outcome.err
+    assert "curvature was measured 1 times" in outcome.err
+    lines = [json.loads(line) for line in (out / "curvature-course.jsonl").read_text().splitlines()]
+    assert lines[0]["format"] == "saddlescape-curvature-course-1"
+    classes = [line for line in lines[1:] if "label" in line]
+    assert [line["label"] for line in classes] == list(range(10))
+    assert {line["source"] for line in classes} == {"live"}
+    assert [line["group"] for line in lines[1:] if "label" not in line] == ["head", "mid", "tail"]
+    metrics = json.loads((out / "metrics.jsonl").read_text())
+    assert [line["test_accuracy"] for line in classes] == metrics["test"]["per_class"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--classes", "cat"), "--classes cat"),
+        (("--checkpoint", "s0-e00099-b000000"), "s0-e00002-b000000"),
+        (("--loss", "mse"), "--loss mse"),
+        (("--dtype", "float16"), "--dtype float16"),
+        (("--over-training",), "--keep-every"),
+        (("--over-training", "--advise-rho"), "give one of them"),
+        (("--over-training", "--checkpoint", "s0-e00002-b000000"), "leave out"),
+        (("--rho", "0.1"), "--advise-rho"),
+        (("--advise-rho", "--rho", "-1"), "--rho"),
+        (("--probes", "0"), "--probes 0"),
+        (("--tol", "2"), "--tol 2"),
+        (("--samples-per-class", "0"), "--samples-per-class 0"),
+    ],
+)
+def test_bad_words_for_curvature(cli: Any, digits_run: Path, untouched: Any, words: tuple[str, ...], said: str) -> None:
+    untouched(digits_run)
+    assert said in cli("curvature", digits_run, *words).complaint
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("surface", "--directions", "up"), "--directions up"),
+        (("surface", "--steps", "1"), "--steps 1"),
+        (("surface", "--span", "nan"), "--span"),
+        (("surface", "--out", "picture.png"), ".npz"),
+        (("escape", "--arms", "adam"), "--arms adam"),
+        (("escape", "--arms", "sam"), "sam@0.5"),
+        (("escape", "--epochs", "0"), "epochs"),
+        (("escape", "--lr", "nan"), "lr"),
+    ],
+)
+def test_bad_words_for_surface_and_escape(
+    cli: Any, digits_run: Path, untouched: Any, words: tuple[str, ...], said: str
+) -> None:
+    untouched(digits_run)
+    assert said in cli(words[0], digits_run, *words[1:]).complaint
+
+
+@pytest.mark.parametrize("command", ["curvature", "surface", "escape"])
+def test_what_is_no_run(cli: Any, tmp_path: Path, command: str) -> None:
+    assert "not a run folder" in cli(command, tmp_path / "nowhere").complaint
+
+
+def test_bad_tracking_is_told_before_anything_is_written(cli: Any, tmp_path: Path) -> None:
+    complaint = cli("train", "digits", "--out", tmp_path / "run", "--track-curvature", "often").complaint
+    assert "every=10" in complaint
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("command", ["curvature", "surface", "escape"])
+def test_help_has_an_example(cli: Any, command: str) -> None:
+    outcome = cli(command, "--help")
+    assert outcome.code == 0
+    assert f"Example: saddlescape {command} runs/" in outcome.out
