@@ -7,7 +7,6 @@ the number of whole epochs done in the stage.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -45,7 +44,7 @@ from saddlescape.training.stage import Stage
 from saddlescape.training.tracker import CurvatureWatcher
 
 FORMAT = "saddlescape-curvature-course-1"
-COURSE = "curvature-course.jsonl"
+COURSE, LOCKED = "curvature-course.jsonl", ".course"
 MEANS = ("lambda_min", "lambda_max", "nonconvexity", "loss", "train_accuracy", "test_accuracy")
 Say = Callable[[str], None]
 Rows = list[dict[str, Any]]
@@ -108,9 +107,10 @@ class Course:
     def __init__(self, folder: Path, settings: Mapping[str, Any], say: Say = lambda line: None) -> None:
         self.path = folder / COURSE
         self.settings = dict(settings)
-        files.make_folder(folder / SPECTRA)
+        # A lock of its own: a run that is being tracked can be measured in other ways meanwhile.
+        files.make_folder(folder / SPECTRA / LOCKED)
         self._held = ExitStack()
-        self._held.enter_context(files.locked(folder / SPECTRA))
+        self._held.enter_context(files.locked(folder / SPECTRA / LOCKED))
         self.rows: Rows = []
         lines = files.read_rows(self.path)
         if lines and (lines[0].get("format"), lines[0].get("settings")) == (FORMAT, self.settings):
@@ -335,8 +335,8 @@ def _tested(folder: Path) -> dict[tuple[int, int], list[float | None]]:
 class LiveCourse:
     """Makes the watcher of each stage of a run in progress; all write the same file as ``measure_course``.
 
-    ``watcher(stage, start)`` as ``execute`` asks for it, within ``with``, which holds the file. On a resume the rows of epochs that are trained again are
-    dropped, and the first measurement starts cold.
+    ``watcher(stage, start)`` as ``execute`` asks for it, within ``with``, which holds the file. On a resume the rows of
+    epochs that are trained again are dropped, and the first measurement starts cold.
     """
 
     def __init__(self, folder: Path, config: RunConfig, dataset: Dataset, tracking: Tracking, say: Say) -> None:
@@ -414,4 +414,4 @@ def read_course(folder: Path) -> tuple[dict[str, Any], Rows]:
     lines = files.read_rows(folder / COURSE)
     if not lines or lines[0].get("format") != FORMAT:
         raise InputError(f"{folder} has no {COURSE}: saddlescape curvature {folder} --over-training")
-    return json.loads(json.dumps(lines[0]["settings"])), lines[1:]
+    return dict(lines[0]["settings"]), lines[1:]

@@ -1,0 +1,393 @@
+"""Curvature of a small run on digits: against SciPy, by hand, cut off and gone on with, and its several files."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy.sparse.linalg import LinearOperator, eigsh
+from torch import Tensor, nn
+
+from saddlescape.curvature import Spectrum, Surface, class_spectra
+from saddlescape.errors import InputError
+from saddlescape.runs import curvature as room
+from saddlescape.runs import curvature_course, escape, rho_advice, surface
+from saddlescape.runs.curvature import CURVATURE, Depth, measure_run
+from saddlescape.runs.curvature_course import COURSE, Tracking, measure_course, parse_tracking, read_course
+from saddlescape.runs.execute import execute
+from saddlescape.runs.plan import Request, plan
+from saddlescape.runs.subject import Subject, open_subject, parse_classes, training_loss
+from saddlescape.training.checkpoint import Cursor
+
+FAST = Depth(extremes_only=True, gauss_newton=False, tol=1e-2, refine=1)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four epochs of ce+drw on digits, every checkpoint kept; not to be written to."""
+    folder = tmp_path_factory.mktemp("runs") / "ce-drw"
+    config, dataset, _ = plan(
+        Request(data="digits", method="ce+drw", imbalance=50, epochs=4, device="cpu", keep_every=1, eval_every=2)
+    )
+    execute(config, dataset, folder)
+    return folder
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+@pytest.fixture
+def subject(run: Path) -> Subject:
+    return open_subject(run, device="cpu")
+
+
+def class_images(subject: Subject, label: int) -> tuple[Tensor, Tensor]:
+    """By hand, from the raw pixels."""
+    split = subject.dataset.train
+    chosen = split.labels == label
+    preprocess = subject.dataset.preprocess
+    images = (split.images[chosen].double() / 255 - preprocess.mean[0]) / preprocess.std[0]  # type: ignore[union-attr]
+    return images, split.labels[chosen]
+
+
+def product(model: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[LinearOperator, float]:
+    """Double backward in float64, written for this test alone, and the loss."""
+    parameters = list(model.parameters())
+    loss = F.cross_entropy(model(inputs), targets)
+    slopes = torch.autograd.grad(loss, parameters, create_graph=True)
+    flat = torch.cat([slope.reshape(-1) for slope in slopes])
+
+    def times(vector: np.ndarray) -> np.ndarray:
+        v = torch.from_numpy(np.ascontiguousarray(vector).reshape(-1))
+        second = torch.autograd.grad(flat @ v, parameters, retain_graph=True)
+        return torch.cat([part.reshape(-1) for part in second]).numpy()
+
+    return LinearOperator((len(flat), len(flat)), matvec=times, dtype=np.float64), loss.item()
+
+
+def test_extremes_agree_with_scipy_and_the_parts_add_up(run: Path) -> None:
+    subject = open_subject(run, dtype="float64", device="cpu")
+    depth = dataclasses.replace(FAST, tol=1e-6, gauss_newton=True)
+    row = measure_run(subject, depth, classes=[9])["classes"][0]
+    operator, loss = product(subject.model, *class_images(subject, 9))
+    low, high = eigsh(operator, k=2, which="BE", tol=1e-6, return_eigenvectors=False)
+    # Inputs are normalised in float32, as in training; the ones by hand are not.
+    assert row["lambda_min"] == pytest.approx(low, rel=1e-5)
+    assert row["lambda_max"] == pytest.approx(high, rel=1e-5)
+    assert row["loss"] == pytest.approx(loss, rel=1e-5)
+    assert row["nonconvexity"] == pytest.approx(abs(low / high), rel=1e-4)
+    assert row["converged"]
+    assert row["negative_curvature_proved"] == (low < 0)
+    for end in ("lambda_min", "lambda_max"):
+        assert sum(row[f"at_{end}"].values()) == pytest.approx(row[end], rel=1e-6)
+    assert row["at_lambda_min"]["gauss_newton"] >= 0  # cross-entropy is convex in the logits
+    # H <= G + rest, so the largest eigenvalues bound one another (Weyl).
+    assert row["lambda_max"] <= (row["gauss_newton"]["lambda_max"] + row["residual_part"]["lambda_max"]) * (1 + 1e-3)
+    assert row["lambda_min"] >= row["residual_part"]["lambda_min"] * (1 + 1e-3)
+
+
+def test_the_file_holds_what_the_api_promises_and_a_spectrum_lies_beside(run: Path, subject: Subject) -> None:
+    measure_run(subject, Depth(lanczos_steps=5, refine=0, trace_probes=1, gauss_newton=False), classes=[8])
+    content = json.loads((run / CURVATURE).read_text())
+    (row,) = content["classes"]
+    for name in ("lambda_min", "lambda_max", "nonconvexity", "trace", "num_samples", "residual_min", "residual_max",
+                 "converged", "negative_mass", "loss", "trace_stderr", "sampling_error"):  # fmt: skip
+        assert name in row
+    assert (row["class"], row["label"], row["group"], row["num_samples"]) == ("8", 8, "tail", 3)
+    assert content["checkpoint"] == "s0-e00004-b000000"
+    spectrum = Spectrum.load(run / row["file"])
+    assert (spectrum.lambda_min, spectrum.lambda_max) == (row["lambda_min"], row["lambda_max"])
+    assert spectrum.ritz_values.shape == (1, 5)
+    assert list(spectrum.negative_mass) == row["negative_mass"]
+
+
+def refuse(*args: Any, **kw: Any) -> None:
+    raise AssertionError("measured again")
+
+
+def test_what_is_measured_is_reused_added_to_and_set_aside(
+    run: Path, subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = measure_run(subject, FAST, classes=[9])
+    lines: list[str] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(room, "extremes", refuse)
+        assert measure_run(subject, FAST, classes=[9], say=lines.append) == first
+    assert lines == [f"already measured: {run / CURVATURE}"]
+    added = measure_run(subject, FAST, classes=[8, 9])
+    assert [row["label"] for row in added["classes"]] == [8, 9]
+    assert added["classes"][1] == first["classes"][0]
+    other = measure_run(subject, dataclasses.replace(FAST, seed=1), classes=[9], say=lines.append)
+    assert [row["label"] for row in other["classes"]] == [9]
+    assert "another seed" in lines[1]
+    assert json.loads((run / "curvature.1.json").read_text()) == added
+
+
+def test_it_goes_on_from_the_step_and_the_class_where_it_was_cut_off(run: Path, subject: Subject) -> None:
+    depth = Depth(lanczos_steps=27, refine=0, trace_probes=0, gauss_newton=False)
+
+    def cut(at: str) -> Callable[[str], None]:
+        def say(line: str) -> None:
+            if at in line:
+                raise KeyboardInterrupt
+
+        return say
+
+    with pytest.raises(KeyboardInterrupt):
+        measure_run(subject, depth, classes=[9, 8], say=cut("class 8: step 25"))
+    assert [row["label"] for row in json.loads((run / CURVATURE).read_text())["classes"]] == [9]
+    assert list(run.glob("curvature/*/class_8.partial.npz"))
+    said: list[str] = []
+    rows = measure_run(subject, depth, classes=[9, 8], say=said.append)["classes"]
+    assert not any("class 9" in line or "step" in line for line in said)  # neither the class nor 25 steps anew
+    images, targets = subject.samples([8])[0]
+    whole = class_spectra(
+        subject.model, nn.CrossEntropyLoss(), (images, targets), lanczos_steps=27, trace_probes=0, tol=depth.tol
+    )[8]
+    assert (rows[0]["lambda_min"], rows[0]["lambda_max"]) == (whole.lambda_min, whole.lambda_max)
+
+
+def test_a_sample_and_a_group(subject: Subject) -> None:
+    depth = dataclasses.replace(FAST, samples_per_class=2)
+    content = measure_run(subject, depth, classes=[7], groups=True)
+    (row,) = content["classes"]
+    assert (row["num_samples"], row["num_available"]) == (2, 5)
+    assert row["sampling_error"] == pytest.approx(math.sqrt((1 - 2 / 5) / 2))
+    tail = next(row for row in content["groups"] if row["group"] == "tail")
+    images, targets = subject.samples(subject.dataset.groups["tail"], 2)[0]
+    assert tail["num_samples"] == len(targets) == 10
+    assert tail["num_available"] == sum(subject.dataset.class_counts[label] for label in tail["labels"])
+    with torch.no_grad():
+        assert tail["loss"] == pytest.approx(F.cross_entropy(subject.model(images), targets).item(), rel=1e-5)
+
+
+def test_images_are_those_of_the_class_unaugmented(subject: Subject) -> None:
+    images, targets = class_images(subject, 7)
+    mine, labels = subject.samples([7])[0]
+    assert torch.equal(labels, targets)
+    assert torch.allclose(mine.double(), images, atol=1e-6)
+
+
+def test_the_runs_own_loss_follows_the_epoch(subject: Subject) -> None:
+    config = subject.opened.config
+    stage = config.stages[0]
+    counts = subject.dataset.class_counts
+    begun = stage.reweight_start
+    assert stage.reweight == "drw"
+    before, after = (training_loss(config, Cursor(0, epoch), counts) for epoch in (begun, begun + 1))
+    assert before.weight is None or torch.equal(before.weight, torch.ones(10))
+    assert after.weight is not None
+    assert after.weight[9] > after.weight[0]
+    ldam = dataclasses.replace(stage, loss="ldam", loss_options={"scale": 20.0}, early_loss="ce", loss_start=2)
+    config = dataclasses.replace(config, stages=(ldam,))
+    assert type(training_loss(config, Cursor(0, 2), counts)).__name__ == "CrossEntropyLoss"
+    late = training_loss(config, Cursor(0, 3), counts)
+    assert (type(late).__name__, late.scale) == ("LDAMLoss", 20.0)
+    ib = dataclasses.replace(config, stages=(dataclasses.replace(stage, loss="ib"),))
+    with pytest.raises(InputError, match="--loss ce"):
+        training_loss(ib, Cursor(0, 3), counts)
+
+
+def test_classes_by_name_number_and_group(subject: Subject) -> None:
+    dataset = dataclasses.replace(subject.dataset, classes=[f"n{i}" for i in range(9)] + ["0"])
+    assert parse_classes(["0", "n1", "1", "2"], dataset) == [9, 1, 2]  # a name goes before a number
+    assert parse_classes(["tail", "0"], subject.dataset) == [5, 6, 7, 8, 9, 0]
+    with pytest.raises(InputError, match="--classes cat"):
+        parse_classes(["cat"], dataset)
+
+
+# --- over training ----------------------------------------------------------------------------------------------------
+
+LIGHT = Tracking(samples=2, products=4)
+
+
+def test_the_course_has_a_row_for_each_class_and_moment_and_goes_on(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = measure_course(run, LIGHT, classes=["8", "9"], device="cpu")
+    of_class = [row for row in rows if "label" in row]
+    assert [(row["epoch"], row["label"]) for row in of_class] == [(e, c) for e in (1, 2, 3, 4) for c in (8, 9)]
+    assert [row["warm"] for row in of_class] == [False] * 2 + [True] * 6
+    metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["test_accuracy"] for row in of_class if row["epoch"] == 4] == metrics[3]["test"]["per_class"][8:]
+    assert all(row["test_accuracy"] is None for row in of_class if row["epoch"] == 1)  # eval_every=2
+    (mean,) = [row for row in rows if "label" not in row and row["epoch"] == 3]
+    assert (mean["group"], mean["classes"]) == ("tail", 2)
+    assert mean["lambda_min"] == pytest.approx(sum(row["lambda_min"] for row in of_class if row["epoch"] == 3) / 2)
+
+    subject = open_subject(run, checkpoint="s0-e00003-b000000", device="cpu")
+    images, targets = subject.samples([9], 2)[0]
+    with torch.no_grad():
+        loss = F.cross_entropy(subject.model(images), targets).item()
+    assert of_class[5]["loss"] == pytest.approx(loss, rel=1e-5)
+
+    lines = (run / COURSE).read_text().splitlines(keepends=True)
+    (run / COURSE).write_text("".join(lines[:-1]).replace(lines[-2], "") + lines[-2][:20])  # a kill in epoch 4
+    measured: list[int] = []
+    original = curvature_course.CurvatureTracker._measure
+
+    def watched(self: Any, function: Any, label: int, epoch: int) -> Any:
+        measured.append(epoch)
+        return original(self, function, label, epoch)
+
+    monkeypatch.setattr(curvature_course.CurvatureTracker, "_measure", watched)
+    again = measure_course(run, LIGHT, classes=["8", "9"], device="cpu")
+    assert measured == [4, 4]
+    assert len(again) == len(rows)
+    assert again[:-3] == rows[:-3]
+    assert read_course(run)[1] == again
+
+
+def test_a_run_without_kept_checkpoints_is_told_what_to_do(run: Path) -> None:
+    for folder in sorted((run / "checkpoint").iterdir())[:-1]:
+        shutil.rmtree(folder)
+    with pytest.raises(InputError, match="--keep-every 10"):
+        measure_course(run, LIGHT, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [("10", Tracking(every=10)), ("every=5", Tracking(every=5)),
+     ("every=2,samples=9,products=7,tol=0.1,loss=train", Tracking(2, 9, 7, 0.1, "train"))],
+)  # fmt: skip
+def test_tracking_is_parsed(text: str, wanted: Tracking) -> None:
+    assert parse_tracking(text) == wanted
+
+
+@pytest.mark.parametrize("text", ["", "often", "every=0", "each=3", "10,tol=2", "10,loss=mse", "every=ten"])
+def test_bad_tracking_is_one_line(text: str) -> None:
+    with pytest.raises(InputError, match="--track-curvature"):
+        parse_tracking(text)
+
+
+# --- rho, surfaces, escape --------------------------------------------------------------------------------------------
+
+
+def test_advice_agrees_with_its_formulas(run: Path, subject: Subject) -> None:
+    question = rho_advice.Question(rhos=(0.1, 1.0), batch=3, batches=2, max_products=25)
+    content = rho_advice.advise(subject, question, classes=[9])
+    (row,) = content["classes"]
+    for kind in ("class_batches", "training_batches"):
+        found = row[kind]
+        assert found["threshold"] == pytest.approx(2 * found["gradient_norm"] / abs(row["lambda_min"]))
+        assert found["amplified_rho"] == [one["rho"] for one in found["rho"] if one["gain"] > 1]
+        assert all(one["gain"] == pytest.approx(one["factor"] ** 2) for one in found["rho"]) or found["batches"] > 1
+    model, (images, targets) = subject.model, subject.samples([9])[0]
+    gradient = torch.autograd.grad(F.cross_entropy(model(images), targets), list(model.parameters()))
+    norm = torch.cat([part.reshape(-1) for part in gradient]).norm().item()
+    assert row["class_batches"]["gradient_norm"] == pytest.approx(norm, rel=1e-4)  # two images: one mini-batch
+    assert json.loads((run / rho_advice.ADVICE).read_text()) == content
+    lines: list[str] = []
+    assert rho_advice.advise(subject, question, classes=[9], say=lines.append) == content
+    assert lines[0].startswith("already measured")
+
+
+def advised(group: str, proved: bool, own: float | None, mixed: float | None) -> dict[str, Any]:
+    return {
+        "class": "x", "group": group, "negative_curvature_proved": proved,
+        "class_batches": {"measured_threshold": own}, "training_batches": {"measured_threshold": mixed},
+    }  # fmt: skip
+
+
+def test_the_hint_speaks_of_tail_classes_with_proved_negative_curvature_only() -> None:
+    rows = [advised("tail", True, 0.2, 0.4), advised("tail", True, 0.6, None), advised("head", True, 0.01, 0.01),
+            advised("tail", False, 9.0, 9.0)]  # fmt: skip
+    hint = rho_advice.hint(rows, (0.1, 1.0))
+    assert hint is not None
+    assert hint["class_batches"] == {"some_from": 0.2, "all_from": 0.6}
+    assert hint["training_batches"] == {"some_from": 0.4, "all_from": None}
+    assert rho_advice.hint(rows[2:], (0.1,)) is None
+
+
+def test_a_line_through_the_loss(run: Path, subject: Subject) -> None:
+    cut = surface.Slice(directions="random", dims=1, steps=3, span=0.5)
+    path, found, facts = surface.measure_surface(subject, cut, classes=[9])
+    model, (images, targets) = subject.model, subject.samples([9])[0]
+    with torch.no_grad():
+        center = F.cross_entropy(model(images), targets).item()
+    assert Surface.load(path).of(9)[1] == pytest.approx(center, rel=1e-5)
+    assert facts["surfaces"][0]["center"] == pytest.approx(center, rel=1e-5)
+    assert (path.parent, found.directions) == (run, "random")
+    lines: list[str] = []
+    surface.measure_surface(subject, cut, classes=[9], say=lines.append)
+    assert lines == [f"already measured: {path}"]
+
+
+def test_arms_start_alike_and_a_finished_one_is_not_run_again(subject: Subject) -> None:
+    trial = escape.Trial(arms=("sgd", "momentum-sam@1"), epochs=1, samples=2, products=3)
+    before = {name: value.clone() for name, value in subject.model.state_dict().items()}
+    first = escape.escape(subject, trial, classes=[9])
+    assert all(torch.equal(before[name], value) for name, value in subject.model.state_dict().items())
+    assert [row["arm"] for row in first["arms"]] == ["sgd", "momentum-sam@1"]
+    assert first["verdict"] is None
+    started, ended = first["arms"][0]["epochs"]
+    assert started == first["arms"][1]["epochs"][0]
+    assert (started["epoch"], ended["epoch"]) == (0, 1)
+    assert ended["lambda_min"] == ended["classes"][0]["lambda_min"]
+    assert ended["loss"] != started["loss"]
+    more = escape.escape(subject, dataclasses.replace(trial, arms=("sgd", "sam@0.1", "pgd@0.1")), classes=[9])
+    assert more["arms"][:2] == first["arms"]
+    assert [row["arm"] for row in more["arms"]] == ["sgd", "momentum-sam@1", "sam@0.1", "pgd@0.1"]
+    assert more["verdict"] is not None
+    # Momentum-SAM's first step has no momentum yet, later ones have; PGD kicks once an epoch.
+    ends = [row["epochs"][-1]["loss"] for row in more["arms"]]
+    assert len(set(ends)) == 4
+
+
+def test_a_stage_goes_on_as_it_stood() -> None:
+    from saddlescape.training.stage import Stage
+
+    stage = Stage(reweight="drw", reweight_start=160, loss="ldam", early_loss="ce", loss_start=3, reset_head=True)
+    young = escape.stage_for(escape.Arm("sgd"), stage, 3, 10, 0.01, 7)
+    assert (young.loss, young.reweight, young.early_loss, young.reset_head) == ("ce", "none", "", False)
+    old = escape.stage_for(escape.Arm("pgd", 0.5), stage, 161, 10, 0.01, 7)
+    assert (old.loss, old.reweight, old.optimizer_options, old.rho) == ("ldam", "always", {"t_thr": 7}, (0.5,))
+    assert (old.lr, old.lr_schedule, old.epochs) == (0.01, "constant", 10)
+
+
+def arm(name: str, tail: float, seed: int = 0) -> dict[str, Any]:
+    rows = [{"tail": value, "lambda_min": -1.0, "loss": 1.0} for value in (20.0, tail, tail, tail)]
+    return {"arm": name, "seed": seed, "problem": None, "epochs": rows}
+
+
+@pytest.mark.parametrize(
+    ("sam", "momentum", "answer"),
+    [(30.5, 40.0, "no gain to explain"), (50.0, 49.0, "as much"), (50.0, 40.0, "less"), (50.0, 30.0, "not at all")],
+)
+def test_the_verdict_follows_its_rules(sam: float, momentum: float, answer: str) -> None:
+    arms = [arm("sgd", 30.0), arm("sam@0.1", sam), arm("sam@0.2", 25.0), arm("momentum-sam@1", momentum)]
+    found = escape.verdict(arms, 3000)
+    assert found is not None
+    share = sam / 100
+    assert found["noise"] == pytest.approx(200 * math.sqrt(2 * share * (1 - share) / 3000))
+    assert found["answer"] == answer
+    assert found["sam"] == {"arm": "sam@0.1", "tail_gain": pytest.approx(sam - 30)}
+    assert "one seed" in found["text"]
+    assert escape.verdict(arms[:3], 3000) is None
+
+
+def test_several_seeds_make_the_noise_known() -> None:
+    arms = [
+        arm(name, value + seed, seed)
+        for seed in (0, 1)
+        for name, value in (("sgd", 30.0), ("sam@0.1", 40.0 + seed), ("momentum-sam@1", 40.0))
+    ]
+    found = escape.verdict(arms, 3000)
+    assert found is not None
+    assert found["noise"] == pytest.approx(2 * np.std([0, 1], ddof=1) / math.sqrt(2))
+    assert "2 seeds" in found["text"]
+
+
+@pytest.mark.parametrize("text", ["adam", "sgd@0.1", "sam", "sam@x", "sam@0", "pgd@inf"])
+def test_bad_arms_are_one_line(text: str) -> None:
+    with pytest.raises(InputError, match="--arms"):
+        escape.parse_arm(text)
