@@ -47,7 +47,7 @@ def resolve(
     notes: list[str] = []
     if facts.dataset in published and facts.dataset != "own":
         table = published[facts.dataset]
-        method = method or PAPER_DEFAULT
+        method = PAPER_DEFAULT if method is None else method
     else:
         decided = {
             name for name, value in {**(flags or {}), "epochs": epochs, "model": model}.items() if value is not None
