@@ -41,7 +41,9 @@ def run_command(line: str, namespace: dict[str, Any]) -> None:
         targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
         assert arguments[0] in targets, f"no target {arguments[0]} in the Makefile"
     elif program == "pip":
-        extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+        extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+            "optional-dependencies"
+        ]
         named = re.findall(r"\[([a-z,]+)\]", line)
         assert all(extra in extras for group in named for extra in group.split(",")), f"unknown extra in {line}"
     elif program == "saddlescape":
@@ -71,7 +73,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         folder = here / "photos" / name
         folder.mkdir(parents=True)
         for i in range(12 if name == "cat" else 6):
-            Image.new("RGB", (40, 36), (shade, 10 * i, 255 - shade)).save(folder / ("one.png" if i == 0 else f"{i}.png"))
+            Image.new("RGB", (40, 36), (shade, 10 * i, 255 - shade)).save(
+                folder / ("one.png" if i == 0 else f"{i}.png")
+            )
     before, data = Path.cwd(), cifar_root()
     with pytest.MonkeyPatch.context() as patch:
         if data is not None:

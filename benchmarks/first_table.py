@@ -69,7 +69,9 @@ def picture(built: dict[str, Any], path: Path) -> None:
     lines = [plt.Line2D([], [], color="black", lw=1.5)]
     labels = ["SGD", "SAM", f"published ({built['published_epochs']} epochs, best epoch)"]
     figure.legend(handles + lines, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-    figure.suptitle(f"{tables.DATASETS[built['dataset']]}, ResNet-32, {built['epochs']} epochs, last epoch", fontsize=11)
+    figure.suptitle(
+        f"{tables.DATASETS[built['dataset']]}, ResNet-32, {built['epochs']} epochs, last epoch", fontsize=11
+    )
     figure.savefig(path, dpi=110)
 
 

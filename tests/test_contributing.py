@@ -1,4 +1,4 @@
-"""The recipe of CONTRIBUTING.md for a new loss: the printed file and the printed lines, and a training run with them."""
+"""The recipe of CONTRIBUTING.md for a new loss: the printed file, the printed lines, and a training run with them."""
 
 from __future__ import annotations
 
