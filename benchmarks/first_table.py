@@ -100,9 +100,13 @@ def main() -> None:
         "commands": arguments.command,
         "machine": platform.processor() or platform.machine(),
         "cpu": _cpu(),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "saddlescape": saddlescape.__version__},
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "saddlescape": saddlescape.__version__,
+        },
         "commit": commit,
-    }  # fmt: skip
+    }
     arguments.out.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     arguments.out.with_suffix(".md").write_text(tables.markdown(built), encoding="utf-8")
     if arguments.picture:
