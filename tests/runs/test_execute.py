@@ -316,7 +316,7 @@ def two_stages(facts: Facts, table: dict[str, Any], epochs: int | None) -> Recip
                 name="head", epochs=2, trainable="head", reset_head=True, backbone_mode="eval", head="cosine",
                 loss="ldam", loss_options={"scale": 30.0}, sampler="class-balanced", **common,
             ),
-            Stage(name="all", epochs=1, head="cosine", loss="ldam", loss_options={"scale": 30.0}, **common),
+            Stage(name="all", epochs=2, head="cosine", loss="ldam", loss_options={"scale": 30.0}, **common),
         ),
     )  # fmt: skip
 
@@ -336,11 +336,11 @@ def staged(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("steps", [[5], [8], [11], [14], [2, 6, 4, 4]])
+@pytest.mark.parametrize("steps", [[5], [8], [11], [14], [17], [2, 6, 4, 4]])
 def test_a_run_of_stages_goes_on_from_the_middle_of_any(
     toy: None, start: Start, staged: Path, tmp_path: Path, steps: list[int]
 ) -> None:
-    """Three steps an epoch: step 5 is in the first stage, 8 and 11 in the second, 14 in the third."""
+    """Three steps an epoch: step 5 is in the first stage, 8 and 11 in the second, 14 and 17 in the third."""
     for step in steps:
         begin(start, tmp_path / "run", step, method="toy", epochs=None, keep_every=1)
     start(tmp_path / "run", method="toy", epochs=None, keep_every=1)
@@ -350,17 +350,17 @@ def test_a_run_of_stages_goes_on_from_the_middle_of_any(
 def test_what_the_stages_did(staged: Path) -> None:
     table = rows(staged)
     assert [(row["stage"], row["name"], row["epoch"]) for row in table] == [
-        (0, "features", 0), (0, "features", 1), (1, "head", 0), (1, "head", 1), (2, "all", 0),
+        (0, "features", 0), (0, "features", 1), (1, "head", 0), (1, "head", 1), (2, "all", 0), (2, "all", 1),
     ]  # fmt: skip
     folder = CheckpointFolder(staged / "checkpoint")
-    one, two, three = (folder.load(cursor).model for cursor in (Cursor(0, 2), Cursor(1, 2), Cursor(2, 1)))
+    one, two, three = (folder.load(cursor).model for cursor in (Cursor(0, 2), Cursor(1, 2), Cursor(2, 2)))
     assert one["linear.weight"].shape == (10, 64)
     assert two["linear.weight"].shape == (64, 10)
     for name in one:
         if not name.startswith("linear"):
             assert torch.equal(one[name], two[name]), name
     assert not torch.equal(two["conv1.weight"], three["conv1.weight"])
-    assert json.loads((staged / "result.json").read_text())["epochs"] == 5
+    assert json.loads((staged / "result.json").read_text())["epochs"] == 6
     assert open_run(staged, Cursor(0, 2)).logit_scale == 1.0
     assert open_run(staged).logit_scale == 30.0
 
