@@ -53,8 +53,8 @@ for label, s in [*spectra.items(), ("all", whole)]:
     if not s.converged:
         verdict += ", value not settled"
     print(
-        f"{label!s:>5}  {s.num_samples:6d}  {s.loss:6.3f}  {s.lambda_min:10.4g}  {s.residuals[0]:.0e}  {s.lambda_max:10.4g}"
-        f"  {s.residuals[1]:.0e}  {s.nonconvexity:8.3f}  {verdict}"
+        f"{label!s:>5}  {s.num_samples:6d}  {s.loss:6.3f}  {s.lambda_min:10.4g}  {s.residuals[0]:.0e}"
+        f"  {s.lambda_max:10.4g}  {s.residuals[1]:.0e}  {s.nonconvexity:8.3f}  {verdict}"
     )
 
 worst = max(spectra, key=lambda label: spectra[label].nonconvexity)
@@ -62,5 +62,7 @@ gain = sam_gain(model, F.cross_entropy, (inputs, targets), [0.05, 0.2, 0.8], lab
 print(f"\nSAM along the most negative direction of class {worst} (lambda {gain.eigenvalue:.4g}):")
 for row in gain.summary():
     turned = "turned round" if row["sign"] < 0 else "same way"
-    print(f"  rho {row['rho']:4}: component squared x {row['gain']:.3g} ({turned}), theory x {row['predicted_gain']:.3g}")
+    print(
+        f"  rho {row['rho']:4}: component squared x {row['gain']:.3g} ({turned}), theory x {row['predicted_gain']:.3g}"
+    )
 print(f"  theory: amplified beyond rho = {gain.rho_threshold:.3g}")

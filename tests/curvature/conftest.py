@@ -30,7 +30,11 @@ def dense_hessian(
     model: nn.Module, inputs: Any, targets: Tensor, loss: Callable[..., Tensor] = F.cross_entropy, names: Any = None
 ) -> Tensor:
     """The whole Hessian of ``loss(model(inputs), targets)`` by ``torch.func.hessian``, [P, P], model as it is."""
-    parameters = {k: p.detach() for k, p in model.named_parameters() if (names is None and p.requires_grad) or (names and k in names)}
+    parameters = {
+        k: p.detach()
+        for k, p in model.named_parameters()
+        if (names is None and p.requires_grad) or (names and k in names)
+    }
     shapes = {k: p.shape for k, p in parameters.items()}
 
     def of_flat(flat: Tensor) -> Tensor:

@@ -71,7 +71,9 @@ def test_class_of_one_image(net):
     mine = torch.cat([torch.arange(23), torch.tensor([0])])
     targets = net.targets[mine].clone()
     targets[-1] = 7
-    found = class_spectra(net.model, lambda z, t: F.cross_entropy(z, t % 3), (net.inputs[mine], targets), classes=[7], lanczos_steps=60)
+    found = class_spectra(
+        net.model, lambda z, t: F.cross_entropy(z, t % 3), (net.inputs[mine], targets), classes=[7], lanczos_steps=60
+    )
     assert found[7].num_samples == 1 and found[7].lambda_max > 0
 
 
@@ -92,10 +94,14 @@ def test_resumes_finished_classes_and_the_run_in_progress(net, tmp_path, monkeyp
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        class_spectra(net.model, F.cross_entropy, net.data, lanczos_steps=12, save_to=tmp_path, progress=stop_in_class_1)
+        class_spectra(
+            net.model, F.cross_entropy, net.data, lanczos_steps=12, save_to=tmp_path, progress=stop_in_class_1
+        )
     assert sorted(p.name for p in tmp_path.iterdir()) == ["class_0.npz", "class_1.partial.npz"]
     lines = []
-    again = class_spectra(net.model, F.cross_entropy, net.data, lanczos_steps=12, save_to=tmp_path, progress=lines.append)
+    again = class_spectra(
+        net.model, F.cross_entropy, net.data, lanczos_steps=12, save_to=tmp_path, progress=lines.append
+    )
     assert not any(line.startswith(("class 0: step", "class 1: step")) for line in lines)
     for label in whole:
         assert torch.equal(again[label].ritz_values, whole[label].ritz_values)
@@ -105,6 +111,13 @@ def test_resumes_finished_classes_and_the_run_in_progress(net, tmp_path, monkeyp
         net.model[7].bias.add_(0.5)
     changed = class_spectra(net.model, F.cross_entropy, net.data, lanczos_steps=12, save_to=tmp_path)
     assert changed[0].lambda_max != whole[0].lambda_max
+
+
+def test_another_loss_is_not_taken_for_the_same(net, tmp_path):
+    options = {"lanczos_steps": 4, "save_to": tmp_path, "classes": [0]}
+    plain = class_spectra(net.model, lambda z, t: F.cross_entropy(z, t), net.data, **options)
+    smooth = class_spectra(net.model, lambda z, t: F.cross_entropy(z, t, label_smoothing=0.3), net.data, **options)
+    assert smooth[0].lambda_max != plain[0].lambda_max
 
 
 def test_damaged_file_is_measured_again(net, tmp_path):

@@ -95,7 +95,9 @@ def test_thick_restart_both_ends_against_eigsh():
     ours = [p.value for p in found.smallest] + [p.value for p in reversed(found.largest)]
     np.testing.assert_allclose(ours, np.sort(truth), rtol=1e-10)
     for pair in [*found.smallest, *found.largest]:
-        assert float((t @ pair.vector - pair.value * pair.vector).norm()) == pytest.approx(pair.residual, rel=1e-6, abs=1e-12)
+        assert float((t @ pair.vector - pair.value * pair.vector).norm()) == pytest.approx(
+            pair.residual, rel=1e-6, abs=1e-12
+        )
 
 
 def test_stop_on_value_is_earlier_and_still_right():

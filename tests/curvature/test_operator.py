@@ -35,12 +35,16 @@ def test_equals_dense_hessian(net, dense, method, batch_size):
 def test_gauss_newton_equals_jacobian_formula(net, method):
     names = [k for k, _ in net.model.named_parameters()]
     values = [p.detach() for p in net.model.parameters()]
-    rows = jacrev(lambda *p: functional_call(net.model, dict(zip(names, p, strict=True)), (net.inputs,)), tuple(range(len(names))))(*values)
+    rows = jacrev(
+        lambda *p: functional_call(net.model, dict(zip(names, p, strict=True)), (net.inputs,)), tuple(range(len(names)))
+    )(*values)
     jacobian = torch.cat([r.flatten(2) for r in rows], 2)
     p = net.model(net.inputs).detach().softmax(1)
     middle = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
     truth = torch.einsum("ncp,ncd,ndq->pq", jacobian, middle, jacobian) / len(p)
-    operator = build_operator(net.model, F.cross_entropy, net.data, batch_size=10, method=method, operator=GaussNewtonOperator)
+    operator = build_operator(
+        net.model, F.cross_entropy, net.data, batch_size=10, method=method, operator=GaussNewtonOperator
+    )
     v = vector(operator.dim)
     torch.testing.assert_close(operator(v), truth @ v, rtol=1e-10, atol=1e-12)
 
@@ -79,7 +83,13 @@ def test_linear_in_float32_too(net):
 def test_convolution_with_bias_and_transposed_convolution(dense):
     torch.manual_seed(3)
     model = nn.Sequential(
-        nn.Conv1d(2, 3, 3), nn.BatchNorm1d(3), nn.ConvTranspose1d(3, 2, 2), nn.BatchNorm1d(2, affine=False), nn.Tanh(), nn.Flatten(), nn.Linear(14, 2)
+        nn.Conv1d(2, 3, 3),
+        nn.BatchNorm1d(3),
+        nn.ConvTranspose1d(3, 2, 2),
+        nn.BatchNorm1d(2, affine=False),
+        nn.Tanh(),
+        nn.Flatten(),
+        nn.Linear(14, 2),
     ).double()
     x, y = torch.randn(9, 2, 8, dtype=torch.float64), torch.arange(9) % 2
     model(x)
@@ -254,7 +264,9 @@ def test_network_that_cannot_be_traced_goes_the_slower_way(mlp, dense):
 @pytest.mark.parametrize("method", METHODS)
 def test_k66_memory_is_flat(mlp, method):
     wide = nn.Sequential(nn.Linear(9, 100), nn.Tanh(), nn.Linear(100, 3))
-    operator = build_operator(wide, F.cross_entropy, (mlp.inputs.float().repeat(20, 1), mlp.targets.repeat(20)), method=method)
+    operator = build_operator(
+        wide, F.cross_entropy, (mlp.inputs.float().repeat(20, 1), mlp.targets.repeat(20)), method=method
+    )
     v = torch.randn(operator.dim)
     for _ in range(20):
         operator(v)

@@ -31,7 +31,9 @@ def indefinite():
     """A 300 x 300 symmetric matrix: 40 negative, 100 (numerically) zero, 160 positive eigenvalues, a few outliers."""
     g = torch.Generator().manual_seed(0)
     q = torch.linalg.qr(torch.randn(300, 300, generator=g, dtype=torch.float64)).Q
-    values = torch.cat([-torch.logspace(-2, 0.7, 40), torch.zeros(100), torch.logspace(-2, 1, 155), torch.linspace(20, 60, 5)])
+    values = torch.cat(
+        [-torch.logspace(-2, 0.7, 40), torch.zeros(100), torch.logspace(-2, 1, 155), torch.linspace(20, 60, 5)]
+    )
     a = (q * values.double()) @ q.T
     return (a + a.T) / 2
 
@@ -57,7 +59,9 @@ def test_extreme_eigenpairs(net, dense):
     values, vectors = extreme_eigenpairs(net.model, F.cross_entropy, net.data, k=2, tol=1e-6)
     torch.testing.assert_close(values, truth[[0, 1, -2, -1]], rtol=1e-8, atol=0)
     torch.testing.assert_close(hessian @ vectors.T, vectors.T * values, rtol=0, atol=1e-5)
-    assert float(extreme_eigenpairs(net.model, F.cross_entropy, net.data, which="smallest").values[0]) == pytest.approx(float(truth[0]))
+    assert float(extreme_eigenpairs(net.model, F.cross_entropy, net.data, which="smallest").values[0]) == pytest.approx(
+        float(truth[0])
+    )
     with pytest.warns(UserWarning, match="not converged"):
         extreme_eigenpairs(net.model, F.cross_entropy, net.data, tol=1e-10, max_products=4)
 
@@ -135,12 +139,18 @@ def test_density_integrates_to_one_at_every_scale(span):
 
 
 def test_reference_bandwidth_by_formula():
-    values, weights = torch.tensor([[-2.0, 8.0]], dtype=torch.float64), torch.tensor([[0.25, 0.75]], dtype=torch.float64)
+    values, weights = (
+        torch.tensor([[-2.0, 8.0]], dtype=torch.float64),
+        torch.tensor([[0.25, 0.75]], dtype=torch.float64),
+    )
     points = np.array([-2.01, 0.0, 8.02])
     height = density(values, weights, grid=points, sigma="reference")[1]
     variance = 1e-5 * 10
     truth = [
-        sum(w * math.exp(-((x - t) ** 2) / (2 * variance)) / math.sqrt(2 * math.pi * variance) for t, w in ((-2, 0.25), (8, 0.75)))
+        sum(
+            w * math.exp(-((x - t) ** 2) / (2 * variance)) / math.sqrt(2 * math.pi * variance)
+            for t, w in ((-2, 0.25), (8, 0.75))
+        )
         for x in points
     ]
     np.testing.assert_allclose(height, truth, rtol=1e-12, atol=1e-300)

@@ -66,7 +66,7 @@ def test_save_and_load(mlp, tmp_path):
     with pytest.raises(InputError, match="labels"):
         again.of(1)
     (tmp_path / "s.npz").write_bytes(b"x")
-    with pytest.raises(InputError, match="s.npz"):
+    with pytest.raises(InputError, match=r"s\.npz"):
         Surface.load(tmp_path / "s.npz")
 
 

@@ -126,17 +126,17 @@ def measure(
     for done, (label, members) in enumerate(sets.items()):
         name = "all data" if whole else f"class {label}"
         chosen = sample(members, max_samples, seed)
-        store = None if save_to is None else _Store(Path(save_to), label, _identity(function, chosen, settings))
+        operator = _OPERATORS[kind](
+            function,
+            chosen,
+            batch_size=batch_size,
+            method=method,
+            keep_bytes=keep_bytes,
+            process_group=process_group,
+        )
+        store = None if save_to is None else _Store(Path(save_to), label, _identity(operator, settings))
         spectrum = store.finished() if store else None
         if spectrum is None:
-            operator = _OPERATORS[kind](
-                function,
-                chosen,
-                batch_size=batch_size,
-                method=method,
-                keep_bytes=keep_bytes,
-                process_group=process_group,
-            )
             spectrum = _one(
                 operator,
                 store,
@@ -274,15 +274,16 @@ class _Store:
         return runs
 
 
-def _identity(function: LossFunction, samples: Samples, settings: str) -> str:
-    """A hash of weights, buffers, data, loss and settings: what a spectrum on disk must agree with to be used."""
+def _identity(operator: HessianOperator, settings: str) -> str:
+    """A hash of weights, buffers, data, loss and settings: what a spectrum on disk must agree with to be used.
+
+    A loss function has no contents that could be hashed: its value at these weights stands for it.
+    """
     digest = hashlib.sha256(settings.encode())
-    digest.update(repr(function.loss_fn).encode() if isinstance(function.loss_fn, nn.Module) else b"function")
-    for tensor in [*function.state_tensors(), *samples.tensors()]:
-        digest.update(f"{tensor.shape} {tensor.dtype}".encode())
-        digest.update(
-            tensor.detach().cpu().contiguous().view(torch.uint8 if tensor.dim() else tensor.dtype).numpy().tobytes()
-        )
+    digest.update(float(operator.loss()).hex().encode())
+    for tensor in [*operator.function.state_tensors(), *operator.samples.tensors()]:
+        digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

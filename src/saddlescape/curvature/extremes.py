@@ -56,8 +56,7 @@ class Eigenpair:
 
 @dataclass(frozen=True)
 class Extremes:
-    """``smallest``: ascending from the smallest; ``largest``: descending from the largest. ``products``: all products
-    used."""
+    """``smallest`` ascending, ``largest`` descending, both from the outermost; ``products`` counts all products."""
 
     smallest: list[Eigenpair]
     largest: list[Eigenpair]
@@ -69,7 +68,7 @@ class Extremes:
 
 
 class EigenpairsResult(NamedTuple):
-    """``values, vectors`` first, so that it can be unpacked as a pair with ``[:2]``; see ``extreme_eigenpairs``."""
+    """What ``extreme_eigenpairs`` returns."""
 
     values: Tensor
     vectors: Tensor
@@ -78,8 +77,8 @@ class EigenpairsResult(NamedTuple):
 def certify(operator: Callable[[Tensor], Tensor], vector: Tensor, tol: float, scale: float = 0.0) -> Eigenpair:
     """Rayleigh quotient and true residual of ``vector`` by one fresh product.
 
-    ``scale``: the size of the operator (its largest |eigenvalue|, as far as known): rounding in a product is relative to
-    it, not to the product.
+    ``scale``: the size of the operator (its largest |eigenvalue|, as far as known): rounding in a product is relative
+    to it, not to the product.
     """
     vector = vector / vector.norm()
     product = operator(vector)
