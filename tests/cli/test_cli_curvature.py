@@ -44,17 +44,35 @@ def test_a_line_and_an_arm(cli: Any, run: Path) -> None:
 def test_training_with_curvature_beside_it(cli: Any, tmp_path: Path) -> None:
     out = tmp_path / "live"
     tracking = ("--track-curvature", "every=1,samples=2,products=3")
-    outcome = cli("train", "digits", "--method", "ce", "--device", "cpu", *tracking, "--epochs", 1, "--out", out)
+    outcome = cli("train", "digits", "--method", "ce", "--device", "cpu", *tracking, "--epochs", 2, "--out", out,
+                  "--keep-every", 1)  # fmt: skip
     assert outcome.code == 0, outcome.err
-    assert "curvature was measured 1 times" in outcome.err
+    assert "curvature was measured 2 times" in outcome.err
     lines = [json.loads(line) for line in (out / "curvature-course.jsonl").read_text().splitlines()]
     assert lines[0]["format"] == "saddlescape-curvature-course-1"
-    classes = [line for line in lines[1:] if "label" in line]
+    classes = [line for line in lines[1:] if "label" in line and line["epoch"] == 2]
     assert [line["label"] for line in classes] == list(range(10))
     assert {line["source"] for line in classes} == {"live"}
-    assert [line["group"] for line in lines[1:] if "label" not in line] == ["head", "mid", "tail"]
-    metrics = json.loads((out / "metrics.jsonl").read_text())
+    means = [line for line in lines[1:] if "label" not in line and line["epoch"] == 2]
+    assert [line["group"] for line in means] == ["head", "mid", "tail"]
+    metrics = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
     assert [line["test_accuracy"] for line in classes] == metrics["test"]["per_class"]
+
+
+    # The same file from checkpoints: nothing is left to measure.
+    course = cli("curvature", out, "--over-training", "--samples-per-class", 2, "--products", 3, "--device", "cpu")
+    assert course.code == 0, course.err
+    assert "already measured" in course.err
+    assert f"{means[2]['lambda_min']:.4g}" in course.out
+
+
+def test_the_hint_is_shown_with_its_caveats(cli: Any, run: Path) -> None:
+    words = ("--advise-rho", "--classes", "9", "--rho", "0.1", "1", "--products", 5, "--device", "cpu")
+    outcome = cli("curvature", run, *words)
+    assert outcome.code == 0, outcome.err
+    assert "hint" in outcome.out
+    assert "the other way" in outcome.out
+    assert json.loads((run / "rho-advice.json").read_text())["settings"]["rhos"] == [0.1, 1.0]
 
 
 @pytest.mark.parametrize(
