@@ -46,6 +46,9 @@ class ClassLoss(nn.Module):
     needs_features: ClassVar[bool] = False
     """The loss is called with ``features=h``, what the head saw, [N, d]."""
 
+    logit_scale: float = 1.0
+    """What makes logits the ones that softmax was trained on; not 1 where the loss scales them itself."""
+
     weight: Tensor | None
 
     def __init__(

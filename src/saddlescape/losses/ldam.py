@@ -54,6 +54,7 @@ class LDAMLoss(ClassLoss):
         if not scale > 0:
             raise InputError(f"scale is {scale}; it must be above 0")
         self.max_margin, self.scale = float(max_margin), float(scale)
+        self.logit_scale = self.scale
         self._hold("margins", max_margin * (counts.min() / counts) ** 0.25)
         self._looked_at_range = False
 

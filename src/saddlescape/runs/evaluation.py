@@ -55,7 +55,10 @@ def evaluate_run(
             return post_hoc_adjust(logits, counts, tau=tau)
 
     precision = Precision(opened.config.precision, where.type)
-    return evaluate(model, loader.epoch(0), dataset.num_classes, dataset.groups, precision, adjust), dataset
+    scores = evaluate(
+        model, loader.epoch(0), dataset.num_classes, dataset.groups, precision, adjust, opened.logit_scale
+    )
+    return scores, dataset
 
 
 def run_data(

@@ -116,7 +116,7 @@ def assemble(
         foreach=True,
     )  # fmt: skip
     scaler = precision.scaler()
-    optimizer = build_stage_optimizer(stage, base, model, needs_wrapper=scaler is not None)
+    optimizer = build_stage_optimizer(stage, base, model, needs_wrapper=scaler is not None, seed=seed)
     loss = build_loss(stage.loss, dataset.class_counts, **stage.loss_options).to(device)
     early = build_loss(stage.early_loss, dataset.class_counts).to(device) if stage.early_loss else loss
     if stage.objective not in OBJECTIVES:
@@ -153,7 +153,7 @@ def assemble(
 
 
 def build_stage_optimizer(
-    stage: Stage, base: torch.optim.Optimizer, model: nn.Module, needs_wrapper: bool = False
+    stage: Stage, base: torch.optim.Optimizer, model: nn.Module, needs_wrapper: bool = False, seed: int = 0
 ) -> torch.optim.Optimizer:
     """The optimiser of a stage around ``base``. With a scaler or clipping plain SGD is SAM of radius 0: one pass."""
     options: dict[str, Any] = dict(stage.optimizer_options)
@@ -165,6 +165,8 @@ def build_stage_optimizer(
         return build_optimizer(base, "sam", rho=0.0, model=model, **options)
     if stage.rho:
         options["rho"] = stage.rho[0]
+    if stage.optimizer == "pgd":
+        options["seed"] = seed  # of its random vectors
     if stage.optimizer in TWO_PASSES:  # the others make one pass and have no statistics to protect
         options["freeze_bn_stats"] = stage.freeze_bn_stats
     return build_optimizer(base, stage.optimizer, model=model, **options)

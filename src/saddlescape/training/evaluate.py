@@ -19,8 +19,12 @@ def score(
     num_classes: int,
     precision: Precision,
     adjust: Callable[[Tensor], Tensor] | None = None,
+    logit_scale: float = 1.0,
 ) -> Scorer:
-    """Feed every batch, in eval mode; ``adjust`` maps logits [N, C] -> [N, C] (post-hoc logit adjustment)."""
+    """Feed every batch, in eval mode; ``adjust`` maps logits [N, C] -> [N, C] (post-hoc logit adjustment).
+
+    ``logit_scale`` comes first: LDAM's cosines are scaled inside its loss, and their probabilities need the scale.
+    """
     was_training = model.training
     model.eval()
     try:
@@ -28,6 +32,8 @@ def score(
         for batch in batches:
             with precision.autocast():
                 logits = model(batch.inputs)
+            if logit_scale != 1:
+                logits = logit_scale * logits.float()
             scorer.add(logits if adjust is None else adjust(logits.float()), batch.targets)
         return scorer
     finally:
@@ -41,6 +47,7 @@ def evaluate(
     groups: Mapping[str, Sequence[int]],
     precision: Precision,
     adjust: Callable[[Tensor], Tensor] | None = None,
+    logit_scale: float = 1.0,
 ) -> Scores:
     """Scores of ``model`` over ``batches``; see :class:`saddlescape.training.metrics.Scores`."""
-    return score(model, batches, num_classes, precision, adjust).scores(groups)
+    return score(model, batches, num_classes, precision, adjust, logit_scale).scores(groups)

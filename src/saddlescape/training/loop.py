@@ -188,7 +188,14 @@ def _row(parts: Parts, epoch: int, running: Running, lr: float, rho: float | Non
     row |= {"seconds": running.seconds, "images_per_second": running.images / max(running.seconds, 1e-9)}
     if (epoch + 1) % parts.eval_every == 0 or epoch + 1 == parts.epochs:
         for name, loader in parts.evaluations.items():
-            scores = evaluate(parts.model, loader.epoch(0), parts.num_classes, parts.groups, parts.precision)
+            scores = evaluate(
+                parts.model,
+                loader.epoch(0),
+                parts.num_classes,
+                parts.groups,
+                parts.precision,
+                logit_scale=parts.objective.loss.logit_scale,
+            )
             row[name] = as_row(scores)
     return row
 
