@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import pytest
@@ -14,6 +14,15 @@ from torch.func import functional_call, hessian
 
 # torch writes a debug record per traced tensor for a log that nobody asked for; pytest would keep them all.
 logging.getLogger("torch.__trace").setLevel(logging.CRITICAL)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """On matrices this small, threads that wait for each other cost up to a hundred times what they give."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 class Problem(NamedTuple):
