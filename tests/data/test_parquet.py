@@ -210,3 +210,18 @@ def test_cifar_from_parquet_needs_the_right_set(tmp_path: Path) -> None:
     (tmp_path / "cifar10" / "test-00000-of-00001.parquet").unlink()
     with pytest.raises(InputError, match="no test shard"):
         load("cifar10", root=tmp_path)
+
+
+def test_a_ready_made_long_tail_is_taken_as_it_is_and_images_sorted_by_class_are_not(tmp_path: Path) -> None:
+    drawn = [0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0]  # 10 and 2, mixed: imbalance 5
+    write(tmp_path / "train.parquet", [*drawn, 1, 1, 1], image="img", label="label")
+    write(tmp_path / "test.parquet", [0, 1], image="img", label="label")
+    dataset = load(tmp_path, imbalance=5)
+    assert levels(dataset.train) == list(range(12))
+    assert any("taken as they are" in note for note in dataset.notes)
+    other_seed = load(tmp_path, imbalance=5, seed=1)
+    assert levels(other_seed.train) != list(range(12))
+    write(tmp_path / "train.parquet", [0] * 10 + [1] * 5, image="img", label="label")
+    by_class = load(tmp_path, imbalance=5)
+    assert by_class.class_counts == [10, 2]
+    assert not any("taken as they are" in note for note in by_class.notes)

@@ -154,7 +154,8 @@ def test_evaluation_of_splits_and_post_hoc_adjustment(finished: Path, opened: Op
     with torch.no_grad():
         logits = opened.model(dataset.preprocess.normalize(dataset.test.images))
     frequency = torch.tensor(dataset.class_counts).double() / sum(dataset.class_counts)
-    right = (logits.double() - frequency.log()).argmax(1) == dataset.test.labels
+    assert opened.logit_scale == 30  # LDAM: the frequencies are held against the scaled cosines
+    right = (opened.logit_scale * logits.double() - frequency.log()).argmax(1) == dataset.test.labels
     assert adjusted.accuracy == pytest.approx(100 * float(right.double().mean()), abs=0.2)
 
 

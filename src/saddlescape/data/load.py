@@ -190,11 +190,15 @@ def _is_drawn(labels: NDArray[np.int64], wanted: list[int]) -> bool:
     """Whether the leading images are a ready-made draw: as many of each class as wanted, no more and no fewer.
 
     Long-tailed sets are passed on in shards, the rarest profile first; drawing from such a copy again would give
-    other images than its maker meant. A balanced original cannot begin like this by chance.
+    other images than its maker meant. Images sorted by class can begin like this by chance and do not count, unless
+    there are no others.
     """
     total = sum(wanted)
-    leading = np.bincount(labels[:total], minlength=len(wanted)).tolist()
-    return len(labels) >= total and max(wanted) > min(wanted) and leading == wanted
+    if len(labels) < total or max(wanted) == min(wanted):
+        return False
+    leading = labels[:total]
+    by_class = bool((np.diff(leading) >= 0).all())
+    return np.bincount(leading, minlength=len(wanted)).tolist() == wanted and (len(labels) == total or not by_class)
 
 
 def _fitting(present: list[int], imbalance: float, profile: str) -> int:
