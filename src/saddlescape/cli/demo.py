@@ -37,4 +37,13 @@ def demo(
     from saddlescape.cli.reproduce import reproduce
 
     console.print("Digits-LT: scikit-learn's 8x8 digits, imbalance 50. The question: does SAM help the tail?")
-    reproduce("digits-lt", out=out, methods=METHODS, seeds=list(seeds), epochs=epochs, device="cpu", eval_every=50)
+    reproduce(
+        "digits-lt",
+        out=out,
+        methods=METHODS,
+        seeds=list(seeds),
+        epochs=epochs,
+        device="cpu",
+        eval_every=50,
+        precision="float32",
+    )

@@ -30,6 +30,10 @@ CPU_IMAGE_SIZE = 64
 # A run shorter than this many steps is over before a compiler has earned its cold start (30 to 50 s) back.
 LONG_RUN_STEPS = 3000
 
+# From here on it pays to measure which number format is faster; in a run that is not long only if steps are slow.
+MEASURED_RUN_STEPS = 100
+SLOW_STEP = 0.1  # seconds
+
 
 @dataclass(frozen=True)
 class Request:
@@ -171,12 +175,12 @@ def plan(
     compiled = request.compile
     if begun is not None and request.precision == "auto":
         precision = begun.precision
-    elif request.precision == "auto" and device.type == "cpu" and steps < LONG_RUN_STEPS:
+    elif request.precision == "auto" and device.type == "cpu" and steps < MEASURED_RUN_STEPS:
         precision = "float32"
         notes.append(f"float32, eager: {steps} steps are too few to tune for")
     elif request.precision == "auto":
         if recipe.model not in loaded.faster:
-            loaded.faster[recipe.model] = _faster(recipe, dataset, device)
+            loaded.faster[recipe.model] = _faster(recipe, dataset, device, quick=steps < LONG_RUN_STEPS)
         precision, reason = loaded.faster[recipe.model]
         notes.append(reason)
     else:
@@ -209,14 +213,19 @@ def plan(
     return config, dataset, notes
 
 
-def _faster(recipe: Recipe, dataset: Dataset, device: torch.device) -> tuple[str, str]:
-    """The number format to train in and the reason; measured where both are native."""
+def _faster(recipe: Recipe, dataset: Dataset, device: torch.device, quick: bool) -> tuple[str, str]:
+    """The number format to train in and the reason; measured where both are native.
+
+    A ``quick`` run of steps that are fast anyway stays in float32, whose choice does not hang on a measurement.
+    """
     if not has_fast_bf16(device):
         return "float32", f"float32: this {device.type} has no fast bf16"
     names = ("float32", "bf16")
     times = seconds_per_step(recipe.stages[0], dataset, recipe.model, names, device)
     if len(times) < len(names):
         return "float32", "float32: too little data to measure bf16 on"
+    if quick and times["float32"] < SLOW_STEP:
+        return "float32", "float32: steps are fast here and the run is short"
     faster = min(times, key=lambda name: times[name])
     measured = ", ".join(f"{name} {1000 * seconds:.0f} ms" for name, seconds in times.items())
     return faster, f"{faster}: a training step took {measured} here (eager); --precision to choose"
