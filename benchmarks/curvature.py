@@ -1,0 +1,575 @@
+"""How fast and how exact is the curvature of one class? Ours against PyHessian, curvlinops and hessian-eigenthings.
+
+    python benchmarks/curvature.py --run RUN --threads 2
+
+One process; all contenders take turns on the same weights, images and batches. README.md says what each row means,
+how each peer is used, and how to have the peers without touching torch. A peer that is not there is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import importlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from common import (
+    ROOT,
+    SCHEMA,
+    Timing,
+    environment,
+    growth_exponent,
+    interleave,
+    load_average,
+    peak_bytes,
+    speed_ratio,
+    synchronizer,
+    usable_cores,
+    warm_up,
+    write_result,
+)
+from torch import Tensor, nn
+from train_step import load_images
+
+from saddlescape.curvature import FunctionOperator, build_operator, extremes, lanczos, spectrum
+from saddlescape.curvature.density import density, quadrature
+from saddlescape.curvature.guards import random_vector
+from saddlescape.data.types import Dataset
+from saddlescape.runs.subject import class_samples, open_subject
+from saddlescape.training.assemble import new_model
+from saddlescape.training.precision import resolve_device
+
+PEERS = ("pyhessian", "curvlinops", "eigenthings")
+SEED = 0
+TOL = 1e-4  # of the extreme eigenvalues
+
+# Floor and goal for a class of 500 images under ResNet-32 on a CPU, against PyHessian. For an error less is better.
+AIMS = {
+    "products per second, ours over pyhessian": (2.0, 3.0),
+    "products per second, ours over the fastest peer": (2.0, 3.0),
+    "whole density, ours over pyhessian": (2.5, 3.5),
+    "both extremes, ours over pyhessian": (15.0, 40.0),
+    "Lanczos without its products, ours over pyhessian": (4.0, 9.0),
+    "error of float32 extremes against float64": (1e-6, 1e-7),
+}
+
+Ends = tuple[float, float]
+
+
+class Contender(Protocol):
+    """What takes turns: ours, and a ``Peer`` of each file in ``peers/``."""
+
+    products: int
+
+    def native(self, vector: Tensor) -> Any: ...
+    def product(self, vector: Any) -> Any: ...
+    def flat(self, product: Any) -> Tensor: ...
+    def density(self, steps: int) -> Ends | None: ...
+    def extremes(self, tol: float, steps: int) -> Ends: ...
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all measurements share. ``inputs`` [N, C, S, S] and ``targets`` [N] are of one class and on ``device``."""
+
+    model: nn.Module
+    loss: nn.Module
+    inputs: Tensor
+    targets: Tensor
+    batch: int
+    peers: tuple[str, ...]
+    steps: int
+    rounds: int
+    repeats: int
+    device: torch.device
+
+    @property
+    def synchronize(self) -> Callable[[], object]:
+        return synchronizer(self.device)
+
+    @property
+    def dim(self) -> int:
+        return sum(p.numel() for p in self.model.parameters())
+
+    def batches(self) -> list[tuple[Tensor, Tensor]]:
+        """Batches of one size: a peer that averages the means of batches then has the same operator."""
+        return list(zip(self.inputs.split(self.batch), self.targets.split(self.batch), strict=True))
+
+    def images(self, number: int) -> Setting:
+        """The same with the first ``number`` images, in batches of one size of at most ``batch``."""
+        number, size = even_batches(number, self.batch)
+        return replace(self, inputs=self.inputs[:number], targets=self.targets[:number], batch=size)
+
+    def in_float64(self) -> Setting:
+        return replace(self, model=copy.deepcopy(self.model).double(), inputs=self.inputs.double(), peers=())
+
+
+def even_batches(images: int, at_most: int) -> tuple[int, int]:
+    """(number of images, batch size): as few batches of one size as ``at_most`` allows; a few images may be left out.
+
+    >>> even_batches(500, 250), even_batches(501, 250), even_batches(30, 250)
+    ((500, 250), (501, 167), (30, 30))
+    >>> even_batches(503, 250)
+    (501, 167)
+    """
+    pieces = -(-images // at_most)
+    size = images // pieces
+    return pieces * size, size
+
+
+# --- the contenders -----------------------------------------------------------------------------------------------
+
+
+class Ours:
+    """The library as its documentation shows it; ``options`` go to ``build_operator``."""
+
+    def __init__(self, setting: Setting, **options: Any) -> None:
+        data = (setting.inputs, setting.targets)
+        self.operator = build_operator(setting.model, setting.loss, data, batch_size=setting.batch, **options)
+
+    @property
+    def products(self) -> int:
+        return self.operator.num_products
+
+    def native(self, vector: Tensor) -> Tensor:
+        return vector.clone()
+
+    def product(self, vector: Tensor) -> Tensor:
+        return self.operator(vector)
+
+    def flat(self, product: Tensor) -> Tensor:
+        return product
+
+    def density(self, steps: int) -> Ends:
+        """A density of one probe on 10,000 points; returns the outermost nodes."""
+        start = random_vector(self.operator.dim, self.operator.like, seed=SEED, kind="rademacher")
+        values, weights = quadrature(lanczos(self.operator, start, steps))
+        density(values[None], weights[None])
+        return float(values[0]), float(values[-1])
+
+    def extremes(self, tol: float, steps: int) -> Ends:
+        """Both ends by thick restart until the *values* are good to ``tol``, and a certifying product for each."""
+        found = extremes(self.operator, tol=tol, stop="value", max_products=max(500, steps), seed=SEED)
+        return found.smallest[0].value, found.largest[0].value
+
+    def without_products(self, diagonal: Tensor, steps: int) -> None:
+        """The run of ``density`` with a diagonal matrix [P] in the place of the Hessian."""
+        free = FunctionOperator(lambda v: diagonal * v, len(diagonal), diagonal)
+        quadrature(lanczos(free, random_vector(len(diagonal), diagonal, seed=SEED, kind="rademacher"), steps))
+
+
+def find_peers(wanted: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """{peer: version} of those that can be imported, and the names of the others."""
+    present, missing = {}, []
+    for name in wanted:
+        try:
+            module = importlib.import_module(f"peers.{name}")
+        except ImportError as problem:
+            say(f"left out: {name} ({problem}); see benchmarks/peers/requirements.txt")
+            missing.append(name)
+        else:
+            present[name] = metadata.version(module.DISTRIBUTION)
+    return present, missing
+
+
+def factories(setting: Setting) -> dict[str, Callable[[], Contender]]:
+    """How to build each contender. A peer gets a copy of the network of its own: some write into its gradients."""
+    found: dict[str, Callable[[], Contender]] = {
+        "ours": lambda: Ours(setting),
+        "ours, double backward": lambda: Ours(setting, method="double_backward"),
+    }
+    for name in setting.peers:
+        peer = importlib.import_module(f"peers.{name}").Peer
+
+        def build(peer: Any = peer) -> Contender:
+            return peer(copy.deepcopy(setting.model), setting.loss, setting.batches())
+
+        found[name] = build
+    return found
+
+
+# --- what is measured of --------------------------------------------------------------------------------------------
+
+
+def from_run(options: argparse.Namespace) -> tuple[nn.Module, Dataset, dict[str, Any]]:
+    """The network and data of a run folder, at its newest checkpoint."""
+    subject = open_subject(options.run, device=options.device)
+    told = {"run": options.run.name, "checkpoint": subject.checkpoint, "weights_sha256": subject.weights}
+    return subject.model, subject.dataset, {**told, "model": subject.opened.config.model}
+
+
+def trained_briefly(options: argparse.Namespace) -> tuple[nn.Module, Dataset, dict[str, Any]]:
+    """A fresh network after ``--train`` steps of SGD on un-augmented batches of 128: past the chaos of the start."""
+    dataset = load_images(options.data)
+    model = brief_training(new_model(options.model, dataset, "linear", SEED), dataset, options.train, options.device)
+    return model, dataset, {"run": None, "train_steps": options.train, "model": options.model}
+
+
+def brief_training(model: nn.Module, dataset: Dataset, steps: int, device: str) -> nn.Module:
+    model.to(device).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    generator = torch.Generator().manual_seed(SEED)
+    train: Any = dataset.train
+    for _ in range(steps):
+        chosen = torch.randint(len(train.labels), (128,), generator=generator)
+        inputs = dataset.preprocess.normalize(train.images[chosen]).to(device)
+        loss = nn.functional.cross_entropy(model(inputs), train.labels[chosen].to(device))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    optimizer.zero_grad()
+    return model.eval()
+
+
+# --- measuring ----------------------------------------------------------------------------------------------------
+
+
+def measure_products(setting: Setting) -> tuple[dict[str, Timing], dict[str, Any]]:
+    """Seconds of a product each, and how far each product is from ours by double backward in float64."""
+    contenders = {name: build() for name, build in factories(setting).items()}
+    vector = random_vector(setting.dim, setting.inputs, seed=SEED)
+    exact = Ours(setting.in_float64(), method="double_backward").product(vector.double())
+    errors, works = {}, {}
+    for name, contender in contenders.items():
+        native = contender.native(vector)
+        apart = contender.flat(contender.product(native)).double() - exact
+        errors[name] = float(apart.norm() / exact.norm())
+        works[name] = lambda contender=contender, native=native: contender.product(native)
+    first = warm_up(works, 1, setting.synchronize)
+    timings = interleave(works, setting.rounds, synchronize=setting.synchronize, seed=SEED)
+    products = {
+        name: {**timing.as_json(), "error": errors[name], "warm_s": first[name]} for name, timing in timings.items()
+    }
+    return timings, products
+
+
+def measure_whole(
+    setting: Setting, job: Callable[[Contender], Ends | None], exact: Ends
+) -> tuple[dict[str, Timing], dict[str, Any]]:
+    """Seconds from network and images to the answer, building included; products made, and errors of both ends."""
+    found: dict[str, tuple[Ends | None, int]] = {}
+
+    def work(name: str, build: Callable[[], Contender]) -> None:
+        contender = build()
+        found[name] = job(contender), contender.products
+
+    works = {name: lambda name=name, build=build: work(name, build) for name, build in factories(setting).items()}
+    timings = interleave(works, setting.repeats, synchronize=setting.synchronize, seed=SEED)
+    told = {}
+    for name, timing in timings.items():
+        ends, products = found[name]
+        told[name] = {**timing.as_json(), "products": products, "ends": ends, "errors": errors_of(ends, exact)}
+    return timings, told
+
+
+def errors_of(ends: Ends | None, exact: Ends) -> list[float] | None:
+    """Relative error of (lambda_min, lambda_max); None where a contender does not tell."""
+    return None if ends is None else [abs(a - b) / abs(b) for a, b in zip(ends, exact, strict=True)]
+
+
+def exact_extremes(setting: Setting) -> tuple[Ends, dict[str, Any]]:
+    """Both ends in float64 by double backward, each settled until its residual is 1e-6 of it: values to about 1e-12."""
+    operator = Ours(setting.in_float64(), method="double_backward").operator
+    found = extremes(operator, tol=1e-6, max_products=1000, seed=SEED + 1)
+    low, high = found.smallest[0], found.largest[0]
+    told = {"lambda_min": low.value, "lambda_max": high.value, "residuals": [low.residual, high.residual],
+            "converged": found.converged, "products": found.products}  # fmt: skip
+    return (low.value, high.value), told
+
+
+def measure_float32(setting: Setting, exact: Ends) -> dict[str, Any]:
+    """Ends by ours in float32, settled as far as float32 goes, beside float64."""
+    found = extremes(Ours(setting).operator, tol=1e-5, max_products=1000, seed=SEED)
+    ends = found.smallest[0].value, found.largest[0].value
+    return {"ends": ends, "errors": errors_of(ends, exact), "products": found.products}
+
+
+def measure_orthogonalisation(setting: Setting) -> dict[str, Timing]:
+    """Lanczos with everything but the products: a diagonal matrix takes the Hessian's place."""
+    diagonal = random_vector(setting.dim, setting.inputs, seed=SEED, stream=1)
+    works = {}
+    for name, build in factories(setting).items():
+        contender: Any = build()
+        if name != "ours, double backward" and contender.without_products is not None:
+            works[name] = lambda contender=contender: contender.without_products(diagonal, setting.steps)
+    return interleave(works, setting.repeats, synchronize=setting.synchronize, seed=SEED)
+
+
+def measure_memory(setting: Setting) -> dict[str, Any]:
+    """Peak bytes beyond network and images: of two products, and of a short Lanczos run, building included.
+
+    A short run, because a profiler that sees every allocation of 100 steps would need gigabytes itself; what a step
+    more costs is ``dim`` numbers, and that it does is read from the two lengths.
+    """
+    vector = random_vector(setting.dim, setting.inputs, seed=SEED)
+    builders = factories(setting)
+    builders["ours, nothing kept"] = lambda: Ours(setting, keep_bytes=0)
+    lengths = short, longer = min(setting.steps, 4), min(setting.steps, 12)
+    record: dict[str, Any] = {"vector_bytes": setting.dim * setting.inputs.element_size(), "lanczos_steps": lengths}
+    for name, build in builders.items():
+
+        def two_products(build: Callable[[], Contender] = build) -> None:
+            contender = build()
+            native = contender.native(vector)
+            contender.product(native)
+            contender.product(native)
+
+        runs = [
+            peak_bytes(lambda build=build, steps=steps: build().density(steps), setting.device) for steps in lengths
+        ]
+        per_step = (runs[1] - runs[0]) / (longer - short) / record["vector_bytes"] if longer > short else None
+        record[name] = {
+            "two_products_bytes": peak_bytes(two_products, setting.device),
+            "density_bytes": runs,
+            "vectors_per_step": per_step,
+        }
+    return record
+
+
+def measure_growth(setting: Setting, dataset: Dataset, depths: Sequence[int]) -> dict[str, Any]:
+    """Products over the number of images and of parameters, a density over the Lanczos steps; ours and PyHessian."""
+    counts = sorted({max(1, len(setting.targets) // part) for part in (4, 2, 1)})
+    by_images = {str(count): _product_times(setting.images(count)) for count in counts}
+    by_parameters, sizes = {}, []
+    for depth in depths:
+        model = brief_training(new_model(f"resnet{depth}", dataset, "linear", SEED), dataset, 0, setting.device.type)
+        sized = replace(setting, model=model)
+        by_parameters[f"resnet{depth}"] = _product_times(sized)
+        sizes.append(sized.dim)
+    lengths = sorted({max(2, setting.steps // part) for part in (4, 2, 1)})
+    by_steps = {str(steps): _density_times(setting, steps) for steps in lengths}
+    return {
+        "images": {"sizes": counts, **_growth(counts, by_images)},
+        "parameters": {"sizes": sizes, **_growth(sizes, by_parameters)},
+        "Lanczos steps": {"sizes": lengths, **_growth(lengths, by_steps)},
+    }
+
+
+def _rivals(setting: Setting) -> dict[str, Contender]:
+    return {name: build() for name, build in factories(setting).items() if name in ("ours", "pyhessian")}
+
+
+def _product_times(setting: Setting) -> dict[str, Timing]:
+    vector = random_vector(setting.dim, setting.inputs, seed=SEED)
+    works = {}
+    for name, contender in _rivals(setting).items():
+        native = contender.native(vector)
+        works[name] = lambda contender=contender, native=native: contender.product(native)
+    warm_up(works, 2, setting.synchronize)
+    return interleave(works, max(1, setting.rounds // 3), synchronize=setting.synchronize, seed=SEED)
+
+
+def _density_times(setting: Setting, steps: int) -> dict[str, Timing]:
+    works = {name: lambda contender=contender: contender.density(steps) for name, contender in _rivals(setting).items()}
+    return interleave(works, 1, synchronize=setting.synchronize, seed=SEED)
+
+
+def _growth(sizes: Sequence[float], timings: dict[str, dict[str, Timing]]) -> dict[str, Any]:
+    names = next(iter(timings.values()))
+    return {
+        "timings": {size: {name: t.as_json() for name, t in pair.items()} for size, pair in timings.items()},
+        "exponent": {name: growth_exponent(sizes, [pair[name].median for pair in timings.values()]) for name in names},
+    }
+
+
+def measure_spectrum(setting: Setting) -> dict[str, Any]:
+    """One call of the public ``spectrum``: checks, density, certified ends, trace with its standard error."""
+
+    def call() -> None:
+        spectrum(setting.model, setting.loss, (setting.inputs, setting.targets), lanczos_steps=setting.steps,
+                 batch_size=setting.batch, seed=SEED)  # fmt: skip
+
+    return interleave({"ours": call}, setting.repeats, synchronize=setting.synchronize)["ours"].as_json()
+
+
+# --- rows ---------------------------------------------------------------------------------------------------------
+
+
+def ratio_rows(what: str, timings: Mapping[str, Timing], setting: Setting, aims: bool) -> list[dict[str, Any]]:
+    """Ours over each other contender, and over the fastest peer."""
+    rows = []
+    peers = [name for name in timings if name in setting.peers]
+    against = [(name, name) for name in timings if name != "ours"]
+    if what.startswith("products") and peers:
+        against.append(("the fastest peer", min(peers, key=lambda name: timings[name].median)))
+    for told, name in against:
+        ratio = speed_ratio(timings["ours"], timings[name])
+        row = _row(f"{what}, ours over {told}", ratio["value"], "times", aims)
+        rows.append(row | {"quartiles": ratio["quartiles"], "peer_name": name, "ours": timings["ours"].as_json(),
+                           "peer": timings[name].as_json()})  # fmt: skip
+    return rows
+
+
+def memory_rows(memory: dict[str, Any]) -> list[dict[str, Any]]:
+    rows = []
+    for name, used in memory.items():
+        if isinstance(used, dict):
+            rows.append(_row(f"peak memory of two products, {name}", used["two_products_bytes"] / 2**20, "MiB", False))
+            rows.append(_row(f"memory per Lanczos step, {name}", used["vectors_per_step"], "vectors", False))
+    return rows
+
+
+def growth_rows(growth: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        _row(f"growth with {what}, {name}", exponent, "exponent", False)
+        for what, grown in growth.items()
+        for name, exponent in grown["exponent"].items()
+    ]
+
+
+def _row(name: str, value: float | None, unit: str, aims: bool) -> dict[str, Any]:
+    floor, goal = AIMS.get(name, (None, None)) if aims else (None, None)
+    return {"name": name, "value": value, "unit": unit, "floor": floor, "goal": goal}
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows as text; ratios with the milliseconds of ours and of the peer."""
+    lines = [f"{'figure':<66}{'value':>10} {'quartiles':>13} {'floor':>7}{'goal':>7}  ms of ours / of the peer"]
+    for row in rows:
+        value = "-" if row["value"] is None else f"{row['value']:.3g}"
+        spread = "{:.3g}..{:.3g}".format(*row["quartiles"]) if "quartiles" in row else ""
+        floor, goal = ("" if row[key] is None else f"{row[key]:g}" for key in ("floor", "goal"))
+        times = f"{1e3 * row['ours']['median_s']:.4g} / {1e3 * row['peer']['median_s']:.4g}" if "peer" in row else ""
+        lines.append(f"{row['name']:<66}{value:>10} {spread:>13} {floor:>7}{goal:>7}  {times}".rstrip())
+    return "\n".join(lines)
+
+
+# --- the script ---------------------------------------------------------------------------------------------------
+
+
+def arguments(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Time the curvature of one class by ours and by its peers, interleaved, and tell the errors.",
+        epilog="example: python benchmarks/curvature.py --run runs/ce-drw --threads 2",
+    )
+    parser.add_argument("--run", type=Path, help="a run folder (default: a fresh network, trained for --train steps)")
+    parser.add_argument("--label", type=int, default=0, help="the class (default %(default)s)")
+    parser.add_argument("--images", type=int, default=500, help="images of the class, at most (default %(default)s)")
+    parser.add_argument("--batch", type=int, default=250, help="images in a batch, at most (default %(default)s)")
+    parser.add_argument("--steps", type=int, default=100, help="Lanczos steps of a density (default %(default)s)")
+    parser.add_argument("--rounds", type=int, default=20, help="samples of a product (default %(default)s)")
+    parser.add_argument("--repeats", type=int, default=3, help="samples of whole jobs (default %(default)s)")
+    parser.add_argument("--threads", type=int, default=usable_cores(), help="torch's threads (default: all cores)")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=PEERS, help="default: all")
+    parser.add_argument("--model", default="resnet32", help="without --run (default %(default)s)")
+    parser.add_argument("--train", type=int, default=100, help="steps of training without --run (default %(default)s)")
+    parser.add_argument("--data", default="cifar10", choices=("cifar10", "synthetic"), help="without --run")
+    parser.add_argument("--depths", type=int, nargs="+", default=[20, 32, 56], help="networks of the growth rows")
+    parser.add_argument("--quick", action="store_true", help="a few images and steps: shows that all works, no figures")
+    parser.add_argument("--out", type=Path, help="JSON (default: benchmarks/results/curvature-DEVICE.json)")
+    options = parser.parse_args(argv)
+    if options.quick:
+        options.model, options.images, options.batch, options.steps = "resnet20", 12, 6, 6
+        options.rounds, options.repeats, options.train, options.depths = 2, 1, 2, [20]
+    for name in ("images", "batch", "steps", "rounds", "repeats", "threads"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name} must be at least 1")
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    given = sys.argv[1:] if argv is None else list(argv)
+    options = arguments(given)
+    device = resolve_device(options.device)
+    torch.set_num_threads(options.threads)
+    torch.backends.cudnn.allow_tf32 = False  # ours computes in float32 proper, and so shall all
+    torch.backends.cuda.matmul.allow_tf32 = False
+    taken = environment(device, given)
+    say(f"{taken['device']}, {taken['threads']} threads, torch {taken['torch']}, load average {taken['load_average']}")
+    if taken["load_average"] and taken["load_average"][0] > 0.5:
+        say("other work runs on this machine: ratios hold roughly, milliseconds do not")
+    present, missing = find_peers(options.peers)
+    torch.manual_seed(SEED)
+    model, dataset, told = (from_run if options.run else trained_briefly)(options)
+    (inputs, targets), available = class_samples(dataset, [options.label], options.images, SEED)
+    setting = Setting(
+        model=model.float(), loss=nn.CrossEntropyLoss(), inputs=inputs.to(device), targets=targets.to(device),
+        batch=options.batch, peers=tuple(present), steps=options.steps, rounds=options.rounds, repeats=options.repeats,
+        device=device,
+    ).images(len(targets))  # fmt: skip
+    aims = (device.type, told["model"], len(setting.targets), setting.steps) == ("cpu", "resnet32", 500, 100)
+
+    exact, reference = exact_extremes(setting)
+    say(f"lambda_min {exact[0]:.6g}, lambda_max {exact[1]:.6g} in float64, {reference['products']} products")
+    product_times, products = measure_products(setting)
+    density_times, densities = measure_whole(setting, lambda c: c.density(setting.steps), exact)
+    extremes_times, ends = measure_whole(setting, lambda c: c.extremes(TOL, setting.steps), exact)
+    float32 = measure_float32(setting, exact)
+    free_times = measure_orthogonalisation(setting)
+    memory = measure_memory(setting)
+    growth = measure_growth(setting, dataset, options.depths)
+    rows = [
+        *ratio_rows("products per second", product_times, setting, aims),
+        *ratio_rows("whole density", density_times, setting, aims),
+        *ratio_rows("both extremes", extremes_times, setting, aims),
+        *ratio_rows("Lanczos without its products", free_times, setting, aims),
+        _row("error of float32 extremes against float64", max(float32["errors"]), "relative", aims),
+        *(
+            _row(f"error of {what}, {name}", max(each["errors"]), "relative", False)
+            for what, table_of in (("both extremes", ends), ("a density's ends", densities))
+            for name, each in table_of.items()
+            if each["errors"]
+        ),
+        *(_row(f"error of a product, {name}", each["error"], "relative", False) for name, each in products.items()),
+        *memory_rows(memory),
+        *growth_rows(growth),
+    ]
+    say(table(rows))
+    out = options.out or ROOT / "benchmarks" / "results" / f"curvature-{device.type}.json"
+    write_result(
+        out,
+        {
+            "benchmark": "curvature",
+            "schema": SCHEMA,
+            "environment": taken | {"load_average_at_end": load_average()},
+            "settings": {
+                **told,
+                "draw_hash": dataset.draw_hash,
+                "label": options.label,
+                "images": len(setting.targets),
+                "available": available,
+                "batch": setting.batch,
+                "parameters": setting.dim,
+                "steps": setting.steps,
+                "rounds": setting.rounds,
+                "repeats": setting.repeats,
+                "tolerance": TOL,
+                "quick": options.quick,
+            },
+            "peers": present,
+            "missing": missing,
+            "stand_ins": {name: note for name in present if (note := stand_in(name))},
+            "rows": rows,
+            "reference": reference,
+            "products": products,
+            "density": densities,
+            "spectrum": measure_spectrum(setting),
+            "extremes": ends,
+            "float32": float32,
+            "without_products": {name: timing.as_json() for name, timing in free_times.items()},
+            "memory": memory,
+            "growth": growth,
+        },
+    )
+    say(f"written to {out.name}")
+    return 0
+
+
+def stand_in(peer: str) -> str | None:
+    """What had to be replaced in a peer to make it run at all."""
+    return getattr(importlib.import_module(f"peers.{peer}"), "STAND_IN", None)
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""The peer "curvlinops": ``HessianLinearOperator`` over a list of batches, as its documentation uses it.
+
+Products are forward over reverse, through ``vmap``. Density: ``lanczos_approximate_spectrum``, which first looks for
+the ends of the spectrum with SciPy and then runs Lanczos without re-orthogonalisation. Ends: SciPy's ``eigsh`` on the
+exported operator, both at once (``which="BE"``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from curvlinops import HessianLinearOperator, lanczos_approximate_spectrum
+from scipy.sparse.linalg import eigsh
+from torch import Tensor, nn
+
+DISTRIBUTION = "curvlinops-for-pytorch"
+
+Batches = Sequence[tuple[Tensor, Tensor]]
+
+
+class Peer:
+    without_products = None  # it does not re-orthogonalise
+
+    def __init__(self, model: nn.Module, loss: nn.Module, batches: Batches) -> None:
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        self._operator = _Counting(model.eval(), loss, parameters, list(batches))
+
+    @property
+    def products(self) -> int:
+        """Products made so far, those of its check for determinism included."""
+        return self._operator.products
+
+    def native(self, vector: Tensor) -> Tensor:
+        return vector.clone()
+
+    def product(self, vector: Tensor) -> Tensor:
+        return self._operator @ vector
+
+    def flat(self, product: Tensor) -> Tensor:
+        return product.detach()
+
+    def density(self, steps: int) -> None:
+        """A whole density of one probe, on its own grid of 1,024 points; its nodes are not handed out."""
+        lanczos_approximate_spectrum(self._operator, steps)
+
+    def extremes(self, tol: float, steps: int) -> tuple[float, float]:
+        values = eigsh(self._operator.to_scipy(), k=2, which="BE", tol=tol, return_eigenvectors=False)
+        return float(values.min()), float(values.max())
+
+
+class _Counting(HessianLinearOperator):
+    products = 0
+
+    def _matmat(self, M: list[Tensor]) -> list[Tensor]:
+        self.products += M[0].shape[-1]
+        return super()._matmat(M)
