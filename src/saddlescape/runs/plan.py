@@ -175,6 +175,7 @@ def plan(
     compiled = request.compile
     if begun is not None and request.precision == "auto":
         precision = begun.precision
+        loaded.faster.setdefault(recipe.model, (precision, f"{precision}: as the rows that were begun before"))
     elif request.precision == "auto" and device.type == "cpu" and steps < MEASURED_RUN_STEPS:
         precision = "float32"
         notes.append(f"float32, eager: {steps} steps are too few to tune for")
