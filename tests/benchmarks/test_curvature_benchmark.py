@@ -147,7 +147,7 @@ def test_quick_writes_every_row_and_says_which_peers_are_missing(
             assert row["floor"] is row["goal"] is None  # this was not the work that the aims speak of
     assert rows["error of float32 extremes against float64"]["value"] < 1e-4
     used = result["memory"]["ours"]  # on a network this small the density's grid outweighs the Lanczos vectors
-    assert 0 < used["two_products_bytes"] and used["density_bytes"][0] < used["density_bytes"][1]
+    assert used["two_products_bytes"] > 0 and used["density_bytes"][0] < used["density_bytes"][1]
     names = {"ours", "ours, double backward", *result["peers"]}
     for section in ("products", "density", "extremes"):
         assert set(result[section]) == names
