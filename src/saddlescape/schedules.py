@@ -211,6 +211,16 @@ def rho_schedule(
     raise InputError(f"unknown kind of rho schedule {kind!r}; known are constant, linear, step")
 
 
+def starting_at(start_epoch: int, schedule: Schedule) -> Schedule:
+    """``schedule`` from ``start_epoch`` on, 0 before: SAM late in training only (Zhou et al., ICLR 2025)."""
+    return partial(_late, start_epoch=start_epoch, schedule=schedule)
+
+
+def _late(epoch: int, *, start_epoch: int, schedule: Schedule) -> float:
+    _check_epoch(epoch)
+    return schedule(epoch) if epoch >= start_epoch else 0.0
+
+
 def _constant_rho(epoch: int, *, rho: float) -> float:
     _check_epoch(epoch)
     return rho

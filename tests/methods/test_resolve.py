@@ -158,7 +158,7 @@ def test_settings_reach_every_field() -> None:
         ("train.nesterov=maybe", "'maybe' is not a bool"),
         ("train.lr.x=1", "lr is a single value, not a group"),
         ("train.rho=a,b", "is not a"),
-        ("train.loss_options.tau=x", "'x' is not a float"),
+        ("train.lr_factors.head=x", "'x' is not a float"),
     ],
 )
 def test_a_bad_setting_is_one_line(setting: str, said: str) -> None:

@@ -16,6 +16,7 @@ from saddlescape.errors import InputError
 from saddlescape.schedules import DeferredReweighting
 from saddlescape.training.assemble import assemble, build_stage_optimizer, new_head, new_model
 from saddlescape.training.loop import Interrupted, Parts, Running, fit, set_epoch
+from saddlescape.training.objective import Objective
 from saddlescape.training.precision import Precision
 from saddlescape.training.stage import Stage
 
@@ -240,17 +241,14 @@ def test_a_loss_that_is_not_finite_stops_with_one_line_and_nothing_is_saved_afte
     assert len(kept.rows) == 1
 
 
-class Wrapped:
-    def __init__(self, objective: Any, call: Callable[..., Any]) -> None:
-        self.loss, self.normaliser, self.call = objective.loss, objective.normaliser, call
-        self.objective = objective
+class Wrapped(Objective):
+    """An objective with ``call`` in the place of its forward."""
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, value)
-        if name == "loss" and "objective" in vars(self):
-            self.objective.loss = value
+    def __init__(self, objective: Objective, call: Callable[..., Any]) -> None:
+        super().__init__(objective.loss, objective.normalization)
+        self.call = call
 
-    def __call__(self, model: Any, batch: Any) -> Any:
+    def forward(self, model: Any, batch: Any) -> Any:
         return self.call(model, batch)
 
 

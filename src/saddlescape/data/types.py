@@ -12,11 +12,17 @@ from torch import Tensor
 
 
 class Batch(NamedTuple):
-    """One mini-batch. ``indices`` are positions in the split, so any message can name the image."""
+    """One mini-batch. ``indices`` are positions in the split, so any message can name the image.
+
+    ``views`` are further views of the same images, each like ``inputs``; ``partner`` is a second batch of as many
+    images, drawn by a sampler of its own (GLMC). Both are for the objectives that ask for them.
+    """
 
     inputs: Tensor  # float32 [N, channels, height, width], normalised, on the training device
-    targets: Tensor  # int64 [N]
+    targets: Tensor  # int64 [N], or float32 [N, C] once two batches are mixed
     indices: Tensor  # int64 [N]
+    views: tuple[Tensor, ...] = ()
+    partner: Batch | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -113,10 +113,20 @@ def _replace(stage: Stage, names: list[str], text: str, setting: str) -> Stage:
         group = getattr(stage, names[0])
         if not isinstance(group, dict):
             raise InputError(f"--set {setting}: {names[0]} is a single value, not a group")
-        changes: dict[str, Any] = {names[0]: group | {names[1]: _read(text, float, setting)}}
+        changes: dict[str, Any] = {names[0]: group | {names[1]: _member(text, wanted, group.get(names[1]), setting)}}
     else:
         changes = {names[0]: _read(text, wanted, setting)}
     return dataclasses.replace(stage, **changes)
+
+
+def _member(text: str, group: Any, present: float | str | None, setting: str) -> float | str:
+    """A value of a group: a number where it reads like one, a word where the group takes words and none is a number."""
+    try:
+        return float(text)
+    except ValueError:
+        if typing.get_args(group)[1] is float or isinstance(present, int | float):
+            raise InputError(f"--set {setting}: {text!r} is not a float") from None
+        return text
 
 
 def _read(text: str, wanted: Any, setting: str) -> Any:
@@ -125,6 +135,8 @@ def _read(text: str, wanted: Any, setting: str) -> Any:
             return {"true": True, "false": False}[text.lower()]
         if wanted in (int, float, str):
             return wanted(text)
+        if wanted == tuple[str, ...]:
+            return tuple(piece.strip() for piece in text.split(",") if piece.strip())
         return tuple(float(piece) for piece in text.replace(",", " ").split())
     except (ValueError, KeyError):
         name = getattr(wanted, "__name__", str(wanted))

@@ -8,7 +8,7 @@ from typing import Any
 from saddlescape.methods.grammar import OPTIMIZERS, Sum
 from saddlescape.methods.recipe import Facts, Recipe
 from saddlescape.schedules import stretch
-from saddlescape.training.stage import Stage
+from saddlescape.training.stage import Options, Stage
 
 # Published next to SAM's: ASAM's radius is about ten times SAM's (davda54/sam), Momentum-SAM's about fifteen times.
 RADIUS_OVER_SAM = {"sam": 1.0, "asam": 10.0, "msam": 15.0}
@@ -31,7 +31,7 @@ def build(method: Sum, facts: Facts, table: Mapping[str, Any], epochs: int | Non
         lr_schedule = "ib" if lr_schedule == "paper-cifar" else lr_schedule
         notes.append(f"ib: cross-entropy before epoch {loss_start + 1}, as its authors train it")
     rho: tuple[float, ...] = ()
-    optimizer_options: dict[str, float] = {}
+    optimizer_options: Options = {}
     if method.optimizer in RADIUS_OVER_SAM:
         radii = table["rho"]
         found = radii.get(method.row, radii["default"])

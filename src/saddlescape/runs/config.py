@@ -50,11 +50,13 @@ class RunConfig:
     pretrained: bool = False
     eval_every: int = 1
     keep_every: int = 0
+    start: str = ""  # another run's folder, seen from this one's, whose first stage this run goes on from
+    start_hash: str = ""  # of that stage's weights
     version: int = VERSION
 
 
 # What may change between two parts of one run: it does not move the weights.
-FREE = ("eval_every", "keep_every", "threads", "data.root")
+FREE = ("eval_every", "keep_every", "threads", "data.root", "start")
 
 
 def to_toml(config: RunConfig) -> str:

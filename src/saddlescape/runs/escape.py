@@ -35,7 +35,8 @@ from saddlescape.runs.curvature_course import accuracy as accuracy_of
 from saddlescape.runs.execute import device_name
 from saddlescape.runs.rehearsal import check_numbers
 from saddlescape.runs.subject import Subject, set_aside
-from saddlescape.training.assemble import EVALUATION_BATCH, assemble, evaluation_loaders
+from saddlescape.training.assemble import assemble
+from saddlescape.training.batches import EVALUATION_BATCH, evaluation_loaders
 from saddlescape.training.evaluate import evaluate
 from saddlescape.training.loop import Parts, Watcher, as_row, fit
 from saddlescape.training.precision import Precision

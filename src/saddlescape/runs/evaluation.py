@@ -16,7 +16,7 @@ from saddlescape.errors import InputError
 from saddlescape.losses.logit_adjustment import post_hoc_adjust
 from saddlescape.runs.opened import Opened, open_run
 from saddlescape.runs.plan import load_data
-from saddlescape.training.assemble import EVALUATION_BATCH, decoder
+from saddlescape.training.batches import EVALUATION_BATCH, decoder
 from saddlescape.training.evaluate import evaluate
 from saddlescape.training.metrics import Scores
 from saddlescape.training.precision import Precision, resolve_device

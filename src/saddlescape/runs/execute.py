@@ -21,8 +21,10 @@ from saddlescape.errors import InputError
 from saddlescape.runs import config as configuration
 from saddlescape.runs import format as files
 from saddlescape.runs.config import RunConfig
-from saddlescape.training.assemble import assemble, new_head, new_model
+from saddlescape.runs.first_stage import first_stage_hash, load_first_stage
+from saddlescape.training.assemble import assemble, new_model, next_head
 from saddlescape.training.checkpoint import Checkpoint, CheckpointFolder, Cursor
+from saddlescape.training.closed_form import fit_head
 from saddlescape.training.loop import Parts, Running, Watcher, fit
 from saddlescape.training.precision import Precision
 from saddlescape.training.stage import Stage
@@ -126,7 +128,7 @@ def _run(
     resumed = checkpoints.newest(damaged)
     for problem in damaged:
         say(f"warning: {problem}; going on from the checkpoint before it")
-    cursor = resumed.cursor if resumed is not None else Cursor()
+    cursor = resumed.cursor if resumed is not None else Cursor(stage=1) if config.start else Cursor()
     if resumed is not None and resumed.meta.get("draw_hash") != dataset.draw_hash:
         raise InputError(
             f"{folder} was trained on other images (draw {resumed.meta.get('draw_hash')}, now {dataset.draw_hash}): "
@@ -134,7 +136,8 @@ def _run(
         )
     rows = _rows_before(files.read_rows(folder / files.METRICS), cursor)
     files.keep_rows(folder / files.METRICS, rows)
-    done = sum(stage.epochs for stage in config.stages[: cursor.stage]) + cursor.epoch
+    first = 1 if config.start else 0  # the stages before it were another run's
+    done = sum(stage.epochs for stage in config.stages[first : cursor.stage]) + cursor.epoch
     if len(rows) < done:
         say(f"warning: {folder / files.METRICS} has {len(rows)} of {done} rows; best epoch and times lack the others")
     # Pretrained weights are fetched once: a resumed run takes all weights from its checkpoint.
@@ -142,6 +145,10 @@ def _run(
     # The head that the stage before left: `_build` makes the one of the stage itself where it has its own.
     head = config.stages[max(cursor.stage - 1, 0)].head
     model = new_model(config.model, dataset, head, config.seed, **options)
+    if resumed is None and config.start:
+        source = folder / config.start
+        load_first_stage(model, source, config.start_hash, dataset)
+        say(f"first stage: that of {source} (weights {config.start_hash})")
     meta = {
         "draw_hash": dataset.draw_hash,
         "classes": dataset.classes,
@@ -155,6 +162,8 @@ def _run(
         for index, stage in enumerate(config.stages):
             if index < cursor.stage:
                 continue
+            if resumed is None and index:
+                torch.manual_seed(config.seed * 1000 + index)  # whichever run the stage before belongs to
             parts = _build(config, index, dataset, model, device, precision, resumed)
             running, start = None, 0
             if resumed is not None and resumed.cursor.stage == index:
@@ -170,12 +179,16 @@ def _run(
             def record(row: dict[str, Any], index: int = index, stage: Stage = stage) -> None:
                 files.append_row(folder / files.METRICS, {"stage": index, "name": stage.name, **row})
 
-            if start < stage.epochs:
+            if start < stage.epochs and stage.head_fit:
+                fit_head(stage, parts, save=save, record=record)
+            elif start < stage.epochs:
                 fit(
                     parts, start_epoch=start, running=running, save=save, record=record,
                     should_stop=should_stop, watchers=watchers(stage, start),
                 )  # fmt: skip
     result = summarise(config, dataset, files.read_rows(folder / files.METRICS))
+    if len(config.stages) > 1:
+        result["first_stage"] = config.start_hash or first_stage_hash(folder)
     files.write_json(folder / files.RESULT, result)
     return result
 
@@ -186,8 +199,8 @@ def _build(
 ) -> Parts:  # fmt: skip
     """Bring the network into the form stage ``index`` starts from, then assemble the stage around it."""
     stage = config.stages[index]
-    if index and (stage.reset_head or stage.head != config.stages[index - 1].head):
-        model.head = new_head(stage.head, model, dataset.num_classes, config.seed)
+    if index:
+        model.head = next_head(stage, config.stages[index - 1], model, dataset.num_classes, config.seed)
     if resumed is not None and resumed.cursor.stage == index:
         try:
             model.load_state_dict(resumed.model)
@@ -207,6 +220,7 @@ def _state(parts: Parts, running: Running | None) -> dict[str, Any]:
         "optimizer": parts.optimizer.state_dict(),
         "rng": torch.get_rng_state(),
         "running": running.state() if running is not None else None,
+        "objective": parts.objective.state_dict(),
         "scaler": scaler.state_dict() if scaler is not None else None,
     }
     if parts.device.type == "cuda":
@@ -218,6 +232,7 @@ def _restore(parts: Parts, checkpoint: Checkpoint) -> Running | None:
     state = checkpoint.state
     parts.optimizer.load_state_dict(state["optimizer"])
     torch.set_rng_state(state["rng"])
+    parts.objective.load_state_dict(state.get("objective", {}))
     if parts.device.type == "cuda" and "cuda_rng" in state:
         torch.cuda.set_rng_state(state["cuda_rng"], parts.device)
     if state["scaler"] is not None and "scaler" in parts.step_options:

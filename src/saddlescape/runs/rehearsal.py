@@ -10,7 +10,8 @@ import torch
 from saddlescape.data.types import Dataset
 from saddlescape.errors import InputError
 from saddlescape.runs.config import RunConfig
-from saddlescape.training.assemble import assemble, new_head, new_model
+from saddlescape.training.assemble import assemble, new_model, next_head
+from saddlescape.training.closed_form import check_head_fit
 from saddlescape.training.precision import Precision
 from saddlescape.training.stage import Stage
 
@@ -36,9 +37,10 @@ def check_numbers(stages: Sequence[Stage]) -> None:
             _require(stage, name, value, 0 <= value < math.inf, "a finite number of at least 0")
         for radius in stage.rho:
             _require(stage, "rho", radius, 0 <= radius < math.inf, "a finite number of at least 0")
-        for group in ("loss_options", "objective_options", "optimizer_options"):
+        for group in ("loss_options", "objective_options", "optimizer_options", "sampler_options", "partner_options"):
             for name, value in getattr(stage, group).items():
-                _require(stage, f"{group}.{name}", value, math.isfinite(value), "a finite number")
+                if not isinstance(value, str):
+                    _require(stage, f"{group}.{name}", value, math.isfinite(value), "a finite number")
 
 
 def _require(stage: Stage, name: str, value: float, fine: bool, allowed: str) -> None:
@@ -68,8 +70,9 @@ def rehearse(config: RunConfig, dataset: Dataset) -> None:
     try:
         model = new_model(config.model, dataset, config.stages[0].head, config.seed)
         for index, stage in enumerate(config.stages):
-            if index and stage.head != config.stages[index - 1].head:
-                model.head = new_head(stage.head, model, dataset.num_classes, config.seed)
+            if index:
+                model.head = next_head(stage, config.stages[index - 1], model, dataset.num_classes, config.seed)
+            check_head_fit(stage)
             parts = assemble(stage, dataset, model, device=cpu, precision=Precision("float32", "cpu"), seed=config.seed)
             parts.lr(0)
             if parts.rho is not None:

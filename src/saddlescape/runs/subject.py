@@ -20,7 +20,7 @@ from saddlescape.runs.evaluation import run_data
 from saddlescape.runs.format import CHECKPOINT
 from saddlescape.runs.opened import Opened, open_run
 from saddlescape.schedules import DeferredReweighting
-from saddlescape.training.assemble import decoder
+from saddlescape.training.batches import decoder
 from saddlescape.training.checkpoint import CheckpointFolder, Cursor
 from saddlescape.training.precision import resolve_device
 

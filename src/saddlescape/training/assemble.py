@@ -3,35 +3,35 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from saddlescape import schedules
-from saddlescape.data.augment import build_augment
-from saddlescape.data.loader import build_loader
-from saddlescape.data.reader import pixels
-from saddlescape.data.samplers import Sampler, build_sampler
-from saddlescape.data.types import Dataset, Preprocess
+from saddlescape.data.types import Dataset
 from saddlescape.errors import InputError
+from saddlescape.losses.base import ClassLoss
 from saddlescape.losses.registry import build_loss
+from saddlescape.losses.weights import inverse_frequency_weights
 from saddlescape.models.heads import make_head
 from saddlescape.models.registry import build_model
 from saddlescape.optim.registry import build_optimizer
-from saddlescape.training.loop import Loader, Parts
-from saddlescape.training.objective import OBJECTIVES
+from saddlescape.training.batches import evaluation_loaders, training_features, training_loader
+from saddlescape.training.loop import Parts
+from saddlescape.training.objective import Objective
+from saddlescape.training.objectives import OBJECTIVES
 from saddlescape.training.precision import Precision
 from saddlescape.training.stage import Stage
+from saddlescape.training.trainable import is_frozen, parameter_groups
 
-EVALUATION_BATCH = 500
-TWO_PASSES = ("sam", "asam")
+ONE_PASS = ("pgd", "momentum-sam")  # they have no running statistics to protect
 CHOICES = {
-    "trainable": ("all", "head"),
     "backbone_mode": ("train", "eval"),
     "normalization": ("weights", "samples"),
-    "reweight": ("none", "drw", "always"),
+    "reweight": ("none", "drw", "always", "power"),
 }
 
 
@@ -50,44 +50,18 @@ def new_head(kind: str, model: nn.Module, num_classes: int, seed: int) -> nn.Mod
     return make_head(cast(Any, kind), cast(int, model.feature_dim), num_classes).to(device)
 
 
-def decoder(preprocess: Preprocess) -> Callable[..., Tensor]:
-    """A picklable function from a path to the uint8 pixels that the network's preprocessing asks for."""
-    return functools.partial(pixels, preprocess)
+def next_head(stage: Stage, before: Stage, model: nn.Module, num_classes: int, seed: int) -> nn.Module:
+    """The head that ``stage`` starts with: fresh, the one of the stage before, or one that builds upon it.
 
-
-def freeze_backbone(model: nn.Module) -> list[nn.Parameter]:
-    """Turn gradients off outside the head; returns the head's parameters."""
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    head = list(cast(nn.Module, model.head).parameters())
-    for parameter in head:
-        parameter.requires_grad_(True)
+    Raises:
+        InputError: a head that cannot build upon the one before.
+    """
+    if stage.head == before.head and not stage.reset_head:
+        return cast(nn.Module, model.head)
+    head = new_head(stage.head, model, num_classes, seed)
+    if not stage.reset_head and hasattr(head, "adopt"):
+        cast(Any, head).adopt(model.head)
     return head
-
-
-def unfreeze(model: nn.Module) -> list[nn.Parameter]:
-    """Turn gradients on everywhere, also after a stage that had frozen the backbone; returns all parameters."""
-    parameters = list(model.parameters())
-    for parameter in parameters:
-        parameter.requires_grad_(True)
-    return parameters
-
-
-def evaluation_loaders(dataset: Dataset, device: torch.device, workers: int | None = None) -> dict[str, Loader]:
-    """Every image once, in order, un-augmented."""
-    splits = {"val": dataset.val, "test": dataset.test}
-    return {
-        name: build_loader(
-            split,
-            dataset.preprocess,
-            batch_size=EVALUATION_BATCH,
-            device=device,
-            workers=workers,
-            decode=decoder(dataset.preprocess),
-        )
-        for name, split in splits.items()
-        if split is not None
-    }
 
 
 def assemble(
@@ -109,30 +83,26 @@ def assemble(
     """
     model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     _check_words(stage)
-    frozen = stage.trainable == "head"
-    parameters = freeze_backbone(model) if frozen else unfreeze(model)
+    try:
+        loss = build_loss(stage.loss, dataset.class_counts, **stage.loss_options).to(device)
+    except TypeError as error:  # a word where a number belongs
+        raise InputError(f"stage {stage.name!r}: loss_options {stage.loss_options}: {error}") from error
+    early = build_loss(stage.early_loss, dataset.class_counts).to(device) if stage.early_loss else loss
+    objective = _objective(stage, loss, dataset).to(device)
     base = torch.optim.SGD(
-        parameters, lr=stage.lr, momentum=stage.momentum, nesterov=stage.nesterov, weight_decay=stage.weight_decay,
-        foreach=True,
+        parameter_groups(stage, model, objective), lr=stage.lr, momentum=stage.momentum, nesterov=stage.nesterov,
+        weight_decay=stage.weight_decay, foreach=True,
     )  # fmt: skip
     scaler = precision.scaler()
-    optimizer = build_stage_optimizer(stage, base, model, needs_wrapper=scaler is not None, seed=seed)
-    loss = build_loss(stage.loss, dataset.class_counts, **stage.loss_options).to(device)
-    early = build_loss(stage.early_loss, dataset.class_counts).to(device) if stage.early_loss else loss
-    if stage.objective not in OBJECTIVES:
-        raise InputError(f"unknown objective {stage.objective!r}; known are {', '.join(OBJECTIVES)}")
-    objective = OBJECTIVES[stage.objective](loss, stage.normalization, **stage.objective_options)
-    loader = build_loader(
-        dataset.train, dataset.preprocess, batch_size=stage.batch_size, device=device, workers=workers,
-        augment=build_augment(stage.augment, dataset.preprocess.image_size),
-        sampler=_sampler(stage, dataset), seed=seed, decode=decoder(dataset.preprocess),
-    )  # fmt: skip
+    optimizer = build_stage_optimizer(
+        stage, base, model, needs_wrapper=scaler is not None, seed=seed, class_counts=dataset.class_counts
+    )
     return Parts(
         model=model,
         forward=torch.compile(model, dynamic=False) if compile_model else model,
         objective=objective,
         optimizer=optimizer,
-        loader=loader,
+        loader=training_loader(stage, dataset, device=device, seed=seed, workers=workers),
         evaluations=evaluation_loaders(dataset, device, workers),
         groups=dataset.groups,
         num_classes=dataset.num_classes,
@@ -144,8 +114,9 @@ def assemble(
         precision=precision,
         device=device,
         full_batch=stage.batch_size if compile_model else -1,
+        features=functools.partial(training_features, model, dataset, device, precision, workers),
         accumulate=stage.accumulate,
-        backbone_frozen=frozen,
+        backbone_frozen=is_frozen(stage.trainable),
         backbone_mode=stage.backbone_mode,
         eval_every=eval_every,
         step_options={} if scaler is None else {"scaler": scaler},
@@ -153,8 +124,9 @@ def assemble(
 
 
 def build_stage_optimizer(
-    stage: Stage, base: torch.optim.Optimizer, model: nn.Module, needs_wrapper: bool = False, seed: int = 0
-) -> torch.optim.Optimizer:
+    stage: Stage, base: torch.optim.Optimizer, model: nn.Module, needs_wrapper: bool = False, seed: int = 0,
+    class_counts: Sequence[int] | None = None,
+) -> torch.optim.Optimizer:  # fmt: skip
     """The optimiser of a stage around ``base``. With a scaler or clipping plain SGD is SAM of radius 0: one pass."""
     options: dict[str, Any] = dict(stage.optimizer_options)
     if stage.clip_grad_norm:
@@ -165,10 +137,12 @@ def build_stage_optimizer(
         return build_optimizer(base, "sam", rho=0.0, model=model, **options)
     if stage.rho:
         options["rho"] = stage.rho[0]
-    if stage.optimizer == "pgd":
-        options["seed"] = seed  # of its random vectors
-    if stage.optimizer in TWO_PASSES:  # the others make one pass and have no statistics to protect
+    if stage.optimizer in ("pgd", "partial-sam"):
+        options["seed"] = seed  # of its random draws
+    if stage.optimizer not in ONE_PASS:
         options["freeze_bn_stats"] = stage.freeze_bn_stats
+    if "class_counts" in inspect.signature(build_optimizer).parameters:
+        options["class_counts"] = class_counts
     return build_optimizer(base, stage.optimizer, model=model, **options)
 
 
@@ -183,6 +157,11 @@ def _check_words(stage: Stage) -> None:
 
 def _rho(stage: Stage) -> Callable[[int], float]:
     """The radius over epochs. Raises InputError where the numbers do not fit the schedule."""
+    schedule = _rho_from_the_start(stage)
+    return schedule if stage.rho_start == 0 else schedules.starting_at(stage.rho_start, schedule)
+
+
+def _rho_from_the_start(stage: Stage) -> Callable[[int], float]:
     if stage.rho_schedule == "constant":
         return schedules.rho_schedule("constant", rho=stage.rho[0])
     if stage.rho_schedule == "linear":
@@ -201,10 +180,21 @@ def _rho(stage: Stage) -> Callable[[int], float]:
 def _weights(stage: Stage, dataset: Dataset) -> Callable[[int], Tensor] | None:
     if stage.reweight == "none":
         return None
+    if stage.reweight == "power":
+        fixed = inverse_frequency_weights(dataset.class_counts, stage.power)
+        return lambda epoch: fixed
     start = stage.reweight_start if stage.reweight == "drw" else 0
     return schedules.DeferredReweighting(dataset.class_counts, start, stage.beta).weights
 
 
-def _sampler(stage: Stage, dataset: Dataset) -> Sampler:
-    options = {"total_epochs": stage.epochs} if stage.sampler == "progressively-balanced" else {}
-    return build_sampler(stage.sampler, dataset.train.labels, dataset.class_counts, **options)
+def _objective(stage: Stage, loss: ClassLoss, dataset: Dataset) -> Objective:
+    if stage.objective not in OBJECTIVES:
+        raise InputError(f"unknown objective {stage.objective!r}; known are {', '.join(OBJECTIVES)}")
+    build = OBJECTIVES[stage.objective]
+    options: dict[str, Any] = dict(stage.objective_options)
+    if "class_counts" in inspect.signature(build).parameters:
+        options["class_counts"] = dataset.class_counts
+    try:
+        return build(loss, stage.normalization, **options)
+    except TypeError as error:
+        raise InputError(f"objective {stage.objective!r}: {error}") from error

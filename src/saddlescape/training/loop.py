@@ -16,7 +16,7 @@ from saddlescape.losses.base import ClassLoss
 from saddlescape.training.evaluate import evaluate
 from saddlescape.training.finite import all_finite, not_finite
 from saddlescape.training.metrics import Scores
-from saddlescape.training.objective import Losses, Objective
+from saddlescape.training.objective import EpochFacts, Losses, Objective
 from saddlescape.training.precision import Precision
 from saddlescape.training.running import Running
 from saddlescape.training.step import train_step
@@ -50,6 +50,7 @@ class Parts:
     precision: Precision
     device: torch.device
     full_batch: int  # only batches of this size go through ``forward`` if it is compiled; others through ``model``
+    features: Callable[[], tuple[Tensor, Tensor]]  # of every training image, un-augmented, with the labels
     accumulate: int = 1
     backbone_frozen: bool = False
     backbone_mode: str = "train"
@@ -91,7 +92,7 @@ def fit(
     """
     check_every = check_every or (1 if parts.device.type == "cpu" else 50)
     for epoch in range(start_epoch, parts.epochs):
-        lr, rho = set_epoch(parts, epoch)
+        lr, rho = set_epoch(parts, epoch, resumed=running is not None)
         running = running or Running()
         before, started = running.seconds, time.perf_counter()
         batches = parts.loader.epoch(epoch, start_batch=running.batch)
@@ -120,8 +121,11 @@ def fit(
             raise Interrupted
 
 
-def set_epoch(parts: Parts, epoch: int) -> tuple[float, float | None]:
-    """Put the learning rate, rho and class weights of an epoch in place; modes too. Returns (lr, rho)."""
+def set_epoch(parts: Parts, epoch: int, resumed: bool = False) -> tuple[float, float | None]:
+    """Put the learning rate, rho and class weights of an epoch in place; modes too. Returns (lr, rho).
+
+    ``resumed``: in the middle of the epoch, so that the objective has seen its beginning already.
+    """
     parts.model.train()
     if parts.backbone_frozen and parts.backbone_mode == "eval":
         parts.model.eval()
@@ -129,12 +133,14 @@ def set_epoch(parts: Parts, epoch: int) -> tuple[float, float | None]:
     lr = parts.lr(epoch)
     rho = parts.rho(epoch) if parts.rho is not None else None
     for group in parts.optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_factor", 1.0)
         if rho is not None:
             group["rho"] = rho
     parts.objective.loss = parts.loss(epoch)
     if parts.weights is not None:
         parts.objective.loss.set_weight(parts.weights(epoch).to(parts.device))
+    if not resumed:
+        parts.objective.begin_epoch(EpochFacts(epoch, parts.epochs, parts.model, parts.features))
     return lr, rho
 
 
@@ -153,7 +159,10 @@ def take_step(parts: Parts, micro: list[Batch]) -> list[Losses]:
     """One step of a stage from one batch, or from several micro-batches; full batches may go through compiled code."""
     full = all(len(batch.targets) == parts.full_batch for batch in micro)
     forward = parts.forward if full else parts.model
-    return train_step(parts.objective, forward, parts.optimizer, micro, parts.precision, parts.step_options)
+    micro = [parts.objective.prepare(batch) for batch in micro]
+    return train_step(
+        parts.objective, forward, parts.optimizer, micro, parts.precision, parts.step_options, eager=parts.model
+    )
 
 
 def _row(parts: Parts, epoch: int, running: Running, lr: float, rho: float | None) -> dict[str, Any]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from saddlescape.data.types import Batch
+from saddlescape.errors import InputError
 from saddlescape.losses.base import ClassLoss
 
 
@@ -22,38 +24,77 @@ class Losses(NamedTuple):
         return self.per_sample.sum() / self.normaliser
 
 
-class Objective(Protocol):
-    loss: ClassLoss
+@dataclass(frozen=True)
+class EpochFacts:
+    """What an objective may know when an epoch begins.
 
-    def __call__(self, model: Callable[[Tensor], Tensor], batch: Batch) -> Losses: ...
+    ``features()`` gives what the head sees of every training image, un-augmented and in eval mode, with the labels:
+    (float32 [N, d], int64 [N]); it costs a forward pass over the training set.
+    """
 
-    def normaliser(self, batch: Batch) -> Tensor | float:
-        """What the sum of this batch's losses is divided by, known before any forward pass."""
-        ...
+    epoch: int
+    epochs: int
+    model: nn.Module
+    features: Callable[[], tuple[Tensor, Tensor]]
 
 
-class Classify:
-    """The ordinary objective: a class loss around one forward pass."""
+class Objective(nn.Module):
+    """Base of all objectives. Its parameters are trained beside the model's, its state is kept in checkpoints.
+
+    A subclass says what a batch costs in ``forward(model, batch) -> Losses`` and what the sum of these losses is
+    divided by in ``normaliser(batch)``, known before any forward pass.
+    """
+
+    ascent: bool = False
+    """Whether this pass only finds SAM's ascent direction; set by the step."""
+    keep_features: bool = False
+    """Whether to keep what the head saw, for ``reclassify``; set by the step for the optimisers that ask for it."""
 
     def __init__(self, loss: ClassLoss, normalization: str = "weights") -> None:
+        super().__init__()
         self.loss = loss
         self.normalization = normalization
 
-    def __call__(self, model: Any, batch: Batch) -> Losses:
+    def begin_epoch(self, facts: EpochFacts) -> None:
+        """Told before the first batch of every epoch (not again when an epoch is resumed in its middle)."""
+
+    def prepare(self, batch: Batch) -> Batch:
+        """Once a step, before any pass: what all passes of the step then share, e.g. the mix of two images.
+
+        Random draws come from torch's global generator, whose state checkpoints keep.
+        """
+        return batch
+
+    def normaliser(self, batch: Batch) -> Tensor | float:
+        """What the sum of this batch's losses is divided by."""
+        if self.normalization == "weights":
+            return self.loss.sample_weights(batch.targets).sum()
+        return float(len(batch.targets))
+
+    def reclassify(self, model: Any, batch: Batch, subset: Tensor) -> Tensor:
+        """Losses [len(subset)] of some images of the last forward pass from the features it computed.
+
+        Raises:
+            InputError: an objective whose losses do not come from one classifier on one set of features.
+        """
+        raise InputError(f"{type(self).__name__} cannot classify kept features again; use another optimiser or loss")
+
+
+class Classify(Objective):
+    """The ordinary objective: a class loss around one forward pass."""
+
+    def forward(self, model: Any, batch: Batch) -> Losses:
         features = None
-        if self.loss.needs_features:
+        if self.loss.needs_features or self.keep_features:
             features = model.features(batch.inputs)
             logits = model.head(features)
+            self._features = features if self.keep_features else None
         else:
             logits = model(batch.inputs)
         losses, weights = self.loss.terms(logits.float(), batch.targets, features)
         return Losses(losses, weights.sum() if self.normalization == "weights" else float(len(losses)), logits)
 
-    def normaliser(self, batch: Batch) -> Tensor | float:
-        if self.normalization == "weights":
-            return self.loss.sample_weights(batch.targets).sum()
-        return float(len(batch.targets))
-
-
-OBJECTIVES: dict[str, Callable[..., Objective]] = {"classify": Classify}
-"""Objectives by name; a method adds its own with one line here and one file."""
+    def reclassify(self, model: Any, batch: Batch, subset: Tensor) -> Tensor:
+        assert self._features is not None
+        features = self._features.index_select(0, subset)
+        return self.loss.terms(model.head(features).float(), batch.targets[subset], features)[0]

@@ -20,15 +20,22 @@ def train_step(
     batches: Sequence[Batch],
     precision: Precision,
     step_options: dict[str, Any],
+    eager: Callable[[Tensor], Tensor] | None = None,
 ) -> list[Losses]:
     """Move the weights once, from one batch or from several micro-batches whose sums are accumulated.
 
     The loss of the step is ``sum of all weighted losses / sum of all normalisers``, however it was cut into
-    micro-batches. Returns the losses at w (not at the perturbed point), one entry a micro-batch, detached.
+    micro-batches. Returns the losses at w (not at the perturbed point), one entry a micro-batch, detached; the
+    optimisers that never see the whole batch at w (PartialSAM) give those of the pass over the whole batch.
+    ``eager`` is the model for parts of a batch, where ``model`` is compiled for whole ones.
     """
+    if getattr(optimizer, "per_sample", False):
+        return _split_step(objective, model, eager or model, optimizer, batches, precision, step_options)
     first: list[Losses] = []
+    two_passes = getattr(optimizer, "passes_per_step", 1) > 1
 
     def closure() -> Tensor:
+        objective.ascent = two_passes and not first
         optimizer.zero_grad(set_to_none=True)
         seen: list[Losses] = []
         total = None if len(batches) == 1 else _normaliser(objective, batches)
@@ -39,7 +46,7 @@ def train_step(
             part = losses.per_sample.sum() / (losses.normaliser if total is None else total)
             backward(part)
             value = part.detach() if value is None else value + part.detach()
-            seen.append(Losses(losses.per_sample.detach(), losses.normaliser, losses.logits.detach()))
+            seen.append(_detached(losses))
         if not first:
             first.extend(seen)
         assert value is not None
@@ -54,6 +61,73 @@ def train_step(
     if scaler is not None:
         scaler.update()  # once a step, whatever number of passes it took
     return first
+
+
+def _split_step(
+    objective: Objective,
+    model: Callable[[Tensor], Tensor],
+    eager: Callable[[Tensor], Tensor],
+    optimizer: Any,
+    batches: Sequence[Batch],
+    precision: Precision,
+    step_options: dict[str, Any],
+) -> list[Losses]:
+    """The step of an optimiser that splits losses by class: its closure returns the vector of them, [N].
+
+    Their mean is the loss of the step: each is the weighted loss times N over the sum of the normalisers.
+    """
+    whole: list[Losses] = []
+    total = _normaliser(objective, batches)
+    starts = [0]
+    for batch in batches:
+        starts.append(starts[-1] + len(batch.targets))
+    scale = starts[-1] / total
+    objective.keep_features = wants_features = bool(getattr(optimizer, "reclassifies", False))
+
+    def closure(subset: Tensor | None = None) -> Tensor:
+        vectors: list[Tensor] = []
+        passed: list[Losses] = []
+        for number, batch in enumerate(batches):
+            if subset is not None:
+                inside = subset[(subset >= starts[number]) & (subset < starts[number + 1])] - starts[number]
+                if len(inside) == 0:
+                    continue
+                batch = select(batch, inside)
+            with precision.autocast():
+                losses = objective(model if subset is None else eager, batch)
+            vectors.append(losses.per_sample * scale)
+            passed.append(_detached(losses))
+        if subset is None and not whole:
+            whole.extend(passed)
+        return torch.cat(vectors)
+
+    def reclassify(subset: Tensor) -> Tensor:
+        with precision.autocast():
+            return objective.reclassify(model, batches[0], subset) * scale
+
+    options = dict(step_options)
+    if wants_features and len(batches) == 1:
+        options["reclassify"] = reclassify
+    optimizer.step(closure, targets=torch.cat([batch.targets for batch in batches]), **options)
+    scaler: torch.amp.GradScaler | None = step_options.get("scaler")
+    if scaler is not None:
+        scaler.update()
+    return whole
+
+
+def select(batch: Batch, index: Tensor) -> Batch:
+    """The images ``index`` (int64 [K], sorted or not) of a batch, with their views and partners."""
+    return Batch(
+        batch.inputs.index_select(-4, index),
+        batch.targets.index_select(0, index),
+        batch.indices.index_select(0, index),
+        tuple(view.index_select(-4, index) for view in batch.views),
+        None if batch.partner is None else select(batch.partner, index),
+    )
+
+
+def _detached(losses: Losses) -> Losses:
+    return Losses(losses.per_sample.detach(), losses.normaliser, losses.logits.detach())
 
 
 def _normaliser(objective: Objective, batches: Sequence[Batch]) -> Tensor | float:

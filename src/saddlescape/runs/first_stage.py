@@ -1,0 +1,106 @@
+"""A run that goes on from the first stage of another one: which weights those are, and that they fit."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from torch import nn
+
+from saddlescape.data.types import Dataset
+from saddlescape.errors import InputError
+from saddlescape.runs import config as configuration
+from saddlescape.runs import format as files
+from saddlescape.runs.config import RunConfig
+from saddlescape.training.checkpoint import CheckpointFolder, Cursor
+from saddlescape.training.stage import Stage
+
+WEIGHTS = "model.safetensors"
+
+
+def first_stage_hash(run: Path) -> str:
+    """SHA-256 (16 hex digits) of the weights that the first stage of ``run`` ended with.
+
+    Raises:
+        InputError: not a run, or its first stage is not finished.
+    """
+    path = _end_of_first_stage(run) / WEIGHTS
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def continue_from(config: RunConfig, run: Path, folder: Path) -> tuple[RunConfig, list[str]]:
+    """``config``, for ``folder``, with its first stage taken from ``run``; and what there is to say about it.
+
+    Raises:
+        InputError: a method of one stage, another network, a first stage that is not finished or not one.
+    """
+    other = configuration.load(run)
+    if len(config.stages) < 2:
+        raise InputError(f"--from {run}: {config.method} has one stage; --from replaces the first of several")
+    if other.model != config.model:
+        raise InputError(f"--from {run}: it trained {other.model}, this run is for {config.model}: use --model")
+    notes = []
+    differing = _differing(other.stages[0], config.stages[0])
+    if differing:
+        notes.append(f"first stage as {run} trained it ({other.method}): {', '.join(differing)}")
+    config = configuration.replace(
+        config,
+        stages=(other.stages[0], *config.stages[1:]),
+        start=os.path.relpath(run, folder),
+        start_hash=first_stage_hash(run),
+    )
+    return config, notes
+
+
+def same_first_stage(one: RunConfig, two: RunConfig) -> bool:
+    """Whether both begin by training the same weights: network, images, seed, arithmetic and first stage."""
+    plain = [
+        configuration.replace(config, method="", stages=(), eval_every=1, keep_every=0, start="", start_hash="")
+        for config in (one, two)
+    ]
+    return plain[0] == plain[1] and not _differing(one.stages[0], two.stages[0])
+
+
+def load_first_stage(model: nn.Module, run: Path, expected: str, dataset: Dataset) -> None:
+    """Fill ``model`` with what the first stage of ``run`` ended with.
+
+    Raises:
+        InputError: it has gone, changed, was trained on other classes, or does not fit.
+    """
+    found = first_stage_hash(run)
+    if found != expected:
+        raise InputError(
+            f"{run}: the weights after its first stage are {found}, this run was planned with {expected}: "
+            "restore them, or choose another --out"
+        )
+    path = _end_of_first_stage(run)
+    cursor = Cursor.parse(path.name)
+    assert cursor is not None
+    checkpoint = CheckpointFolder(path.parent).load(cursor)
+    if checkpoint.meta.get("classes") != dataset.classes:
+        raise InputError(f"{run} was trained on other classes than {dataset.name!r} has now")
+    try:
+        model.load_state_dict(checkpoint.model)
+    except RuntimeError as error:
+        raise InputError(f"{path}: does not fit the network ({str(error).splitlines()[-1].strip()})") from error
+
+
+def _end_of_first_stage(run: Path) -> Path:
+    config = configuration.load(run)
+    if config.start:
+        return _end_of_first_stage(run / config.start)
+    wanted = Cursor(0, config.stages[0].epochs)
+    path = run / files.CHECKPOINT / wanted.folder
+    if not (path / WEIGHTS).is_file():
+        raise InputError(
+            f"{run}: no checkpoint after the {wanted.epoch} epochs of its first stage: let it finish (run the same "
+            "command again)"
+        )
+    return path
+
+
+def _differing(one: Stage, two: Stage) -> list[str]:
+    """Fields, other than the name, in which two stages differ."""
+    return [name for name in vars(one) if name != "name" and getattr(one, name) != getattr(two, name)]

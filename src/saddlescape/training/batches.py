@@ -1,0 +1,106 @@
+"""The batches of a stage: for training, with further views and partners where asked for, and for evaluation."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from saddlescape.data.augment import build_augment
+from saddlescape.data.loader import build_loader
+from saddlescape.data.reader import pixels
+from saddlescape.data.samplers import Sampler, build_sampler
+from saddlescape.data.types import Dataset, Preprocess
+from saddlescape.data.views import JoinedLoader, Loader, SharedOrder
+from saddlescape.training.precision import Precision
+from saddlescape.training.stage import Stage
+
+EVALUATION_BATCH = 500
+VIEW_SEED, PARTNER_SEED = 2**32, 2**40  # loaders of one stage draw from seeds that no other stage or run uses
+
+
+def decoder(preprocess: Preprocess) -> Callable[..., Tensor]:
+    """A picklable function from a path to the uint8 pixels that the network's preprocessing asks for."""
+    return functools.partial(pixels, preprocess)
+
+
+def evaluation_loaders(dataset: Dataset, device: torch.device, workers: int | None = None) -> dict[str, Loader]:
+    """Every image once, in order, un-augmented."""
+    splits = {"val": dataset.val, "test": dataset.test}
+    return {
+        name: build_loader(
+            split,
+            dataset.preprocess,
+            batch_size=EVALUATION_BATCH,
+            device=device,
+            workers=workers,
+            decode=decoder(dataset.preprocess),
+        )
+        for name, split in splits.items()
+        if split is not None
+    }
+
+
+def training_loader(
+    stage: Stage, dataset: Dataset, *, device: torch.device, seed: int, workers: int | None = None
+) -> Loader:
+    """The batches of a stage, with the further views and the partner batches that it asks for."""
+
+    def build(augment: str, sampler: Sampler, seed: int) -> Loader:
+        return build_loader(
+            dataset.train, dataset.preprocess, batch_size=stage.batch_size, device=device, workers=workers,
+            augment=build_augment(augment, dataset.preprocess.image_size),
+            sampler=sampler, seed=seed, decode=decoder(dataset.preprocess),
+        )  # fmt: skip
+
+    def joined(sampler: Sampler, seed: int, partner: Loader | None = None) -> Loader:
+        main = build(stage.augment, sampler, seed)
+        if not stage.views and partner is None:
+            return main
+        views = [
+            build(augment, SharedOrder(sampler, seed), seed + VIEW_SEED * (1 + number))
+            for number, augment in enumerate(stage.views)
+        ]
+        return JoinedLoader(main, views, partner)
+
+    partner = None
+    if stage.partner:
+        sampler = _named_sampler(stage.partner, stage.partner_options, dataset)
+        partner = joined(sampler, seed + PARTNER_SEED)
+    return joined(_sampler(stage, dataset), seed, partner)
+
+
+@torch.no_grad()
+def training_features(
+    model: nn.Module, dataset: Dataset, device: torch.device, precision: Precision, workers: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """What the head sees of every training image, un-augmented and in eval mode: float32 [N, d], labels int64 [N]."""
+    loader = build_loader(
+        dataset.train, dataset.preprocess, batch_size=EVALUATION_BATCH, device=device, workers=workers,
+        decode=decoder(dataset.preprocess),
+    )  # fmt: skip
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        features, labels = [], []
+        for batch in loader.epoch(0):
+            with precision.autocast():
+                features.append(cast(Any, model).features(batch.inputs).float())
+            labels.append(batch.targets)
+        return torch.cat(features), torch.cat(labels)
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _sampler(stage: Stage, dataset: Dataset) -> Sampler:
+    options: dict[str, Any] = {"total_epochs": stage.epochs} if stage.sampler == "progressively-balanced" else {}
+    return _named_sampler(stage.sampler, options | stage.sampler_options, dataset)
+
+
+def _named_sampler(name: str, options: Mapping[str, Any], dataset: Dataset) -> Sampler:
+    whole = {key: int(options[key]) for key in ("k", "num_samples") if key in options}
+    return build_sampler(name, dataset.train.labels, dataset.class_counts, **{**options, **whole})

@@ -1,0 +1,96 @@
+"""Stages that fit the head without training: nearest class mean, and tau-normalisation of a trained classifier.
+
+Kang et al., "Decoupling Representation and Classifier for Long-Tailed Recognition", ICLR 2020, sections 4.2 and 4.3.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from saddlescape.errors import InputError
+from saddlescape.training.evaluate import evaluate, score
+from saddlescape.training.loop import Parts, as_row
+from saddlescape.training.stage import Stage
+
+TAUS = tuple(step / 10 for step in range(21))
+
+
+def fit_head(
+    stage: Stage,
+    parts: Parts,
+    *,
+    save: Callable[[int, None], None],
+    record: Callable[[dict[str, Any]], None],
+) -> None:
+    """Fit the head of ``parts.model`` in place, then score, record and save as one epoch.
+
+    Raises:
+        InputError: a fit that nobody knows.
+    """
+    check_head_fit(stage)
+    started = time.perf_counter()
+    features, labels = parts.features()
+    fitted = HEAD_FITS[stage.head_fit](stage, parts, features, labels)
+    with torch.no_grad():
+        logits = cast(nn.Module, parts.model.head)(features).float()
+        loss = nn.functional.cross_entropy(logits, labels)
+        accuracy = (logits.argmax(dim=1) == labels).double().mean()
+    seconds = time.perf_counter() - started
+    row: dict[str, Any] = {"epoch": 0, "lr": 0.0, "rho": None, "train_loss": float(loss)}
+    row |= {"train_accuracy": 100 * float(accuracy), "images": len(labels), "seconds": seconds}
+    row |= {"images_per_second": len(labels) / max(seconds, 1e-9), "fitted": fitted}
+    for name, loader in parts.evaluations.items():
+        scores = evaluate(parts.model, loader.epoch(0), parts.num_classes, parts.groups, parts.precision)
+        row[name] = as_row(scores)
+    record(row)
+    save(1, None)
+
+
+def check_head_fit(stage: Stage) -> None:
+    """Raises InputError: a fit that nobody knows, or one that takes more than its one epoch."""
+    if not stage.head_fit:
+        return
+    if stage.head_fit not in HEAD_FITS:
+        raise InputError(f"stage {stage.name!r}: unknown head_fit {stage.head_fit!r}; known are {', '.join(HEAD_FITS)}")
+    if stage.epochs != 1:
+        raise InputError(f"stage {stage.name!r}: a fit in closed form is one epoch, not {stage.epochs}")
+
+
+def _nearest_class_mean(
+    stage: Stage, parts: Parts, features: torch.Tensor, labels: torch.Tensor
+) -> dict[str, float | str]:
+    head: Any = parts.model.head
+    mode = str(stage.head_fit_options.get("mode", head.mode))
+    head.set_mode(mode)
+    head.fit(features, labels)
+    return {"mode": mode}
+
+
+def _tau_normalized(stage: Stage, parts: Parts, features: torch.Tensor, labels: torch.Tensor) -> dict[str, float | str]:
+    """Tau as given; else the best of 0, 0.1, ... 2 by balanced accuracy on the validation split; else 1."""
+    head: Any = parts.model.head
+    if "tau" in stage.head_fit_options:
+        head.set_tau(float(stage.head_fit_options["tau"]))
+        return {"tau": float(stage.head_fit_options["tau"]), "chosen": "as given"}
+    if "val" not in parts.evaluations:
+        head.set_tau(1.0)
+        return {"tau": 1.0, "chosen": "full normalisation: no validation split to choose on"}
+    reached = []
+    for tau in TAUS:
+        head.set_tau(tau)
+        scorer = score(parts.model, parts.evaluations["val"].epoch(0), parts.num_classes, parts.precision)
+        reached.append(scorer.scores(parts.groups).balanced_accuracy)
+    best = TAUS[max(range(len(TAUS)), key=reached.__getitem__)]
+    head.set_tau(best)
+    return {"tau": best, "chosen": "balanced accuracy on the validation split"}
+
+
+HEAD_FITS: dict[str, Callable[..., dict[str, float | str]]] = {
+    "ncm": _nearest_class_mean,
+    "tau-norm": _tau_normalized,
+}
