@@ -44,6 +44,7 @@ def train(
     track_curvature: str | None = None,
     tensorboard: bool = False,
     recipe: Path | None = None,
+    from_: Annotated[Path | None, Parameter(name="--from")] = None,
     dry_run: bool = False,
     set_: Annotated[list[str] | None, Parameter(name="--set", consume_multiple=True, negative=())] = None,
 ) -> None:
@@ -99,6 +100,8 @@ def train(
         Also write TensorBoard files into the run folder.
     recipe:
         Train exactly what this config.toml says (another run's, or edited by hand); other flags are then refused.
+    from_:
+        A run whose first stage a system (crt, lws, disalign, ...) goes on from, instead of training its own.
     dry_run:
         Decide everything, print it as TOML, and train nothing.
     set_:
@@ -124,7 +127,7 @@ def train(
         data=data, method=method, model=model, imbalance=imbalance, profile=profile, draw_seed=draw_seed, root=root,
         val=val, image_size=image_size, bad_images=bad_images, download=download, seed=seed or 0, epochs=epochs,
         flags=flags, settings=set_ or (), device=device, precision=precision, compile=compile, pretrained=pretrained,
-        eval_every=eval_every, keep_every=keep_every,
+        eval_every=eval_every, keep_every=keep_every, start=from_,
     )  # fmt: skip
     named = "recipe" if recipe else canonical(method) if method else "default"
     folder = out or Path("runs") / f"{Path(data).name}-{named}-seed{seed or 0}"
@@ -132,7 +135,7 @@ def train(
         if recipe:
             config, dataset, notes = plan_from_file(recipe, request, progress)
         else:
-            config, dataset, notes = plan(request, progress, begun=begun(folder))
+            config, dataset, notes = plan(request, progress, begun=begun(folder), folder=folder)
     if recipe and seed is not None:
         config = dataclasses.replace(config, seed=seed)
     for note in notes:

@@ -47,6 +47,11 @@ class Sum:
     optimizer: str = "sgd"
 
     @property
+    def optimizer_only(self) -> bool:
+        """Whether it is plain cross-entropy but for the optimiser: what every system can start with."""
+        return self.loss == "ce" and not self.balance
+
+    @property
     def row(self) -> str:
         """The part that the published radii depend on: loss and balance, e.g. "ldam+drw"."""
         return f"{self.loss}+{self.balance}" if self.balance else self.loss

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from saddlescape.errors import InputError
 from saddlescape.methods import own_data, single_stage
-from saddlescape.methods.grammar import parse
+from saddlescape.methods.grammar import TERMS, Sum, parse
 from saddlescape.methods.recipe import Facts, Recipe
-from saddlescape.methods.systems import SYSTEMS, build_system
+from saddlescape.methods.systems import SYSTEMS
+from saddlescape.methods.systems.system import build as build_system
 from saddlescape.published import recipes
 from saddlescape.schedules import never_begins
 from saddlescape.training.stage import Stage
@@ -21,7 +23,38 @@ PAPER_DEFAULT = "ce+drw+sam"
 
 def canonical(method: str) -> str:
     """The one spelling of a method: a system's name, or the words of a sum in their order. Raises InputError."""
-    return method.lower() if method.lower() in SYSTEMS else str(parse(method))
+    system, first = read(method)
+    if not system:
+        return str(first)
+    rest = str(first).removeprefix("ce").lstrip("+")
+    return f"{system}+{rest}" if rest else system
+
+
+def read(method: str) -> tuple[str, Sum]:
+    """A method's system ("" for a plain sum) and the sum that is its first stage: "crt+sam" -> ("crt", ce+sam).
+
+    Raises:
+        InputError: an unknown word (with near matches), two systems, or a first stage that the system does not take.
+    """
+    words = [word.strip().lower() for word in method.split("+")]
+    named = [word for word in words if word in SYSTEMS]
+    if not named:
+        unknown = [word for word in words if word not in TERMS]
+        near = difflib.get_close_matches(unknown[0], SYSTEMS, n=1, cutoff=0.6) if unknown else []
+        if near and not difflib.get_close_matches(unknown[0], TERMS, n=1, cutoff=0.6):
+            raise InputError(f"method {method!r}: unknown term {unknown[0]!r} (did you mean the system {near[0]!r}?)")
+        return "", parse(method)
+    if len(named) > 1:
+        raise InputError(f"method {method!r}: {named[0]!r} and {named[1]!r} are both systems; name one")
+    rest = [word for word in words if word not in SYSTEMS]
+    has_loss = any(word in TERMS and TERMS[word].kind == "loss" for word in rest)
+    first = parse("+".join(rest if has_loss else ["ce", *rest]))
+    if not (SYSTEMS[named[0]].any_sum or first.optimizer_only):
+        raise InputError(
+            f"method {method!r}: {named[0]} has a first stage of its own; only an optimiser can be added, "
+            f"as in {named[0]}+sam"
+        )
+    return named[0], first
 
 
 def resolve(
@@ -57,16 +90,18 @@ def resolve(
             method, reason = own_data.default_method(facts)
             notes.append(f"method {method}: {reason}")
         notes += reasons
-    if method.lower() in SYSTEMS:
-        recipe = build_system(method.lower(), facts, table, epochs)
+    system, first = read(method)
+    if system:
+        recipe = build_system(SYSTEMS[system], first, facts, table, epochs)
     else:
-        recipe = single_stage.build(parse(method), facts, table, epochs)
+        recipe = single_stage.build(first, facts, table, epochs)
     given = {name: value for name, value in (flags or {}).items() if value is not None}
     stages = [
-        dataclasses.replace(stage, **{k: v for k, v in given.items() if _applies(stage, k)}) for stage in recipe.stages
+        dataclasses.replace(stage, **{k: v for k, v in given.items() if _applies(stage, k, number)})
+        for number, stage in enumerate(recipe.stages)
     ]
     for name in given:
-        if not any(_applies(stage, name) for stage in recipe.stages):
+        if not any(_applies(stage, name, number) for number, stage in enumerate(recipe.stages)):
             raise InputError(
                 f"--{name.replace('_', '-')} has no meaning for {recipe.method}: no stage of it uses {name}"
             )
@@ -87,7 +122,10 @@ def too_late(stages: Sequence[Stage]) -> list[str]:
     return [line for line in lines if line is not None]
 
 
-def _applies(stage: Stage, name: str) -> bool:
+def _applies(stage: Stage, name: str, number: int) -> bool:
+    """Whether a flag is for this stage: lr and batch size are the first one's, later ones have their own."""
+    if name in ("lr", "batch_size"):
+        return number == 0
     return name != "rho" or bool(stage.rho)
 
 

@@ -1,4 +1,5 @@
-"""The paper's numbers as data: ``recipes.toml`` (how each row is trained), ``results.json`` (what was published)."""
+"""Published numbers as data: ``recipes.toml`` (how each row is trained), ``systems.toml`` (named systems),
+``results.json`` (what was published)."""
 
 from __future__ import annotations
 
@@ -13,6 +14,27 @@ from typing import Any
 def recipes() -> dict[str, Any]:
     """Training recipes per data set."""
     return tomllib.loads(resources.files(__name__).joinpath("recipes.toml").read_text(encoding="utf-8"))
+
+
+@cache
+def systems() -> dict[str, Any]:
+    """Numbers of the named systems."""
+    return tomllib.loads(resources.files(__name__).joinpath("systems.toml").read_text(encoding="utf-8"))
+
+
+def system_recipe(name: str, dataset: str, imbalance: float) -> dict[str, Any]:
+    """The numbers of a system on a data set: its defaults, then the data set's, then those of its imbalance.
+
+    Values that are tables are those of data sets, except "first" (changes to the first stage's recipe).
+    """
+    table = systems()[name]
+    here = table.get(dataset, {})
+    exact = here.get("imbalance", {}).get(f"{imbalance:.0f}", {})
+    merged: dict[str, Any] = {}
+    for layer in (table, here, exact):
+        merged |= {key: value for key, value in layer.items() if not isinstance(value, dict)}
+        merged["first"] = merged.get("first", {}) | layer.get("first", {})
+    return merged
 
 
 @cache

@@ -9,10 +9,12 @@ from typing import Any
 
 from saddlescape.errors import InputError
 from saddlescape.methods.resolve import canonical
+from saddlescape.methods.single_stage import RADIUS_OVER_SAM
 from saddlescape.runs import config as configuration
 from saddlescape.runs import format as files
 from saddlescape.runs.config import RunConfig
 from saddlescape.runs.execute import Say, execute
+from saddlescape.runs.first_stage import continue_from, same_first_stage
 from saddlescape.runs.plan import Loaded, Request, changed, plan
 from saddlescape.training.loop import Watcher
 from saddlescape.training.stage import Stage
@@ -54,6 +56,7 @@ def run_grid(
     requests = _requests(request, methods, seeds, radius)
     planned = [plan(one, progress, loaded, _begun(grid, one)) for one in requests]
     _once([config for config, _, _ in planned])
+    sources = shared_first_stages([config for config, _, _ in planned])
     files.make_folder(grid)
     said: set[str] = set()
     results = []
@@ -68,9 +71,27 @@ def run_grid(
             return watchers(label, stage, start)
 
         folder = run_folder(grid, config.method, config.seed)
+        source = sources.get((config.method, config.seed))
+        if source is not None:
+            config, remarks = continue_from(config, run_folder(grid, *source), folder)
+            for remark in remarks:
+                say(remark)
         result = execute(config, dataset, folder, say=say, watchers=watch)
         results.append({**result, "settings": changed(config, dataset)})
     return results
+
+
+def shared_first_stages(configs: Sequence[RunConfig]) -> dict[tuple[str, int], tuple[str, int]]:
+    """(method, seed) of a system -> that of the run before it in the grid which trains the same first stage."""
+    sources: dict[tuple[str, int], tuple[str, int]] = {}
+    for number, config in enumerate(configs):
+        if len(config.stages) < 2:
+            continue
+        for other in configs[:number]:
+            if same_first_stage(config, other):
+                sources[config.method, config.seed] = (other.method, other.seed)
+                break
+    return sources
 
 
 def _once(configs: Sequence[RunConfig]) -> None:
@@ -97,7 +118,7 @@ def _requests(request: Request, methods: Sequence[str], seeds: Sequence[int], ra
 
 
 def _has_radius(method: str) -> bool:
-    return any(word in ("sam", "asam", "msam") for word in method.lower().split("+"))
+    return any(word in RADIUS_OVER_SAM for word in method.lower().split("+"))
 
 
 def parse_methods(text: str, known: Sequence[str]) -> list[str]:

@@ -19,6 +19,7 @@ from saddlescape.methods.recipe import Facts, Recipe
 from saddlescape.methods.resolve import resolve
 from saddlescape.published import recipes
 from saddlescape.runs.config import DataConfig, RunConfig, from_toml
+from saddlescape.runs.first_stage import continue_from
 from saddlescape.runs.rehearsal import check_numbers, rehearse
 from saddlescape.training.precision import has_fast_bf16, resolve_device, resolve_precision
 from saddlescape.training.tuning import seconds_per_step
@@ -60,6 +61,7 @@ class Request:
     compile: bool | None = None
     eval_every: int = 1
     keep_every: int = 0
+    start: Path | None = None  # a run whose first stage this one goes on from
 
 
 def load_data(
@@ -125,8 +127,11 @@ def plan(
     progress: Callable[..., None] | None = None,
     loaded: Loaded | None = None,
     begun: RunConfig | None = None,
+    folder: Path | None = None,
 ) -> tuple[RunConfig, Dataset, list[str]]:
     """Decide everything. Returns the configuration, the loaded data, and notes that say what was chosen and why.
+
+    ``folder`` is where the run will be; a run that goes on from another one's first stage names that one from there.
 
     ``begun`` is the configuration that already lies in the run's folder: what was left to us to decide is then as
     it was decided there, whatever this machine would say today.
@@ -210,6 +215,9 @@ def plan(
         eval_every=request.eval_every,
         keep_every=request.keep_every,
     )
+    if request.start is not None:
+        config, said = continue_from(config, request.start, folder or Path())
+        notes += said
     rehearse(config, dataset)
     return config, dataset, notes
 

@@ -1,0 +1,22 @@
+"""Named systems of several stages. A system is one file in this folder and one line here."""
+
+from __future__ import annotations
+
+from saddlescape.methods.systems.crt import CRT
+from saddlescape.methods.systems.disalign import DISALIGN
+from saddlescape.methods.systems.lws import LWS
+from saddlescape.methods.systems.mislas import MISLAS
+from saddlescape.methods.systems.ncm import NCM
+from saddlescape.methods.systems.system import System
+from saddlescape.methods.systems.tau_norm import TAU_NORM
+
+SYSTEMS: dict[str, System] = {
+    "crt": CRT,
+    "lws": LWS,
+    "tau-norm": TAU_NORM,
+    "ncm": NCM,
+    "mislas": MISLAS,
+    "disalign": DISALIGN,
+}
+
+__all__ = ["SYSTEMS", "System"]
