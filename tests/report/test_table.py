@@ -146,3 +146,16 @@ def test_markdown_has_as_many_cells_as_columns_whatever_is_in_them() -> None:
 
 def test_no_results_are_an_empty_table() -> None:
     assert build([], 200)["rows"] == []
+
+
+def test_systems_on_the_same_first_stages_share_a_letter() -> None:
+    rows = [
+        result("ce"),
+        result("crt", first_stage="1111"), result("crt", 1, first_stage="2222"),
+        result("lws", first_stage="1111"), result("lws", 1, first_stage="2222"),
+        result("mislas", first_stage="3333"),
+    ]  # fmt: skip
+    table = build(rows, 200)
+    assert [cells(row)[0] for row in table["rows"]] == ["ce", "crt [a]", "lws [a]", "mislas [b]"]
+    assert "first stage" in caption(table)
+    assert "first stage" not in caption(build([result("ce")], 200))

@@ -17,13 +17,12 @@ DATASETS = {
     "imagenet-lt": "ImageNet-LT",
     "inat2018": "iNaturalist 2018",
 }
-WORDS = {"ce": "CE", "drw": "DRW", "ldam": "LDAM", "vs": "VS", "sam": "SAM"}
-NAMES = {"crt": "cRT", "lws": "LWS", "mislas": "MiSLAS", "disalign": "DisAlign", "dro-lt": "DRO-LT"}
+WORDS = {"crt": "cRT", "mislas": "MiSLAS", "disalign": "DisAlign"}  # as the paper writes them; others in capitals
 
 
 def published_name(method: str) -> str:
     """ "ldam+drw+sam" -> "LDAM + DRW + SAM", the name in the paper's tables."""
-    return NAMES.get(method, " + ".join(WORDS.get(word, word.upper()) for word in method.split("+")))
+    return " + ".join(WORDS.get(word, word.upper()) for word in method.split("+"))
 
 
 def published(dataset: str, imbalance: float | None, method: str) -> dict[str, dict[str, float | None]]:
@@ -68,8 +67,13 @@ def build(results: Sequence[dict[str, Any]], published_epochs: int | None) -> di
         row["comparable"] = all(
             result["draw_hash"] == reference["draw_hash"] and result["model"] == reference["model"] for result in mine
         )
+        row["first_stage"] = sorted({result["first_stage"] for result in mine if result.get("first_stage")})
         row["settings"] = sorted({setting for result in mine for setting in result.get("settings", [])})
         rows.append(row)
+    letters: dict[tuple[str, ...], str] = {}
+    for row in rows:
+        if row["first_stage"]:
+            row["letter"] = letters.setdefault(tuple(row["first_stage"]), _letter(len(letters)))
     return {
         "dataset": reference.get("dataset"),
         "imbalance": reference.get("imbalance"),
@@ -79,6 +83,11 @@ def build(results: Sequence[dict[str, Any]], published_epochs: int | None) -> di
         "draw_hash": reference.get("draw_hash"),
         "rows": rows,
     }
+
+
+def _letter(number: int) -> str:
+    """a, b, ... z, aa, ab, ..."""
+    return (_letter(number // 26 - 1) if number >= 26 else "") + chr(ord("a") + number % 26)
 
 
 def _minus(ours: float | None, theirs: float | None) -> float | None:
@@ -98,7 +107,7 @@ def columns() -> list[str]:
 
 def cells(row: dict[str, Any]) -> list[str]:
     """One row of the table as text, in the order of :func:`columns`."""
-    mark = "" if row["comparable"] else " *"
+    mark = (f" [{row['letter']}]" if "letter" in row else "") + ("" if row["comparable"] else " *")
     difference = [row["difference"]["acc"], row["difference"]["tail"]]
     return [
         row["method"] + mark,
@@ -129,6 +138,11 @@ def caption(table: dict[str, Any]) -> str:
         text += f" Changed from the published recipe: {'; '.join(settings)}."
     if not all(row["comparable"] for row in table["rows"]):
         text += " Rows marked * were trained on other images or another network than the first row."
+    if any("letter" in row for row in table["rows"]):
+        text += (
+            " A letter in brackets names the first stage that a system was built on: rows of different letters differ "
+            "in more than what follows it."
+        )
     return text
 
 

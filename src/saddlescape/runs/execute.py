@@ -246,8 +246,11 @@ def _rows_before(rows: list[dict[str, Any]], cursor: Cursor) -> list[dict[str, A
 
 
 def summarise(config: RunConfig, dataset: Dataset, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """``result.json``: last epoch; apart from it the best on the test set, and the best by validation if any."""
-    tested = [row for row in rows if "test" in row]
+    """``result.json``: last epoch; apart from it the best on the test set, and the best by validation if any.
+
+    Both are epochs of the last stage: those before it trained something else.
+    """
+    tested = [row for row in rows if "test" in row and row["stage"] == len(config.stages) - 1]
     if not tested:
         raise InputError(f"{files.METRICS} has lost its rows: restore it, or score the run with saddlescape evaluate")
     last = tested[-1]
