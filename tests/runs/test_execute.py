@@ -7,7 +7,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -305,25 +305,25 @@ def test_a_loss_that_blows_up_keeps_the_last_good_checkpoint(start: Start, tmp_p
         assert all(t.isfinite().all() for t in checkpoint.model.values() if t.is_floating_point())
 
 
-def two_stages(facts: Facts, table: dict[str, Any], epochs: int | None) -> Recipe:
+def toy_stages(facts: Facts, own: Mapping[str, Any], first: Recipe) -> tuple[Stage, ...]:
     """Like cRT, and then more: representation, a new cosine head on frozen features, and all together."""
     common = {"batch_size": 128, "lr": 0.05, "lr_schedule": "constant", "augment": "crop"}
-    return Recipe(
-        method="toy", model="smallcnn",
-        stages=(
-            Stage(name="features", epochs=2, **common),
-            Stage(
-                name="head", epochs=2, trainable="head", reset_head=True, backbone_mode="eval", head="cosine",
-                loss="ldam", loss_options={"scale": 30.0}, sampler="class-balanced", **common,
-            ),
-            Stage(name="all", epochs=2, head="cosine", loss="ldam", loss_options={"scale": 30.0}, **common),
+    return (
+        Stage(name="features", epochs=2, **common),
+        Stage(
+            name="head", epochs=2, trainable="head", reset_head=True, backbone_mode="eval", head="cosine",
+            loss="ldam", loss_options={"scale": 30.0}, sampler="class-balanced", **common,
         ),
+        Stage(name="all", epochs=2, head="cosine", loss="ldam", loss_options={"scale": 30.0}, **common),
     )  # fmt: skip
+
+
+TOY = System("toy", "a toy", "here", toy_stages)
 
 
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SYSTEMS, "toy", System("a toy", "here", two_stages))
+    monkeypatch.setitem(SYSTEMS, "toy", TOY)
 
 
 @pytest.fixture(scope="module")
@@ -331,7 +331,7 @@ def staged(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of the three stages that was never stopped."""
     folder = tmp_path_factory.mktemp("staged") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(SYSTEMS, "toy", System("a toy", "here", two_stages))
+        patch.setitem(SYSTEMS, "toy", TOY)
         start(folder, method="toy", epochs=None, keep_every=1)
     return folder
 

@@ -27,7 +27,7 @@ def system_recipe(name: str, dataset: str, imbalance: float) -> dict[str, Any]:
 
     Values that are tables are those of data sets, except "first" (changes to the first stage's recipe).
     """
-    table = systems()[name]
+    table = systems().get(name, {})
     here = table.get(dataset, {})
     exact = here.get("imbalance", {}).get(f"{imbalance:.0f}", {})
     merged: dict[str, Any] = {}
