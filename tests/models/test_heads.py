@@ -68,7 +68,7 @@ def test_make_head() -> None:
     assert isinstance(linear, LinearHead)
     assert linear.bias is not None
     assert isinstance(make_head("cosine", 5, 3), CosineHead)
-    with pytest.raises(InputError, match="unknown head 'round'; known are linear, cosine"):
+    with pytest.raises(InputError, match="unknown head 'round'; known are linear, cosine, lws"):
         make_head("round", 5, 3)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="num_classes is 1"):
         make_head("linear", 5, 1)

@@ -33,6 +33,8 @@ def test_names() -> None:
         "resnet32",
         "resnet44",
         "resnet56",
+        "resnet32-wide",
+        "resnet34-cifar",
         "resnet18",
         "resnet34",
         "resnet50",

@@ -1,6 +1,22 @@
 """Image classifiers with ``features(x)`` and ``head``, and their heads."""
 
-from saddlescape.models.heads import CosineHead, LinearHead, make_head
+from saddlescape.models.heads import (
+    HEADS,
+    CentroidHead,
+    CosineHead,
+    DisAlignCvpodsHead,
+    DisAlignHead,
+    HeadKind,
+    LinearHead,
+    ProjectionHead,
+    PrototypeHead,
+    ScaledHead,
+    TauNormalizedHead,
+    TwoBranchHead,
+    linear_map,
+    make_head,
+    tau_normalized,
+)
 from saddlescape.models.registry import build_model, model_names
 from saddlescape.models.resnet import ResNet
 from saddlescape.models.resnet_cifar import ResNetCifar
@@ -8,13 +24,25 @@ from saddlescape.models.small_cnn import SmallCNN
 from saddlescape.models.timm_models import TimmModel
 
 __all__ = [
+    "HEADS",
+    "CentroidHead",
     "CosineHead",
+    "DisAlignCvpodsHead",
+    "DisAlignHead",
+    "HeadKind",
     "LinearHead",
+    "ProjectionHead",
+    "PrototypeHead",
     "ResNet",
     "ResNetCifar",
+    "ScaledHead",
     "SmallCNN",
+    "TauNormalizedHead",
     "TimmModel",
+    "TwoBranchHead",
     "build_model",
+    "linear_map",
     "make_head",
     "model_names",
+    "tau_normalized",
 ]

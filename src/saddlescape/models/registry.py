@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
 from saddlescape.errors import InputError
-from saddlescape.models import resnet, resnet_cifar
+from saddlescape.models import resnet
 from saddlescape.models.heads import HeadKind, make_head
 from saddlescape.models.resnet import ResNet
 from saddlescape.models.resnet_cifar import ResNetCifar
 from saddlescape.models.small_cnn import SmallCNN
 from saddlescape.models.timm_models import build_timm_model
 
+# name -> (length of the features, what makes the network from a head and the number of channels)
+_BUILDERS: dict[str, tuple[int, Callable[[nn.Module, int], nn.Module]]] = {
+    "smallcnn": (SmallCNN.feature_dim, SmallCNN),
+    "resnet20": (64, lambda head, channels: ResNetCifar(20, head, channels)),
+    "resnet32": (64, lambda head, channels: ResNetCifar(32, head, channels)),
+    "resnet44": (64, lambda head, channels: ResNetCifar(44, head, channels)),
+    "resnet56": (64, lambda head, channels: ResNetCifar(56, head, channels)),
+    "resnet32-wide": (256, lambda head, channels: ResNetCifar(32, head, channels, width=64)),
+    "resnet34-cifar": (512, lambda head, channels: ResNet("resnet34", head, channels, stem="cifar")),
+}
+
 
 def model_names() -> list[str]:
     """Names that ``build_model`` knows; beside them ``timm/<any>`` where timm is installed."""
-    return ["smallcnn", *(f"resnet{depth}" for depth in resnet_cifar.DEPTHS), *resnet.ARCHITECTURES]
+    return [*_BUILDERS, *resnet.ARCHITECTURES]
 
 
 def build_model(
@@ -27,10 +39,11 @@ def build_model(
     """Build a classifier: images [N, in_channels, H, W], floating point -> logits [N, num_classes].
 
     Args:
-        name: "resnet20/32/44/56" for 32x32 images, "resnet18/34/50/101/152" and "resnext50_32x4d" (option
-            ``stem="cifar"`` for small images), "smallcnn" for 8x8, or "timm/<name>" (options are timm's, and
-            ``pretrained=True``).
-        head: "linear", or "cosine" for LDAM.
+        name: "resnet20/32/44/56" for 32x32 images, "resnet32-wide" (64-128-256 channels) and "resnet34-cifar" (stem
+            of stride 1, no pooling) as GLMC and ImbSAM have them, "resnet18/34/50/101/152" and "resnext50_32x4d"
+            (option ``stem="cifar"`` for small images), "smallcnn" for 8x8, or "timm/<name>" (options are timm's,
+            and ``pretrained=True``).
+        head: a key of ``HEADS``: "linear", "cosine" for LDAM, and those of the two-stage and contrastive systems.
 
     ``model.features(x)`` is what the head sees, [N, d]; ``model.head`` reads and replaces the head;
     ``model.feature_dim`` is d.
@@ -50,9 +63,7 @@ def build_model(
     allowed = {"stem"} if name in resnet.ARCHITECTURES else set()
     for option in sorted(set(options) - allowed):
         raise InputError(f"model {name!r} has no option {option!r}; it has {', '.join(sorted(allowed)) or 'none'}")
-    if name == "smallcnn":
-        return SmallCNN(make_head(head, SmallCNN.feature_dim, num_classes), in_channels)
     if name in resnet.ARCHITECTURES:
         return ResNet(name, make_head(head, resnet.feature_dim(name), num_classes), in_channels, **options)
-    depth = int(name.removeprefix("resnet"))
-    return ResNetCifar(depth, make_head(head, ResNetCifar.feature_dim, num_classes), in_channels)
+    feature_dim, builder = _BUILDERS[name]
+    return builder(make_head(head, feature_dim, num_classes), in_channels)

@@ -1,12 +1,15 @@
 """ResNet-20/32/44/56 for 32x32 images: He et al., CVPR 2016, section 4.2, with the parameter-free option-A shortcut.
 
 Names, order, shapes and initialisation of the parameters are those of the LDAM-DRW code's ``resnet_cifar.py``
-(methods: conv1, bn1, layer1..3, linear), so that checkpoints can be exchanged.
+(methods: conv1, bn1, layer1..3, linear), so that checkpoints can be exchanged. ``width=64`` is the 64-128-256 wide
+network that GLMC (Du et al., CVPR 2023) and SURE (CVPR 2024) call ResNet-32.
 
 Deviations from that code:
 1. the head can be any module (``heads.py``); it is reached as ``model.head`` and stored as ``linear``;
 2. ``features(x)`` gives the 64-d vector that the head sees;
-3. the network takes any image size from 8x8 up, because it pools globally.
+3. the network takes any image size from 8x8 up, because it pools globally;
+4. of the heads the linear one and GLMC's are initialised along with the network, as in the two codes; any other head
+   keeps the initialisation that it came with.
 """
 
 from __future__ import annotations
@@ -16,9 +19,7 @@ from typing import cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from saddlescape.models.heads import HeadAlias
-
-DEPTHS = (20, 32, 44, 56)
+from saddlescape.models.heads import HeadAlias, TwoBranchHead
 
 
 class OptionAShortcut(nn.Module):
@@ -48,23 +49,33 @@ class BasicBlock(nn.Module):
 
 
 class ResNetCifar(HeadAlias, nn.Module):
-    """``forward``: images [N, in_channels, H, W] -> logits [N, num_classes]; ``features``: -> [N, 64]."""
+    """``forward``: images [N, in_channels, H, W] -> logits [N, num_classes]; ``features``: -> [N, 4 width].
 
-    feature_dim = 64
+    Args:
+        depth: 6 k + 2.
+        head: maps features to logits.
+        width: channels of the first of three stages.
+    """
+
     head_name = "linear"
 
-    def __init__(self, depth: int, head: nn.Module, in_channels: int = 3) -> None:
+    def __init__(self, depth: int, head: nn.Module, in_channels: int = 3, width: int = 16) -> None:
         super().__init__()
         blocks = (depth - 2) // 6
-        self.conv1 = nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
-        self.layer1 = self._layer(16, 16, blocks, stride=1)
-        self.layer2 = self._layer(16, 32, blocks, stride=2)
-        self.layer3 = self._layer(32, 64, blocks, stride=2)
+        self.feature_dim = 4 * width
+        self.conv1 = nn.Conv2d(in_channels, width, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.layer1 = self._layer(width, width, blocks, stride=1)
+        self.layer2 = self._layer(width, 2 * width, blocks, stride=2)
+        self.layer3 = self._layer(2 * width, 4 * width, blocks, stride=2)
         self.linear = head
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                nn.init.kaiming_normal_(module.weight)
+        initialised: list[nn.Conv2d | nn.Linear] = [
+            module for module in self.modules() if isinstance(module, nn.Conv2d)
+        ]
+        if isinstance(head, nn.Linear | TwoBranchHead):
+            initialised += [module for module in head.modules() if isinstance(module, nn.Linear)]
+        for module in initialised:
+            nn.init.kaiming_normal_(module.weight)
 
     @staticmethod
     def _layer(in_planes: int, planes: int, blocks: int, stride: int) -> nn.Sequential:

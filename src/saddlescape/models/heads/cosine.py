@@ -1,18 +1,10 @@
-"""Classifier heads: features [N, d] -> logits [N, C]."""
+"""The cosine ("normed") classifier of LDAM: Cao et al., NeurIPS 2019."""
 
 from __future__ import annotations
-
-from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from saddlescape.errors import InputError
-
-HeadKind = Literal["linear", "cosine"]
-
-LinearHead = nn.Linear
 
 
 class CosineHead(nn.Module):
@@ -45,35 +37,3 @@ class CosineHead(nn.Module):
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, num_classes={self.num_classes}"
-
-
-def make_head(kind: HeadKind, in_features: int, num_classes: int) -> nn.Module:
-    """A fresh head of this kind.
-
-    Raises:
-        InputError: an unknown kind, or fewer than two classes.
-    """
-    if num_classes < 2:
-        raise InputError(f"num_classes is {num_classes}; a classifier has at least two classes")
-    if kind == "linear":
-        return LinearHead(in_features, num_classes)
-    if kind == "cosine":
-        return CosineHead(in_features, num_classes)
-    raise InputError(f"unknown head {kind!r}; known are linear, cosine")
-
-
-class HeadAlias(nn.Module):
-    """``model.head`` reads and replaces the head, wherever the checkpoint's names want it (``head_name``).
-
-    ``nn.Module`` files a module under the name it is assigned to before any property setter is asked, so a property
-    alone would leave the old head in use; the name is changed on the way in.
-    """
-
-    head_name: ClassVar[str]
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(self.head_name if name == "head" else name, value)
-
-    @property
-    def head(self) -> nn.Module:
-        return self.get_submodule(self.head_name)
