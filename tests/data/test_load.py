@@ -76,7 +76,7 @@ def test_other_things_a_path_may_be(tmp_path: Path) -> None:
 
 
 def test_names_are_listed() -> None:
-    assert list(dataset_names()) == ["digits", "cifar10", "cifar100"]
+    assert list(dataset_names()) == ["digits", "cifar10", "cifar100", "imagenet-lt", "inat2018"]
 
 
 def test_progress_is_told(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from saddlescape.data.decode import check_all, decode_all
 from saddlescape.data.draw import draw_hash
 from saddlescape.data.groups import GroupRule, class_groups
+from saddlescape.data.paths import PackedPaths, take_paths
 from saddlescape.data.profiles import class_counts as profile_counts
 from saddlescape.data.profiles import count_labels, longtail_indices
 from saddlescape.data.sources.pictures import EncodedPictures, FilePictures, Found, Pictures, Progress, Request
@@ -45,8 +46,9 @@ def load(
     test: str | Path | None = None,
     n_max: int | None = None,
     background: int = 255,
+    ties: str = "stable",
 ) -> Dataset:
-    """Load a named data set (``digits``, ``cifar10``, ``cifar100``) or a path.
+    """Load a named data set (``digits``, ``cifar10``, ``cifar100``, ``imagenet-lt``, ``inat2018``) or a path.
 
     A path is a folder per class, a ``path label`` list, or Hugging Face-layout parquet.
 
@@ -65,6 +67,11 @@ def load(
     - ``download``: fetch CIFAR where it is not there. ``progress(what, done, total)`` is told of long work.
     - ``groups``: the rule for head, mid and tail (see ``class_groups``). ``test``: the test list of a list file.
     - ``background``: the grey level behind transparent pixels.
+    - ``ties``: which of two equally frequent classes of ``imagenet-lt`` or ``inat2018`` comes first: ``"stable"``, in
+      the order of the original labels, or ``"reference"`` (see ``sources.frequency``).
+
+    ``imagenet-lt`` and ``inat2018`` always stay on disk, because training sees random crops of the whole pictures;
+    ``image_size`` S other than 224 scales their shorter side to 256 S / 224 for testing.
 
     Without a test set a fifth of each class (at least one image, never the last one) is set aside for it, always the
     same. Raises ``InputError``: one line for anything that is wrong with the input.
@@ -82,6 +89,7 @@ def load(
         download=download,
         lenient=bad_images == "skip",
         progress=progress,
+        ties=ties,
     )
     found = find(request)
     notes = [*found.notes]
@@ -110,6 +118,8 @@ def load(
             + ", ".join(found.classes[label] for label in unseen[:8])
             + (", ..." if len(unseen) > 8 else "")
         )
+    if found.published is not None:
+        notes += found.published.differences(counts, count_labels(splits["test"].labels, len(counts)))
     grouped, line = class_groups(counts, name=found.name, rule=groups)
     return Dataset(
         name=found.name,
@@ -238,6 +248,10 @@ def _preprocess(
     if found.preprocess is not None:
         own = found.preprocess.image_size
         if image_size not in (None, own):
+            if found.streamed and image_size is not None:
+                resize_to = round(image_size * found.preprocess.resize_to / own)
+                notes.append(f"image size {image_size}: published results are at {own}")
+                return replace(found.preprocess, image_size=image_size, resize_to=resize_to, background=background)
             raise InputError(f"{found.name} has pictures of {own} x {own}: image_size {image_size} is for own pictures")
         return replace(found.preprocess, background=background)
     size = image_size
@@ -276,7 +290,7 @@ def _splits(
     total = sum(len(pictures) for pictures in parts.values())
     need = total * preprocess.channels * preprocess.image_size**2
     measured = work.found.preprocess is None
-    if need <= memory_limit:
+    if need <= memory_limit and not work.found.streamed:
         splits: dict[str, Split] = {name: _in_memory(work, name, part, preprocess) for name, part in parts.items()}
         if measured and len(splits["train"]):
             train = splits["train"]
@@ -288,13 +302,13 @@ def _splits(
             f"{work.found.name}: {total:,} images take {need / 2**30:.1f} GiB as pixels, over the memory limit of "
             f"{memory_limit / 2**30:.1f} GiB: raise the limit, choose a smaller image size, or unpack them as files"
         )
-    notes.append(f"{total:,} images stay on disk and are decoded while training ({need / 2**30:.1f} GiB as pixels)")
+    notes.append(f"{total:,} images stay on disk and are decoded when needed ({need / 2**30:.1f} GiB as pixels)")
     splits = {name: _on_disk(work, part, preprocess) for name, part in parts.items() if isinstance(part, FilePictures)}
     train = splits["train"]
     assert isinstance(train, FileSplit)
     if measured and len(train):
         chosen = _spread(len(train), _SAMPLE)
-        sample = FilePictures([train.paths[i] for i in chosen], train.labels[chosen].numpy())
+        sample = FilePictures(take_paths(train.paths, chosen), train.labels[chosen].numpy())
         images, _, bad = decode_all(sample, preprocess)
         if bad:
             work.note_bad(sample, bad)
@@ -317,7 +331,8 @@ def _on_disk(work: _Work, pictures: FilePictures, preprocess: Preprocess) -> Fil
         bad = check_all(pictures, preprocess, progress=work.progress)
         work.note_bad(pictures, bad)
         pictures = pictures.take(np.setdiff1d(np.arange(len(pictures)), [i for i, _ in bad]))
-    return FileSplit(paths=list(pictures.paths), labels=torch.from_numpy(pictures.labels.astype(np.int64)))
+    packed = pictures.paths if isinstance(pictures.paths, PackedPaths) else PackedPaths.pack(pictures.paths)
+    return FileSplit(paths=packed, labels=torch.from_numpy(pictures.labels.astype(np.int64)))
 
 
 def _measured(images: Tensor, preprocess: Preprocess, notes: list[str]) -> Preprocess:

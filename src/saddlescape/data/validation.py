@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from saddlescape.data.draw import draw_hash
+from saddlescape.data.paths import take_paths
 from saddlescape.data.profiles import count_labels
 from saddlescape.data.split import stratified_split
 from saddlescape.data.types import ArraySplit, Dataset, FileSplit, Split
@@ -48,6 +49,6 @@ def take(split: Split, positions: NDArray[np.int64]) -> Split:
     """The images of a split at these positions, in this order."""
     index = torch.from_numpy(np.asarray(positions, dtype=np.int64))
     if isinstance(split, FileSplit):
-        return FileSplit(paths=[split.paths[i] for i in positions], labels=split.labels[index])
+        return FileSplit(paths=take_paths(split.paths, positions), labels=split.labels[index])
     names = None if split.names is None else [split.names[i] for i in positions]
     return ArraySplit(images=split.images[index], labels=split.labels[index], names=names)

@@ -82,7 +82,7 @@ def partner_lists(path: Path) -> dict[str, Path]:
 
 def parse_list(path: Path) -> list[Entry]:
     """The lines of a list, blank ones and a header left out. Raises ``InputError`` with the line number."""
-    lines = [(number, line.strip()) for number, line in enumerate(_text(path).split("\n"), start=1)]
+    lines = [(number, line.strip()) for number, line in enumerate(read_text(path).split("\n"), start=1)]
     lines = [(number, line) for number, line in lines if line]
     if lines and _is_header(lines[0][1]):
         del lines[0]
@@ -109,7 +109,8 @@ def parse_list(path: Path) -> list[Entry]:
     return entries
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """A text file in UTF-8 or UTF-16, its lines ended by ``\\n``. Raises ``InputError``."""
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from saddlescape.data.paths import take_paths
 from saddlescape.data.reader import image_size, pixels
 from saddlescape.data.types import Preprocess
 
@@ -59,7 +60,7 @@ class FilePictures:
 
     def take(self, positions: NDArray[np.int64]) -> FilePictures:
         """The pictures at these positions, in this order."""
-        return FilePictures([self.paths[i] for i in positions], self.labels[positions])
+        return FilePictures(take_paths(self.paths, positions), self.labels[positions])
 
     def name(self, i: int) -> str:
         return str(self.paths[i])
@@ -120,11 +121,42 @@ Pictures = ArrayPictures | FilePictures | EncodedPictures
 
 
 @dataclass(frozen=True, kw_only=True)
+class Published:
+    """What a whole copy holds: classes, training images in all and in the largest and smallest class, test images."""
+
+    classes: int
+    train: int
+    largest: int
+    smallest: int
+    test_per_class: int
+
+    def differences(self, train: Sequence[int], test: Sequence[int] | None) -> list[str]:
+        """What per-class counts ([C] each) show to be otherwise, a line each; nothing for another number of classes."""
+        if len(train) != self.classes:
+            return []
+        found = [
+            (f"{sum(train):,} training images", f"{self.train:,}", sum(train) == self.train),
+            (f"{max(train):,} training images in the largest class", f"{self.largest:,}", max(train) == self.largest),
+            (f"{min(train):,} training images in the rarest class", f"{self.smallest:,}", min(train) == self.smallest),
+        ]
+        lines = [f"{ours}, published are {theirs}" for ours, theirs, right in found if not right]
+        wrong = [c for c, count in enumerate(test or []) if count != self.test_per_class]
+        if test and wrong:
+            lines.append(
+                f"{len(wrong):,} classes do not have the published {self.test_per_class} test images, first class "
+                f"{wrong[0]} with {test[wrong[0]]}"
+            )
+        return lines
+
+
+@dataclass(frozen=True, kw_only=True)
 class Found:
     """What a source found. ``test`` is None where there is only one set: ``load`` then splits it, stratified.
 
     ``preprocess`` is None where it follows from the pictures. ``ignored`` are stray files, ``unreadable`` entries that
-    point to nothing, with the reason.
+    point to nothing, with the reason. ``streamed``: pictures of natural size, of which training sees random crops, so
+    they stay on disk whatever their number. ``original_labels`` [C]: the label of each class in the source's files,
+    where it is another one.
     """
 
     name: str
@@ -138,13 +170,17 @@ class Found:
     notes: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     unreadable: list[tuple[str, str]] = field(default_factory=list)
+    streamed: bool = False
+    published: Published | None = None
+    original_labels: list[int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """What a source is asked for. ``where`` is the path of a folder, list or parquet; ``root`` holds named data sets.
 
-    ``lenient``: entries that point to no file are put into ``Found.unreadable`` rather than refused.
+    ``lenient``: entries that point to no file are put into ``Found.unreadable`` rather than refused. ``ties``: the
+    order of equally frequent classes where labels are re-indexed by frequency ("stable" or "reference").
     """
 
     name: str
@@ -153,4 +189,5 @@ class Request:
     test: Path | None = None
     download: bool = False
     lenient: bool = False
+    ties: str = "stable"
     progress: Progress | None = None

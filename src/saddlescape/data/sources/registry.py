@@ -10,6 +10,7 @@ from pathlib import Path
 from saddlescape.data.sources.cifar import load_cifar
 from saddlescape.data.sources.digits import load_digits
 from saddlescape.data.sources.folder import load_folder
+from saddlescape.data.sources.frequency_lists import load_frequency_lists
 from saddlescape.data.sources.listfile import load_list
 from saddlescape.data.sources.parquet import load_parquet, shards_under
 from saddlescape.data.sources.pictures import Found, Request
@@ -22,6 +23,14 @@ SOURCES: dict[str, tuple[Loader, str]] = {
     "digits": (load_digits, "handwritten digits, 8 x 8, 10 classes; comes with scikit-learn"),
     "cifar10": (load_cifar, "CIFAR-10, 32 x 32, 10 classes; 50,000 + 10,000 images; --download fetches it"),
     "cifar100": (load_cifar, "CIFAR-100, 32 x 32, 100 classes; 50,000 + 10,000 images; --download fetches it"),
+    "imagenet-lt": (
+        load_frequency_lists,
+        "ImageNet-LT, 1,000 classes; 115,846 + 50,000 images; lists and ImageNet's folders",
+    ),
+    "inat2018": (
+        load_frequency_lists,
+        "iNaturalist 2018, 8,142 classes; 437,513 + 24,426 images; lists and train_val2018/",
+    ),
 }
 
 
