@@ -35,13 +35,29 @@ def effective_number_weights(
     return (inverse * (len(counts) / inverse.sum())).to(dtype)
 
 
+def power_weights(class_counts: ClassCounts, exponent: float, *, dtype: torch.dtype = torch.float32) -> Tensor:
+    """w_c ~ n_c^-exponent, on the CPU, summing to C: [C].
+
+    0 gives ones exactly, 1/2 the inverse root of the frequency, 1 inverse frequency, more favours the tail further.
+    DisAlign's generalised re-weighting (Zhang et al., CVPR 2021) is exponent 1.2 on ImageNet-LT; GLMC's label weighting
+    (Du et al., CVPR 2023) is 1.0 to 1.2. Computed in float64.
+
+    Raises:
+        InputError: a class without images, or an exponent that is not finite.
+    """
+    if not math.isfinite(exponent):
+        raise InputError(f"exponent is {exponent}; it must be a finite number, usually from 0 to 2")
+    counts = check_class_counts(class_counts)
+    inverse = (counts / counts.min()) ** -float(exponent)  # a ratio: no power of it overflows
+    return (inverse * (len(inverse) / inverse.sum())).to(dtype)
+
+
 def inverse_frequency_weights(
     class_counts: ClassCounts, power: float = 1.0, *, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """w_c ~ n_c^-power, on the CPU, summing to C: [C]. ``power`` 1 is inverse frequency, 0.5 its square root.
+    """w_c ~ n_c^-power, on the CPU, summing to C: [C]. ``power_weights`` under the name of its usual case, 1.
 
     Raises:
         InputError: a class without images.
     """
-    inverse = check_class_counts(class_counts) ** -float(power)
-    return (inverse * (len(inverse) / inverse.sum())).to(dtype)
+    return power_weights(class_counts, power, dtype=dtype)
