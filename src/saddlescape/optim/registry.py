@@ -10,9 +10,18 @@ from torch.optim import Optimizer
 
 from saddlescape.errors import InputError
 from saddlescape.optim.asam import ASAM
+from saddlescape.optim.class_conditional_sam import ClassConditionalSAM
+from saddlescape.optim.class_labels import ClassCounts
+from saddlescape.optim.focal_sam import FocalSAM
+from saddlescape.optim.imbsam import ImbSAM
 from saddlescape.optim.momentum_sam import MomentumSAM
+from saddlescape.optim.partial_sam import PartialSAM
 from saddlescape.optim.pgd import PerturbedGD
 from saddlescape.optim.sam import SAM
+from saddlescape.optim.split import SplitOptimizer
+from saddlescape.optim.sse_sam import SSESAM
+
+Builder = Callable[..., Optimizer]
 
 
 def _sgd(base: Optimizer, *, rho: float | None = None, model: nn.Module | None = None) -> Optimizer:
@@ -21,6 +30,10 @@ def _sgd(base: Optimizer, *, rho: float | None = None, model: nn.Module | None =
 
 def _sam(base: Optimizer, *, rho: float | None = None, model: nn.Module | None = None, **kw: Any) -> Optimizer:
     return SAM(base, 0.05 if rho is None else rho, model=model, **kw)
+
+
+def _sam_on(base: Optimizer, *, rho: float | None = None, model: nn.Module | None = None, **kw: Any) -> Optimizer:
+    return _sam(base, rho=rho, model=model, layers="norm", **kw)
 
 
 def _asam(base: Optimizer, *, rho: float | None = None, model: nn.Module | None = None, **kw: Any) -> Optimizer:
@@ -37,29 +50,73 @@ def _pgd(base: Optimizer, *, rho: float | None = None, model: nn.Module | None =
     return PerturbedGD(base, rho, **kw)
 
 
-OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+def _split(kind: type[SplitOptimizer]) -> Builder:
+    def build(base: Optimizer, *, rho: float | None = None, class_counts: ClassCounts, **kw: Any) -> Optimizer:
+        radius = {} if rho is None else {"rho": rho}
+        return kind(base, class_counts, **radius, **kw)
+
+    return build
+
+
+def _cc_sam(
+    base: Optimizer,
+    *,
+    rho: float | None = None,
+    model: nn.Module | None = None,
+    class_counts: ClassCounts,
+    **kw: Any,
+) -> Optimizer:
+    head = getattr(getattr(model, "module", model), "head", None)
+    if not isinstance(head, nn.Module):
+        raise InputError("optimiser 'cc-sam' needs model= with a .head, whose parameters it perturbs")
+    radius = {} if rho is None else {"kappa": rho}
+    return ClassConditionalSAM(base, class_counts, head.parameters(), model=model, **radius, **kw)
+
+
+OPTIMIZERS: dict[str, Builder] = {
     "sgd": _sgd,
     "sam": _sam,
     "asam": _asam,
+    "sam-on": _sam_on,
     "momentum-sam": _momentum_sam,
     "pgd": _pgd,
+    "imbsam": _split(ImbSAM),
+    "focal-sam": _split(FocalSAM),
+    "cc-sam": _cc_sam,
+    "partial-sam": _split(PartialSAM),
+    "sse-sam": _split(SSESAM),
 }
+
+NEED_CLASS_COUNTS = ("imbsam", "focal-sam", "cc-sam", "partial-sam", "sse-sam")
 
 
 def build_optimizer(
-    base: Optimizer, name: str, *, rho: float | None = None, model: nn.Module | None = None, **kw: Any
+    base: Optimizer,
+    name: str,
+    *,
+    rho: float | None = None,
+    model: nn.Module | None = None,
+    class_counts: ClassCounts | None = None,
+    **kw: Any,
 ) -> Optimizer:
     """Wrap ``base`` in the optimiser called ``name``; ``"sgd"`` gives ``base`` back.
 
-    ``rho`` None is the class's own default. ``kw`` goes to the class; ``"pgd"`` needs ``rho`` (the ball's radius) and
-    ``t_thr``. A new optimiser is one more entry of ``OPTIMIZERS``: name -> function of (base, rho=, model=, **kw).
+    ``rho`` None is the class's own default; of ``"cc-sam"`` it is kappa. ``class_counts`` [C] is needed by those that
+    split losses by class (``NEED_CLASS_COUNTS``) and ignored by the others; ``"cc-sam"`` perturbs ``model.head``,
+    ``"sam-on"`` the normalisation layers of ``model``. ``kw`` goes to the class; ``"pgd"`` needs ``rho`` (the ball's
+    radius) and ``t_thr``. A new optimiser is one more entry of ``OPTIMIZERS``: name -> function of
+    (base, rho=, model=, **kw), and of class_counts= where it is named in ``NEED_CLASS_COUNTS``.
 
-    Raises InputError: an unknown name or option, or what the class raises.
+    Raises InputError: an unknown name or option, no class counts where they are needed, or what the class raises.
     """
     try:
         build = OPTIMIZERS[name]
     except KeyError:
         raise InputError(f"unknown optimiser {name!r}; known are {', '.join(OPTIMIZERS)}") from None
+    if name in NEED_CLASS_COUNTS:
+        if class_counts is None:
+            raise InputError(f"optimiser {name!r} treats classes by their size; give class_counts=")
+        kw["class_counts"] = class_counts
     try:
         return build(base, rho=rho, model=model, **kw)
     except TypeError as error:

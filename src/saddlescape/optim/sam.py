@@ -11,8 +11,8 @@ Foret, Kleiner, Mobahi, Neyshabur, "Sharpness-Aware Minimization for Efficiently
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +20,13 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from saddlescape.errors import InputError
+from saddlescape.optim.layers import parameters_of
 from saddlescape.optim.perturb import chunks, global_norm, local, move, norms, on_device, real, with_gradients
 from saddlescape.optim.wrapper import Closure, WrappedOptimizer
 
 NORM_EPS = 1e-12
+
+Layers = Literal["all", "norm", "head"]
 
 
 class SAM(WrappedOptimizer):
@@ -67,12 +70,18 @@ class SAM(WrappedOptimizer):
         adaptive: scale by ``|w|`` (ASAM without its ``eta``, all tensors): ``eps = rho * w^2 g / ||w g||``.
             :class:`~saddlescape.optim.ASAM` is the form of ASAM's authors.
         model: the network. Only needed to find the layers with running statistics without a hook, and for
-            ``sync_ascent=False``. Give it when it is compiled.
+            ``sync_ascent=False`` and ``layers``. Give it when it is compiled.
         freeze_bn_stats: running statistics see the first pass only, as SAM's authors do; False lets both passes
             count, as the code of "Escaping Saddle Points" does.
         clip_grad_norm: clip g' to this global norm before the base step.
         sync_ascent: under DistributedDataParallel, whether the ascent uses the gradient of all ranks (True) or each
             rank's own (False: SAM's authors' way, less communication). The descent is always that of all ranks.
+        layers: which layers climb: "all"; "norm", the normalisation layers alone (SAM-ON: Mueller, Vlaar, Rolnick,
+            Hein, "Normalization Layers Are All That Sharpness-Aware Minimization Needs", NeurIPS 2023); "head",
+            ``model.head`` alone. The norm of the gradient is that of these layers, all others stay at ``w``, the
+            descent moves everything. With ``step(closure)`` the first pass computes no other weight gradients, unless
+            ``model`` is in DistributedDataParallel or compiled, which count on them (a compiled network behind a
+            closure is compiled once more for that pass).
 
     Attributes: ``grad_norm`` is the last ``||g||`` as a 0-dim tensor (None before the first), never copied to the
     host here; ``passes_per_step``; ``is_perturbed``.
@@ -98,6 +107,7 @@ class SAM(WrappedOptimizer):
         freeze_bn_stats: bool = True,
         clip_grad_norm: float | None = None,
         sync_ascent: bool = True,
+        layers: Layers = "all",
     ) -> None:
         super().__init__(
             base_optimizer, rho, model=model, freeze_bn_stats=freeze_bn_stats, clip_grad_norm=clip_grad_norm
@@ -108,6 +118,9 @@ class SAM(WrappedOptimizer):
                 f"{type(self).__name__}: sync_ascent=False needs model=, wrapped in DistributedDataParallel"
             )
         self.sync_ascent = sync_ascent
+        self.layers = layers
+        if layers != "all":
+            parameters_of(layers, model, type(self).__name__)  # there are some, or it is said now
 
     @property
     def passes_per_step(self) -> int:
@@ -117,7 +130,7 @@ class SAM(WrappedOptimizer):
     def _step(self, closure: Closure, scaler: GradScaler | None) -> Any:
         if not self._groups_at_work():
             return super()._step(closure, scaler)
-        with self._own_gradients_only():
+        with self._own_gradients_only(), self._gradients_of_what_climbs():
             loss = self._run(closure)
         with self._away():
             complete = self._ascend(scaler)
@@ -132,11 +145,39 @@ class SAM(WrappedOptimizer):
             return contextlib.nullcontext()
         return self.model.no_sync()  # type: ignore[union-attr, operator]
 
+    @contextlib.contextmanager
+    def _gradients_of_what_climbs(self) -> Iterator[None]:
+        """Inside, weights that do not climb require no gradient, which spares their part of the backward pass."""
+        still: list[Tensor] = []
+        if self.layers != "all" and not hasattr(self.model, "no_sync") and not hasattr(self.model, "_orig_mod"):
+            climbing = self._climbing()
+            still = [
+                p for group in self.param_groups for p in group["params"] if p.requires_grad and id(p) not in climbing
+            ]
+        try:
+            for param in still:
+                param.requires_grad_(False)
+            yield
+        finally:
+            for param in still:
+                param.requires_grad_(True)
+
+    def _climbing(self) -> set[int]:
+        return {id(param) for param in parameters_of(self.layers, self.model, type(self).__name__)}
+
+    def _candidates(self, group: dict[str, Any]) -> list[Tensor]:
+        """The parameters of a group that climb, if they have a gradient."""
+        if self.layers == "all":
+            return group["params"]
+        climbing = self._climbing()
+        return [param for param in group["params"] if id(param) in climbing]
+
     @torch.no_grad()
     def _ascend(self, scaler: GradScaler | None) -> bool:
         """Move all groups with a radius to ``w + eps``; False, with nothing moved, when the gradients overflowed."""
         groups = self._groups_at_work()
-        if all(p.grad is None for group in groups for p in group["params"]):
+        candidates = [self._candidates(group) for group in groups]
+        if all(p.grad is None for params in candidates for p in params):
             raise InputError(
                 f"{type(self).__name__}: no parameter has a gradient after the first pass; the closure must call "
                 "loss.backward() and the parameters must require gradients"
@@ -149,7 +190,7 @@ class SAM(WrappedOptimizer):
                     f"{type(self).__name__}: sync_ascent=False and a GradScaler do not go together; use bf16"
                 )
             scaler.unscale_(self._first_pass)  # type: ignore[union-attr, arg-type]
-        pairs = [with_gradients(group["params"]) for group in groups]
+        pairs = [with_gradients(params) for params in candidates]
         params = [p for chosen, _ in pairs for p in chosen]
         gradients = [g for _, grads in pairs for g in grads]
         self.grad_norm = self._norm(params, gradients)

@@ -11,7 +11,7 @@ import contextlib
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,9 @@ class WrappedOptimizer(Optimizer):
     # With this mark GradScaler.step(optimizer) hands over its scale and its verdict instead of deciding alone, so
     # that weights come back also when the gradient overflowed. See `_take_over_from_scaler`.
     _step_supports_amp_scaling = True
+
+    per_sample: ClassVar[bool] = False
+    """Whether ``step`` wants a closure that returns the vector of per-sample losses, and the targets."""
 
     def __init__(
         self,
