@@ -33,7 +33,7 @@ def training(split: ArraySplit, **options: object) -> ResidentLoader:
 
 
 def equal(first: Batch, second: Batch) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    return all(torch.equal(a, b) for a, b in zip(first[:3], second[:3], strict=True))
 
 
 def test_evaluation_is_in_order_complete_and_unaugmented() -> None:
@@ -156,7 +156,7 @@ def test_bad_input_is_one_clear_line() -> None:
     negative = torch.tensor([0] * 9 + [-1])
     with pytest.raises(InputError, match=r"image 9, cat.png, has the label -1: labels count from 0"):
         ResidentLoader(ArraySplit(split.images, negative, ["dog.png"] * 9 + ["cat.png"]), PREPROCESS, batch_size=2)
-    with pytest.raises(InputError, match="needs decode"):
+    with pytest.raises(InputError, match="as many labels as paths, at least one"):
         build_loader(FileSplit([], torch.zeros(0)), PREPROCESS, batch_size=2)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from saddlescape.data.augment import Augment, Compose
@@ -11,7 +14,7 @@ from saddlescape.data.types import Preprocess, Split
 from saddlescape.errors import InputError
 
 # What a derived seed is for; the first entry of its path.
-ORDER, AUGMENT = 0, 1
+ORDER, AUGMENT, CROP = 0, 1, 2
 
 
 def derived_generator(seed: int, *path: int) -> torch.Generator:
@@ -23,6 +26,12 @@ def derived_generator(seed: int, *path: int) -> torch.Generator:
     sequence = np.random.SeedSequence(seed, spawn_key=path)
     generator.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1)))
     return generator
+
+
+def derived_key(seed: int, *path: int) -> NDArray[np.uint64]:
+    """As ``derived_generator``: two words, uint64 [2], the key of counter-based numbers."""
+    words = np.random.SeedSequence(seed, spawn_key=path).generate_state(2, np.uint64)
+    return words.astype(np.uint64)
 
 
 def batch_bounds(count: int, batch_size: int) -> list[tuple[int, int]]:
@@ -134,8 +143,13 @@ def augmented(
 ) -> Tensor:
     """uint8 [N, C, H, W] -> network input [N, C, H', W'], or [2, N, C, H', W'] of two views, drawn in turn."""
     shown = [normalize(pixels if augment is None else augment(pixels, generator)) for _ in range(views)]
-    if views == 1:
+    return stack_views(shown, normalize)
+
+
+def stack_views(shown: Sequence[Tensor], normalize: Normalizer) -> Tensor:
+    """One view [N, C, H, W] as it is; several as [views, N, C, H, W], each in the normaliser's memory format."""
+    if len(shown) == 1:
         return shown[0]
     if not normalize.channels_last:
-        return torch.stack(shown)
+        return torch.stack(list(shown))
     return torch.stack([view.permute(0, 2, 3, 1) for view in shown]).permute(0, 1, 4, 2, 3)

@@ -9,7 +9,6 @@ from saddlescape.data.resident import ResidentLoader
 from saddlescape.data.samplers import Sampler
 from saddlescape.data.stream import Decode, StreamLoader
 from saddlescape.data.types import ArraySplit, Preprocess, Split
-from saddlescape.errors import InputError
 
 Loader = ResidentLoader | StreamLoader
 
@@ -29,10 +28,13 @@ def build_loader(
     dtype: torch.dtype = torch.float32,
     workers: int | None = None,
     start_method: str | None = None,
+    prefetch: int = 2,
+    bad_images: str = "error",
 ) -> Loader:
-    """A ``ResidentLoader`` for an ``ArraySplit``, a ``StreamLoader`` (which needs ``decode``) for a ``FileSplit``.
+    """A ``ResidentLoader`` for an ``ArraySplit``, a ``StreamLoader`` for a ``FileSplit``.
 
-    ``workers`` and ``start_method`` concern the latter only. Train with an augmentation and a sampler
+    ``decode`` (None: the house's reader), ``workers``, ``start_method``, ``prefetch`` and ``bad_images`` concern the
+    latter only. Train with an augmentation and a sampler
     (``InstanceBalanced`` is the ordinary shuffle); evaluate with neither.
     """
     if isinstance(split, ArraySplit):
@@ -48,8 +50,6 @@ def build_loader(
             memory_format=memory_format,
             dtype=dtype,
         )
-    if decode is None:
-        raise InputError("a split of files needs decode: a picklable function from a path to uint8 [C, S, S]")
     return StreamLoader(
         split,
         preprocess,
@@ -64,4 +64,6 @@ def build_loader(
         dtype=dtype,
         workers=workers,
         start_method=start_method,
+        prefetch=prefetch,
+        bad_images=bad_images,
     )

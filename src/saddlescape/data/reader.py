@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from saddlescape.errors import InputError
 READER_VERSION = 1
 
 Source = str | Path | bytes | Image.Image
+Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels of the upright picture
 
 # Pillow's own hard limit against decompression bombs: a picture beyond it is refused before it is decoded.
 MAX_PIXELS = 178_956_970
@@ -68,6 +70,40 @@ def pixels(preprocess: Preprocess, source: Source, *, name: str | None = None) -
     return to_tensor(picture.resize((size, size), Image.Resampling.BILINEAR, box=box))
 
 
+def crops(
+    source: Source,
+    size: int,
+    boxes: Callable[[int, int], Sequence[Box]],
+    *,
+    channels: int = 3,
+    background: int = 255,
+    name: str | None = None,
+    reduce: bool = True,
+) -> list[Image.Image]:
+    """Boxes of a picture, each scaled to ``size`` x ``size`` (bilinear with anti-aliasing); decoded once.
+
+    ``boxes(width, height)`` chooses them when the size of the upright picture is known. ``reduce``: a JPEG is decoded
+    at a half, a quarter or an eighth of its size where every box still has at least ``size`` pixels a side then.
+    Scaling a box differs from cutting it out first in the outermost pixels alone, where neighbours from outside the
+    box take part. Raises ``InputError``.
+    """
+    chosen: list[Box] = []
+
+    def factor(width: int, height: int) -> int:
+        chosen[:] = boxes(width, height)
+        short = min(min(right - left, bottom - top) for left, top, right, bottom in chosen)
+        return max(1, int(short // size)) if reduce else 1
+
+    called = name or (str(source) if isinstance(source, str | Path) else "image given as bytes")
+    picture, reduced = _opened(source, channels, background, called, factor)
+    out = []
+    for box in chosen:
+        left, top, right, bottom = (side / reduced for side in box)
+        inside = (left, top, min(right, float(picture.width)), min(bottom, float(picture.height)))
+        out.append(picture.resize((size, size), Image.Resampling.BILINEAR, box=inside))
+    return out
+
+
 def read_image(source: Source, *, channels: int = 3, background: int = 255, name: str | None = None) -> Tensor:
     """The picture in its own size: uint8 [channels, H, W], upright. Raises ``InputError``."""
     return to_tensor(open_image(source, channels=channels, background=background, name=name))
@@ -88,11 +124,24 @@ def open_image(
 
     ``at_least`` > 0 allows a JPEG to be decoded smaller, but no side below that many pixels. Raises ``InputError``.
     """
+    called = name or (str(source) if isinstance(source, str | Path) else "image given as bytes")
+    factor = None if at_least == 0 else lambda width, height: min(width, height) // at_least
+    return _opened(source, channels, background, called, factor)[0]
+
+
+Factor = Callable[[int, int], int]
+"""From width and height, upright, to how many times smaller a JPEG may be decoded; may be asked for any format."""
+
+
+def _opened(
+    source: Source, channels: int, background: int, called: str, factor: Factor | None
+) -> tuple[Image.Image, int]:
+    """The upright picture and how many times smaller it was decoded: 1, 2, 4 or 8."""
     if channels not in (1, 3):
         raise InputError(f"channels is {channels}, but the reader makes 1 (grey) or 3 (RGB)")
-    called = name or (str(source) if isinstance(source, str | Path) else "image given as bytes")
-    if isinstance(source, Image.Image):
-        return _decode(source, channels, background, called, 0)
+    if isinstance(source, Image.Image):  # taken as it is
+        whole = None if factor is None else lambda width, height: min(factor(width, height), 1)
+        return _decode(source, channels, background, called, whole)
     stream = io.BytesIO(source) if isinstance(source, bytes) else _stream(Path(source), called)
     with stream:
         first = stream.read(16)
@@ -109,7 +158,7 @@ def open_image(
             raise
         except Exception as error:  # a broken file makes Pillow's plugins raise nearly anything
             raise InputError(f"{called}: cannot read image: {_reason(error)}") from error
-        return _decode(picture, channels, background, called, at_least)
+        return _decode(picture, channels, background, called, factor)
 
 
 def image_size(source: str | Path | bytes, *, name: str | None = None) -> tuple[int, int]:
@@ -174,31 +223,47 @@ def _open(stream: io.BufferedIOBase, first: bytes, called: str) -> Image.Image:
         return Image.open(stream)  # type: ignore[arg-type]
 
 
-def _decode(picture: Image.Image, channels: int, background: int, called: str, at_least: int) -> Image.Image:
+def _decode(
+    picture: Image.Image, channels: int, background: int, called: str, factor: Factor | None
+) -> tuple[Image.Image, int]:
     width, height = picture.size
     if width * height > MAX_PIXELS:
         raise InputError(f"{called}: cannot read image: {width} x {height} pixels, more than {MAX_PIXELS:,}, refused")
     if width == 0 or height == 0:
         raise InputError(f"{called}: cannot read image: {width} x {height} pixels")
     try:
-        if at_least and picture.format == "JPEG":
-            picture.draft(None, (at_least, at_least))  # type: ignore[arg-type]  # Pillow takes None: keep the mode
+        reduced = 1 if factor is None else _reduce(picture, factor)
         picture.load()
         picture = _upright(picture)
-        return _to_mode(picture, "L" if channels == 1 else "RGB", background)
+        return _to_mode(picture, "L" if channels == 1 else "RGB", background), reduced
     except InputError as error:
         raise InputError(f"{called}: cannot read image: {error}") from None
     except Exception as error:
         raise InputError(f"{called}: cannot read image: {_reason(error)}") from error
 
 
-def _upright(picture: Image.Image) -> Image.Image:
+def _reduce(picture: Image.Image, factor: Factor) -> int:
+    """Have a JPEG decoded at a half, a quarter or an eighth where ``factor`` allows it; how many times smaller."""
+    width, height = picture.size
+    wanted = factor(height, width) if _orientation(picture) >= 5 else factor(width, height)
+    allowed = next(step for step in (8, 4, 2, 1) if step <= max(wanted, 1))
+    if allowed == 1 or picture.format != "JPEG":
+        return 1
+    picture.draft(None, (width // allowed, height // allowed))  # type: ignore[arg-type]  # None: keep the mode
+    return 1 if picture.size == (width, height) else allowed
+
+
+def _orientation(picture: Image.Image) -> int:
+    """The EXIF orientation, 1 (upright) where there is none; from 5 on width and height change places."""
     try:
-        turned = picture.getexif().get(0x0112, 1) not in (0, 1)
+        turned = picture.getexif().get(0x0112, 1)
     except Exception:
-        # Damaged EXIF beside sound pixels: the picture is kept as it is stored.
-        turned = False
-    return ImageOps.exif_transpose(picture) if turned else picture
+        return 1  # damaged EXIF beside sound pixels: the picture is kept as it is stored
+    return turned if isinstance(turned, int) and 1 <= turned <= 8 else 1
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    return ImageOps.exif_transpose(picture) if _orientation(picture) != 1 else picture
 
 
 def _to_mode(picture: Image.Image, mode: str, background: int) -> Image.Image:

@@ -1,22 +1,22 @@
-"""The loader for a split that stays on disk: worker processes decode, the device augments."""
+"""The loader for a split that stays on disk: worker processes read, the device augments."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import pickle
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections import deque
+from collections.abc import Iterator
+from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from saddlescape.data.augment import Augment
+from saddlescape.data.augment import Augment, Compose, ResizedCrop
 from saddlescape.data.batching import (
     AUGMENT,
+    CROP,
     ORDER,
     Normalizer,
     augmented,
@@ -25,34 +25,49 @@ from saddlescape.data.batching import (
     check_start,
     checked_labels,
     derived_generator,
+    derived_key,
     is_fixed,
+    stack_views,
 )
+from saddlescape.data.paths import PackedPaths
+from saddlescape.data.pool import Bad, Pool, Work, forks
+from saddlescape.data.reader import pixels
+from saddlescape.data.readers import Decode, Decoded, RandomCrop, Reader, WholePicture
 from saddlescape.data.samplers import Sampler
 from saddlescape.data.types import Batch, FileSplit, Preprocess
 from saddlescape.errors import InputError
 
-Decode = Callable[[Path], Tensor]
-"""One file to uint8 [C, S, S]; picklable (a function of a module, a ``functools.partial``, a dataclass instance)."""
+__all__ = ["Decode", "StreamLoader"]
 
 
 class StreamLoader:
-    """Batches of a ``FileSplit``: as :class:`ResidentLoader`, but pictures are decoded when a batch needs them.
+    """Batches of a ``FileSplit``: as :class:`ResidentLoader`, but pictures are read when a batch needs them.
 
-    ``decode`` turns a path into uint8 [C, S, S], every picture of the same size; ``workers`` processes run it ahead
-    of time (0: in this process), started by ``start_method`` (None: Python's default; ``"spawn"`` works too). They
-    live for as long as the loader. On CUDA, batches come through pinned memory. Random crops are cut from the
-    decoded picture: for ``resized-crop-flip`` decode to more pixels than the network sees, or to as many, at a loss
-    of sharpness.
+    ``workers`` processes (0: this one) read ahead by up to ``prefetch`` batches, started by ``start_method`` (None:
+    Python's default; ``"spawn"`` works too), and live for as long as the loader. Where ``augment`` begins with a
+    random resized crop (``resized-crop-flip``), workers cut it out of the whole picture, a JPEG being decoded at
+    reduced size where the crop allows it (``reduce``), and the rest of the augmentation runs on the device, in
+    batches. Without such a crop they read as evaluation does (``reader.pixels``).
 
-    Which pictures are in batch b of epoch t, and how they are augmented, is a function of (``seed``, t, b) alone,
-    whatever the number of workers. A picture that cannot be decoded, and a worker that dies, raise ``InputError``.
+    A ``decode`` of one's own turns a path into uint8 [C, S, S], every picture of the same size; random crops are then
+    cut from what it gives, on the device.
+
+    What is in batch b of epoch t is a function of (``seed``, t, b), whatever the number of workers; a crop is a
+    function of (``seed``, t, image, how often the image came before in this epoch). ``epoch(t, start_batch=b)`` gives
+    the same bits as a whole epoch from batch b on and reads none of the images before. Memory: ``prefetch + 1``
+    batches of uint8 pixels, 16 bytes for each image of an epoch and the packed paths; neither epochs nor workers add
+    to it.
+
+    ``bad_images``: a picture that cannot be read raises an ``InputError`` that names it (``"error"``), or is left out
+    of its batch, which is then smaller, and entered in ``skipped``, path -> reason (``"skip"``). A worker that dies
+    raises ``InputError``; the next epoch starts new ones.
     """
 
     def __init__(
         self,
         split: FileSplit,
         preprocess: Preprocess,
-        decode: Decode,
+        decode: Decode | None = None,
         *,
         batch_size: int,
         device: str | torch.device = "cpu",
@@ -65,6 +80,8 @@ class StreamLoader:
         workers: int | None = None,
         prefetch: int = 2,
         start_method: str | None = None,
+        bad_images: str = "error",
+        reduce: bool = True,
     ) -> None:
         check_loader(batch_size, seed, views)
         if len(split.paths) != len(split.labels) or len(split.labels) == 0:
@@ -72,24 +89,41 @@ class StreamLoader:
                 f"a split needs as many labels as paths, at least one, got {len(split.paths)} paths and "
                 f"{len(split.labels)} labels"
             )
+        if bad_images not in ("error", "skip"):
+            raise InputError(f"bad_images is {bad_images!r}: choose 'error' or 'skip'")
         self.split = split
         self.batch_size = batch_size
         self.device = torch.device(device)
         self.augment, self.sampler = augment, sampler
         self.seed, self.views = seed, views
-        self.workers = min(8, os.cpu_count() or 1) if workers is None else workers
+        self.workers = min(8, usable_cores()) if workers is None else workers
         if self.workers < 0 or prefetch < 1:
             raise InputError(f"a loader needs workers >= 0 and prefetch >= 1, got {self.workers} and {prefetch}")
-        self._prefetch, self._start_method = prefetch, start_method
+        self.bad_images = bad_images
+        self.skipped: dict[str, str] = {}
+        self._slots, self._start_method = prefetch + 1, start_method
+        if decode is not None and _is_the_house_s(decode):
+            preprocess_of_reader: Preprocess = decode.args[0]  # type: ignore[attr-defined]
+            decode = None
+        else:
+            preprocess_of_reader = preprocess
         if self.workers > 0:
             _check_start_method(start_method, decode)
+        self._decode = decode
+        crop, self._on_device = _divided(augment) if decode is None else (None, augment)
+        self._cropped = crop is not None
+        self._reader: Reader | None = None
+        if decode is None:
+            whole = WholePicture(preprocess_of_reader)
+            self._reader = whole if crop is None else RandomCrop(preprocess_of_reader, crop, reduce)
         self._normalize = Normalizer(preprocess, self.device, memory_format, dtype)
         self._labels = checked_labels(split)
-        self._pictures = _Pictures(split.paths, decode)
-        self._plan: list[list[int]] = []
-        self._loader: DataLoader[Any] | None = None
-        self._started = 0  # epochs begun
+        self._paths = split.paths if isinstance(split.paths, PackedPaths) else PackedPaths.pack(split.paths)
         self._bounds = batch_bounds(self.num_samples, batch_size)
+        self._work: Work | None = None
+        self._pool: Pool | None = None
+        self._pinned: _Pinned | None = None
+        self._started = 0  # epochs begun
 
     @property
     def num_samples(self) -> int:
@@ -117,62 +151,174 @@ class StreamLoader:
         return self._batches(t, start_batch)
 
     def close(self) -> None:
-        """End the workers; the next epoch starts new ones."""
-        self._loader = None
+        """End the workers and give the memory of the batches back; the next epoch starts anew."""
+        if self._pool is not None:
+            self._pool.close()
+        if self._pinned is not None:
+            self._pinned.close()
+        self._pool = self._work = self._pinned = None
 
     def _batches(self, t: int, start_batch: int) -> Iterator[Batch]:
         order = self.order(t)
+        if start_batch == len(self):
+            return
         self._started += 1
         mine = self._started
-        self._plan[:] = [order[begin:end].tolist() for begin, end in self._bounds[start_batch:]]
-        number = start_batch
-        for decoded in self._decoded():
-            if isinstance(decoded, _Unreadable):
-                self.close()
-                raise InputError(decoded.message)
-            begin, end = self._bounds[number]
-            indices = order[begin:end]
-            pixels = decoded.to(self.device, non_blocking=True)
-            generator = derived_generator(self.seed, AUGMENT, t, number)
-            inputs = augmented(pixels, self.augment, self._normalize, self.views, generator)
-            targets = self._labels[indices].to(self.device, non_blocking=True)
-            yield Batch(inputs, targets, indices.to(self.device, non_blocking=True))
-            number += 1
+        work = self._ready(int(order[self._bounds[start_batch][0]]))
+        serial = work.begin(order, derived_key(self.seed, CROP, t))
+        free = deque(range(len(work.ring)))
+        filling: deque[int] = deque()
+        ahead = start_batch
+        for number in range(start_batch, len(self)):
             if mine != self._started:
                 raise InputError("a StreamLoader runs one epoch at a time: an older epoch was asked for more batches")
+            ahead = self._submit(serial, ahead, free, filling)
+            slot = filling.popleft()
+            begin, end = self._bounds[number]
+            if self._pool is None:
+                bad = work.fill(serial, slot, 0, begin, end - begin)
+            else:
+                bad = self._waited(serial, slot)
+            pictures, indices = work.ring[slot, :, : end - begin], order[begin:end]
+            if bad:
+                pictures, indices = self._without(bad, pictures, indices, number, t)
+            batch = self._batch(pictures, indices, t, number)
+            free.append(slot)
+            # At once, so that workers go on while the network is busy with this batch.
+            ahead = self._submit(serial, ahead, free, filling)
+            yield batch
 
-    def _decoded(self) -> Iterator[Tensor | _Unreadable]:
-        if self._loader is None:
-            several = self.workers > 0
-            self._loader = DataLoader(
-                self._pictures,
-                batch_sampler=self._plan,  # read anew at the start of each epoch
-                num_workers=self.workers,
-                collate_fn=_stack,
-                pin_memory=self.device.type == "cuda",
-                persistent_workers=several,
-                prefetch_factor=self._prefetch if several else None,
-                multiprocessing_context=self._start_method if several else None,
-                generator=torch.Generator(),  # torch seeds its workers from it; the caller's own stays untouched
-            )
-        try:
-            yield from self._loader
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):  # "... exited unexpectedly", "... is killed by signal: ..."
-                raise
+    def _submit(self, serial: int, ahead: int, free: deque[int], filling: deque[int]) -> int:
+        """Set workers to the next batches as far as there are free slots; the first batch that found none."""
+        while free and ahead < len(self):
+            filling.append(free.popleft())
+            begin, end = self._bounds[ahead]
+            if self._pool is not None:
+                self._pool.submit(serial, filling[-1], begin, end - begin)
+            ahead += 1
+        return ahead
+
+    def _batch(self, pictures: Tensor, indices: Tensor, t: int, number: int) -> Batch:
+        """uint8 [views, N, H, W, C] in shared memory -> a batch on the device that no longer needs that memory."""
+        on_device = pictures.to(self.device) if self._pinned is None else self._pinned.copied(pictures)
+        images = on_device.permute(0, 1, 4, 2, 3)
+        generator = derived_generator(self.seed, AUGMENT, t, number)
+        if self._cropped:
+            rest = self._on_device
+            shown = [self._normalize(view if rest is None else rest(view, generator)) for view in images]
+            inputs = stack_views(shown, self._normalize)
+        else:
+            inputs = augmented(images[0], self._on_device, self._normalize, self.views, generator)
+        targets = self._labels[indices].to(self.device, non_blocking=True)
+        return Batch(inputs, targets, indices.to(self.device, non_blocking=True))
+
+    def _ready(self, first: int) -> Work:
+        """Memory and workers, with nothing left to do of an epoch that was abandoned."""
+        if self._work is not None:
+            self._work.stop()
+            if self._pool is not None:
+                self._drained(self._pool)
+        if self._work is None or (self.workers > 0 and self._pool is None):
             self.close()
-            raise InputError(
-                "a loader worker was killed, most often for want of memory: use fewer workers or smaller batches "
-                f"({str(error).splitlines()[0]})"
-            ) from error
+            if self._reader is None:
+                assert self._decode is not None
+                self._reader = self._probed(self._decode, first)
+            method = (self._start_method or multiprocessing.get_start_method()) if self.workers > 0 else None
+            work = Work.new(
+                self._paths, self._reader,
+                slots=self._slots if self.workers > 0 else 1, views=self.views if self._cropped else 1,
+                rows=max(end - begin for begin, end in self._bounds), places=self.num_samples, start_method=method,
+            )  # fmt: skip
+            if self.workers > 0:
+                self._pool = Pool(work, self.workers, self._start_method)
+            if self.device.type == "cuda":
+                self._pinned = _Pinned(work.ring, self.device)
+            self._work = work
+        return self._work
+
+    def _probed(self, decode: Decode, first: int) -> Decoded:
+        path = self._paths.text(first)
+        try:
+            return Decoded.like(decode, path)
+        except Exception as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise InputError(reason if path in reason else f"cannot read image {path}: {reason}") from error
+
+    def _drained(self, pool: Pool) -> None:
+        try:
+            pool.drain()
+        except InputError:
+            self.close()  # a worker died over an epoch that nobody waits for: start again with new ones
+
+    def _waited(self, serial: int, slot: int) -> list[Bad]:
+        assert self._pool is not None
+        try:
+            return self._pool.wait(serial, slot)
+        except InputError:
+            self.close()
+            raise
+
+    def _without(self, bad: list[Bad], pictures: Tensor, indices: Tensor, number: int, t: int) -> tuple[Tensor, Tensor]:
+        """The batch without the pictures that could not be read; raises ``InputError`` where they are not to be."""
+        if self.bad_images == "error":
+            raise InputError(bad[0][2])
+        self.skipped.update({path: reason for _, path, reason in bad})
+        kept = torch.from_numpy(np.setdiff1d(np.arange(len(indices)), [row for row, _, _ in bad]))
+        if len(kept) == 0:
+            raise InputError(f"no picture of batch {number} of epoch {t + 1} can be read, the first: {bad[0][2]}")
+        return pictures.index_select(1, kept), indices[kept]
 
 
-def _check_start_method(start_method: str | None, decode: Decode) -> None:
+class _Pinned:
+    """Page-locks the ring and copies from it on a stream of its own, so that copying overlaps with computing."""
+
+    def __init__(self, ring: Tensor, device: torch.device) -> None:
+        self.ring, self.device = ring, device
+        self.stream = torch.cuda.Stream(device)
+        runtime = torch.cuda.cudart()
+        # After the workers were forked, which would otherwise have to do without these pages.
+        self.locked = int(runtime.cudaHostRegister(ring.data_ptr(), ring.numel(), 0)) == 0
+
+    def copied(self, pictures: Tensor) -> Tensor:
+        """On the device; when this returns, the host's memory may be written to again."""
+        with torch.cuda.stream(self.stream):
+            copy = pictures.to(self.device, non_blocking=True)
+        self.stream.synchronize()  # waits for this copy alone, not for the network's work
+        torch.cuda.current_stream(self.device).wait_stream(self.stream)
+        copy.record_stream(torch.cuda.current_stream(self.device))
+        return copy
+
+    def close(self) -> None:
+        if self.locked:
+            torch.cuda.cudart().cudaHostUnregister(self.ring.data_ptr())
+            self.locked = False
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on, in a container fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _is_the_house_s(decode: Decode) -> bool:
+    """Whether ``decode`` is ``partial(reader.pixels, preprocess)``, which workers know how to do better."""
+    return isinstance(decode, partial) and decode.func is pixels and len(decode.args) == 1 and not decode.keywords
+
+
+def _divided(augment: Augment | None) -> tuple[ResizedCrop | None, Augment | None]:
+    """The crop that workers can do, and what is left for the device."""
+    if isinstance(augment, ResizedCrop):
+        return augment, None
+    if isinstance(augment, Compose) and augment.steps and isinstance(augment.steps[0], ResizedCrop):
+        return augment.steps[0], Compose(tuple(augment.steps[1:]))
+    return None, augment
+
+
+def _check_start_method(start_method: str | None, decode: Decode | None) -> None:
     """Raise ``InputError`` where worker processes could not start or could not be given ``decode``."""
     known = multiprocessing.get_all_start_methods()
     if start_method is not None and start_method not in known:
         raise InputError(f"unknown start method {start_method!r} for loader workers: choose one of {', '.join(known)}")
-    if (start_method or multiprocessing.get_start_method()) == "fork":
+    if decode is None or forks(start_method):
         return
     try:
         pickle.dumps(decode)
@@ -180,50 +326,3 @@ def _check_start_method(start_method: str | None, decode: Decode) -> None:
         raise InputError(
             f"decode cannot be sent to loader workers ({error}): make it a function of a module, or use workers=0"
         ) from error
-
-
-@dataclass(frozen=True)
-class _Unreadable:
-    """Sent by a worker in place of a picture: torch would send an exception with its traceback, many lines long."""
-
-    message: str
-
-
-class _Pictures(Dataset[Tensor]):
-    """Runs in the workers: position in the split -> decoded picture, or why there is none."""
-
-    def __init__(self, paths: Sequence[Path], decode: Decode) -> None:
-        self.paths, self.decode = [str(path) for path in paths], decode
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> Tensor | _Unreadable:  # type: ignore[override]
-        path = self.paths[index]
-        try:
-            picture = self.decode(Path(path))
-        except Exception as error:  # whatever the decoder raised, the loop must name the file and not hang
-            reason = " ".join(str(error).split()) or type(error).__name__
-            if not isinstance(error, (InputError, OSError)):
-                reason = f"{type(error).__name__}: {reason}"
-            return _Unreadable(reason if path in reason else f"cannot read image {path}: {reason}")
-        if not isinstance(picture, Tensor) or picture.dtype != torch.uint8 or picture.ndim != 3:
-            return _Unreadable(f"decoding {path} gave {_describe(picture)}, not a uint8 tensor [C, S, S]")
-        return picture
-
-
-def _stack(pictures: list[Tensor | _Unreadable]) -> Tensor | _Unreadable:
-    for picture in pictures:
-        if isinstance(picture, _Unreadable):
-            return picture
-    tensors = [picture for picture in pictures if isinstance(picture, Tensor)]
-    shapes = sorted({tuple(tensor.shape) for tensor in tensors})
-    if len(shapes) > 1:
-        return _Unreadable(f"decoded pictures differ in shape, {shapes[0]} and {shapes[1]}: decode all to one size")
-    return torch.stack(tensors)
-
-
-def _describe(value: object) -> str:
-    if isinstance(value, Tensor):
-        return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
-    return type(value).__name__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from saddlescape.data.augment.compose import check_images
 from saddlescape.errors import InputError
 
-_ATTEMPTS = 10
+ATTEMPTS = 10
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class ResizedCrop:
 
     def draw(self, count: int, height: int, width: int, generator: torch.Generator) -> Tensor:
         """Boxes (top, left, height, width), int64 [N, 4]."""
-        uniform = torch.rand((4, count, _ATTEMPTS), generator=generator, dtype=torch.float64)
+        uniform = torch.rand((4, count, ATTEMPTS), generator=generator, dtype=torch.float64)
         area = height * width * (self.scale[0] + uniform[0] * (self.scale[1] - self.scale[0]))
         low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
         ratio = torch.exp(low + uniform[1] * (high - low))
@@ -48,6 +49,19 @@ class ResizedCrop:
         first = legal.to(torch.uint8).argmax(1)  # the first legal attempt: argmax takes the first of equals
         chosen = boxes[torch.arange(count), first]
         return torch.where(legal.any(1, keepdim=True), chosen, torch.tensor(self._fallback(height, width)))
+
+    def box(self, uniform: Sequence[Sequence[float]], height: int, width: int) -> tuple[int, int, int, int]:
+        """The box of one picture (top, left, height, width) from numbers in [0, 1), [4, 10]: the rule of ``draw``."""
+        low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
+        for for_area, for_ratio, for_top, for_left in zip(*uniform, strict=True):
+            area = height * width * (self.scale[0] + for_area * (self.scale[1] - self.scale[0]))
+            ratio = math.exp(low + for_ratio * (high - low))
+            wide, high_ = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if 0 < wide <= width and 0 < high_ <= height:
+                top, left = math.floor(for_top * (height - high_ + 1)), math.floor(for_left * (width - wide + 1))
+                return top, left, high_, wide
+        top, left, high_, wide = self._fallback(height, width)
+        return top, left, high_, wide
 
     def _fallback(self, height: int, width: int) -> list[int]:
         wide, high = width, height
