@@ -6,7 +6,7 @@ import torch
 from mpmath import mp, mpf
 
 from saddlescape.errors import InputError
-from saddlescape.losses import effective_number_weights, inverse_frequency_weights
+from saddlescape.losses import effective_number_weights, inverse_frequency_weights, power_weights
 
 CIFAR10 = [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
 CIFAR100 = [int(500 * 0.01 ** (c / 99)) for c in range(100)]
@@ -46,6 +46,29 @@ def test_powers_of_the_frequency() -> None:
     assert torch.equal(inverse_frequency_weights(CIFAR10, 0.0), torch.ones(10))
     root = inverse_frequency_weights([400, 100], 0.5, dtype=torch.float64)
     torch.testing.assert_close(root, torch.tensor([2 / 3, 4 / 3], dtype=torch.float64))
+
+
+def test_generalised_reweighting_of_disalign() -> None:
+    expected = [0.018275, 0.033775, 0.062438, 0.115335, 0.213377, 0.393882, 0.727836, 1.345865, 2.498766, 4.590450]
+    np.testing.assert_allclose(power_weights(CIFAR10, 1.2).numpy(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("exponent", [0.0, 0.5, 1.0, 1.2, 3.0, -1.0])
+def test_power_weights_against_fifty_digits(exponent: float) -> None:
+    with mp.workdps(50):
+        inverse = [mpf(n) ** -mpf(exponent) for n in CIFAR10]
+        expected = [float(10 * w / sum(inverse)) for w in inverse]
+    np.testing.assert_allclose(power_weights(CIFAR10, exponent, dtype=torch.float64).numpy(), expected, rtol=1e-12)
+    assert torch.equal(power_weights(CIFAR10, 1.0), inverse_frequency_weights(CIFAR10))
+
+
+def test_power_weights_at_the_edges() -> None:
+    assert torch.isfinite(power_weights([10**9, 1], 40.0)).all()
+    for exponent in (float("nan"), float("inf")):
+        with pytest.raises(InputError, match="exponent is"):
+            power_weights(CIFAR10, exponent)
+    with pytest.raises(InputError, match="class 1 has no training images"):
+        power_weights([5, 0], 1.0)
 
 
 @pytest.mark.parametrize("beta", [-0.1, 1.0, 2.0, float("nan")])

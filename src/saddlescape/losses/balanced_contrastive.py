@@ -19,11 +19,11 @@ class BalancedContrastiveLoss(nn.Module):
 
         l_i = -(1 / |P|) sum_{p in P} log( exp(z_i.z_p / T) / sum_c (1 / |A_c|) sum_{k in A_c} exp(z_i.z_k / T) )
 
-    The recipe adds it, times 0.35 to 1 by data set, to a logit-adjusted cross-entropy.
+    The published script adds 0.35 times this loss, on two views, to a logit-adjusted cross-entropy on a third.
 
     Args:
         class_counts: training images per class, [C]; the number of classes is what is used.
-        temperature: T; 0.1 is the published default.
+        temperature: T; 0.1 is the published loss's default, its ImageNet-LT script has 0.07.
 
     Deviations from the BCL code: any number of views, two there; no difference in value otherwise. Points are taken as
     they come, of unit length or not, as there. Computed in float32 at least, also under autocast.
@@ -72,11 +72,10 @@ class BalancedContrastiveLoss(nn.Module):
         return f"num_classes={self.num_classes}, temperature={self.temperature:g}"
 
     def _check(self, features: Tensor, target: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        if features.ndim == 2:
-            features = features[:, None]
-        if features.ndim != 3 or prototypes.shape != (self.num_classes, features.shape[-1]):
+        if features.ndim not in (2, 3) or prototypes.shape != (self.num_classes, features.shape[-1]):
             shapes = f"{list(features.shape)} and {list(prototypes.shape)}"
             raise InputError(f"features and prototypes must be [N, V, d] and [{self.num_classes}, d], got {shapes}")
+        features = features[:, None] if features.ndim == 2 else features
         dtype = torch.float64 if features.dtype == torch.float64 else torch.float32
         features = features.to(dtype)
         target = check_targets(target, features.new_empty(len(features), self.num_classes))

@@ -30,7 +30,8 @@ class ProCoLoss(nn.Module):
         a_c(z) = g(||kappa_c mu_c + z / T||) - g(kappa_c),       l = -log( pi_y exp(a_y) / sum_c pi_c exp(a_c) )
 
     with pi the frequencies of the training set: cross-entropy with logit adjustment of the logits a_c. Gradients flow
-    through z alone; the fitted distributions are constants.
+    through z alone; the fitted distributions are constants. The published script adds this loss, on two views, to a
+    logit-adjusted cross-entropy of the classifier on a third, and predicts with the classifier alone.
 
     Means are running means, over the last epoch and what has been seen of this one: call ``start_epoch`` before every
     epoch. A class not seen yet has a mean of length 0.9 in a random direction.
@@ -105,7 +106,7 @@ class ProCoLoss(nn.Module):
     @torch.no_grad()
     def observe(self, features: Tensor, target: Tensor) -> None:
         """Take points [N, p] with labels [N] into the running means. Processes that train together share theirs."""
-        features = features.detach().to(self.mean.dtype)
+        features, target = features.detach().to(self.mean.dtype), target.to(torch.int64)
         sums = torch.zeros_like(self.mean).index_add_(0, target, features)
         added = torch.zeros_like(self.count).index_add_(0, target, torch.ones_like(features[:, 0]))
         if distributed.is_available() and distributed.is_initialized():
@@ -136,14 +137,12 @@ class ProCoLoss(nn.Module):
             pole = kappa[:, None] * F.normalize(self._precise(self.last_mean), dim=1)
             own = pole.square().sum(dim=1)  # kappa^2, rounded as its neighbour below
             joint = own + 2 * z @ pole.T + z.square().sum(dim=1, keepdim=True)
-            order = self.dim / 2 - 1
-            return log_bessel(joint.clamp(min=0), order) - log_bessel(own, order)
+            values = log_bessel(torch.cat((joint.clamp(min=0), own[None])), self.dim / 2 - 1)
+            return values[:-1] - values[-1]
 
     def per_sample(self, features: Tensor, target: Tensor, *, observe: bool | None = None) -> Tensor:
         """Losses [N], the mean over the views of an image; see ``forward``."""
-        if features.ndim == 2:
-            features = features[:, None]
-        if features.ndim != 3 or features.shape[2] != self.dim:
+        if features.ndim not in (2, 3) or features.shape[-1] != self.dim:
             raise InputError(f"features must be [N, V, {self.dim}] or [N, {self.dim}], got {list(features.shape)}")
         if features.dtype in (torch.float16, torch.bfloat16):
             features = features.float()
@@ -151,7 +150,7 @@ class ProCoLoss(nn.Module):
         if target.ndim == 2:
             raise InputError("ProCoLoss needs one label per image, not soft labels: leave mixing of images out of it")
         losses = []
-        for view in features.unbind(dim=1):
+        for view in features.unbind(dim=1) if features.ndim == 3 else (features,):
             if self.training if observe is None else observe:
                 self.observe(view, target)
             logits = self.class_logits(view)

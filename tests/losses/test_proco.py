@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import math
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from mpmath import besseli, log, mp, mpf, sqrt
+from scipy.integrate import quad
+from torch import Tensor
+
+from saddlescape.errors import InputError
+from saddlescape.losses import LogitAdjustedLoss, ProCoLoss
+
+COUNTS = [50, 20, 5, 1]
+
+
+def unit(*shape: int, seed: int = 0) -> Tensor:
+    points = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return F.normalize(points, dim=-1)
+
+
+def fitted(dim: int, **options: object) -> ProCoLoss:
+    """A loss that has seen 40 clustered points of four classes, in one earlier epoch."""
+    loss = ProCoLoss(COUNTS, dim, **options).double()  # type: ignore[arg-type]
+    target = torch.arange(40) % 4
+    loss.observe(F.normalize(unit(4, dim, seed=1)[target] + 0.4 * unit(40, dim, seed=2), dim=1), target)
+    loss.start_epoch()
+    return loss
+
+
+def test_on_the_ordinary_sphere_everything_is_elementary() -> None:
+    """p = 3: the normaliser is kappa / (4 pi sinh kappa)."""
+    loss, z = fitted(3, temperature=0.5), unit(6, 3, seed=3)
+    mean = loss.last_mean
+    length = mean.norm(dim=1)
+    kappa = 3 * length / (1 - length**2)
+    torch.testing.assert_close(loss.concentrations(), kappa)
+    logits = loss.class_logits(z)
+    for i in range(6):
+        for c in range(4):
+            joint = (kappa[c] * mean[c] / length[c] + z[i] / 0.5).norm()
+            expected = (joint.sinh() / joint).log() - (kappa[c].sinh() / kappa[c]).log()
+            torch.testing.assert_close(logits[i, c], expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("dim", [2, 5, 16])
+def test_the_logits_are_logs_of_expectations(dim: int) -> None:
+    """Along and against the mean direction the expectation of exp(z.v / T) is a one-dimensional integral."""
+    loss = fitted(dim, temperature=0.4)
+    kappa = loss.concentrations()
+    poles = F.normalize(loss.last_mean, dim=1)
+    for c in range(4):
+        for sign in (1.0, -1.0):
+
+            def density(angle: float, tilt: float, own: float = float(kappa[c])) -> float:
+                return math.exp((own + tilt) * (math.cos(angle) - 1)) * math.sin(angle) ** (dim - 2)
+
+            tilt = sign / 0.4
+            top, bottom = (quad(density, 0, math.pi, (t,), epsabs=0, epsrel=1e-11)[0] for t in (tilt, 0.0))
+            expected = math.log(top) + tilt - math.log(bottom)
+            assert loss.class_logits(sign * poles[c : c + 1])[0, c].item() == pytest.approx(
+                expected, rel=1e-9, abs=1e-9
+            )
+
+
+def test_by_sampling() -> None:
+    """The closed form against the mean over samples of the fitted distribution, drawn by rejection on the circle."""
+    loss, z = fitted(2, temperature=1.0), unit(3, 2, seed=4)
+    kappa, poles = loss.concentrations(), F.normalize(loss.last_mean, dim=1)
+    generator = torch.Generator().manual_seed(0)
+    angle = (torch.rand(400_000, generator=generator, dtype=torch.float64) * 2 - 1) * math.pi
+    for c in range(4):
+        keep = torch.rand(len(angle), generator=generator, dtype=torch.float64).log() < kappa[c] * (angle.cos() - 1)
+        turned = angle[keep] + torch.atan2(poles[c, 1], poles[c, 0])
+        samples = torch.stack((turned.cos(), turned.sin()), dim=1)
+        torch.testing.assert_close(loss.class_logits(z)[:, c], (samples @ z.T).exp().mean(0).log(), atol=0.02, rtol=0)
+
+
+def test_the_published_size_against_forty_digits() -> None:
+    loss, z = fitted(128), unit(3, 128, seed=5)
+    logits, kappa = loss.class_logits(z), loss.concentrations()
+    with mp.workdps(40):
+        for i in range(3):
+            for c in range(4):
+                pole = [mpf(v.item()) for v in loss.last_mean[c]]
+                length = sqrt(sum(v * v for v in pole))
+                own = mpf(kappa[c].item())
+                joint = sqrt(sum((own * v / length + 10 * mpf(w.item())) ** 2 for v, w in zip(pole, z[i], strict=True)))
+                expected = log(besseli(63, joint) / besseli(63, own)) - 63 * log(joint / own)
+                assert logits[i, c].item() == pytest.approx(float(expected), rel=1e-10, abs=1e-10)
+
+
+def test_concentrations() -> None:
+    simple, sra = fitted(16), fitted(16, concentration="sra")
+    length = sra.last_mean.norm(dim=1)
+    torch.testing.assert_close(sra.concentrations(), length * (16 - length**2) / (1 - length**2))
+    ratio = sra.concentrations() / simple.concentrations()
+    assert (ratio < 1).all()
+    assert (ratio > 1 - 1 / 16).all()
+    # Sra's form nearly solves A_p(kappa) = R, the likelihood equation.
+    for kappa, r in zip(sra.concentrations().tolist(), length.tolist(), strict=True):
+        assert float(besseli(8, kappa) / besseli(7, kappa)) == pytest.approx(r, rel=2e-2)
+
+
+def test_the_loss_is_logit_adjusted_cross_entropy_of_the_logits() -> None:
+    loss, z, target = fitted(8).eval(), unit(6, 2, 8, seed=3), torch.tensor([0, 1, 2, 3, 0, 0])
+    adjusted = LogitAdjustedLoss(COUNTS, reduction="none")
+    expected = (adjusted(loss.class_logits(z[:, 0]), target) + adjusted(loss.class_logits(z[:, 1]), target)) / 2
+    torch.testing.assert_close(loss.per_sample(z, target), expected, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(loss(z, target), expected.mean())
+
+
+def test_running_means_over_batches_and_epochs() -> None:
+    loss = ProCoLoss(COUNTS, 4).double()
+    first, second, third = unit(12, 4, seed=1), unit(5, 4, seed=2), unit(7, 4, seed=3)
+    a, b, c = torch.arange(12) % 3, torch.tensor([0, 0, 1, 2, 2]), torch.tensor([0, 1, 1, 0, 0, 1, 1])
+    for z, y in ((first, a), (second, b)):
+        loss(z, y)
+    z, y = torch.cat((first, second)), torch.cat((a, b))
+    for label in range(3):
+        torch.testing.assert_close(loss.last_mean[label], z[y == label].mean(0))
+    torch.testing.assert_close(loss.last_mean[3].norm(), torch.tensor(0.9).double(), rtol=1e-6, atol=0)  # not seen
+    loss.start_epoch()
+    loss(third, c)
+    z, y = torch.cat((z, third)), torch.cat((y, c))
+    for label in range(3):  # the last epoch and this one
+        torch.testing.assert_close(loss.last_mean[label], z[y == label].mean(0))
+    loss.start_epoch()
+    for label in range(2):  # only the one that ended
+        torch.testing.assert_close(loss.last_mean[label], third[c == label].mean(0))
+    torch.testing.assert_close(loss.last_mean[2], z[y == 2].mean(0))  # not shown in it: the older one stays
+
+
+def test_views_are_seen_one_after_the_other() -> None:
+    z, target = unit(6, 2, 8, seed=3), torch.tensor([0, 1, 2, 3, 0, 0])
+    whole, parts = fitted(8), fitted(8)
+    separate = (parts.per_sample(z[:, 0], target) + parts.per_sample(z[:, 1], target)) / 2
+    torch.testing.assert_close(whole.per_sample(z, target), separate)
+    assert torch.equal(whole.last_mean, parts.last_mean)
+
+
+def test_who_is_observed() -> None:
+    loss, z, target = fitted(8), unit(6, 8, seed=3), torch.tensor([0, 1, 2, 3, 0, 0])
+    before = {name: t.clone() for name, t in loss.state_dict().items()}
+    loss(z, target, observe=False)
+    loss.eval()(z, target)
+    loss.class_logits(z)
+    assert all(torch.equal(t, before[name]) for name, t in loss.state_dict().items())
+    loss(z, target, observe=True)
+    assert not torch.equal(loss.last_mean, before["last_mean"])
+
+
+def test_resumes_bit_for_bit() -> None:
+    z, target = unit(3, 6, 8, seed=3), torch.tensor([0, 1, 2, 3, 0, 0])
+    one = ProCoLoss(COUNTS, 8, seed=4)
+    one(z[0].float(), target)
+    other = ProCoLoss(COUNTS, 8, seed=5)
+    other.load_state_dict(one.state_dict())
+    for loss in (one, other):
+        loss(z[1].float(), target)
+        loss.start_epoch()
+    assert torch.equal(one(z[2].float(), target), other(z[2].float(), target))
+    assert all(torch.equal(t, other.state_dict()[name]) for name, t in one.state_dict().items())
+
+
+def test_the_global_generator_is_left_alone() -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    ProCoLoss(COUNTS, 8).start_epoch()
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_derivatives_and_where_they_go() -> None:
+    loss, z, target = fitted(4, temperature=0.3), unit(2, 2, 4, seed=3).requires_grad_(), torch.tensor([1, 3])
+    assert torch.autograd.gradcheck(lambda z: loss(z, target, observe=False), (z,))
+    assert torch.autograd.gradgradcheck(lambda z: loss(z, target, observe=False), (z,))
+    loss(z, target).backward()
+    assert z.grad.abs().sum(dim=2).min() > 0
+    assert not any(t.requires_grad for t in loss.state_dict().values())
+
+
+def test_extremes() -> None:
+    loss = ProCoLoss(COUNTS, 128)
+    z, target = unit(4, 128).float().requires_grad_(), torch.arange(4)
+    value = loss(z, target)
+    loss.start_epoch()
+    value = loss(z, target)  # each class is one point: R = 1, and z lies on it
+    value.backward()
+    assert torch.equal(loss.concentrations(), torch.full((4,), 1e5).double())
+    assert torch.isfinite(value)
+    assert torch.isfinite(z.grad).all()
+    loss.observe(-z, target)  # opposite points: R = 0, kappa = 0 with rounding
+    opposite = loss.class_logits(z)
+    assert torch.isfinite(opposite).all()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = loss(z.detach().bfloat16(), target)
+    assert half.dtype == torch.float32
+    assert torch.isfinite(half)
+
+
+def worker(rank: int) -> None:
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    loss = ProCoLoss(COUNTS, 8).double()
+    z, target = unit(10, 8, seed=3), torch.tensor([0, 0, 0, 1, 1, 0, 0, 2, 1, 0])
+    part = slice(0, 5) if rank == 0 else slice(5, 10)
+    loss.observe(z[part], target[part])
+    alone = ProCoLoss(COUNTS, 8).double()
+    expected = torch.stack([z[target == c].mean(0) for c in range(3)])
+    torch.testing.assert_close(loss.last_mean[:3], expected)
+    assert torch.equal(loss.last_mean[3], alone.last_mean[3])
+    assert loss.last_count.tolist() == [6, 3, 1, 0]
+    dist.destroy_process_group()
+
+
+@pytest.mark.skipif(not (dist.is_available() and dist.is_gloo_available()), reason="this torch is built without gloo")
+def test_two_processes_share_their_means() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    env = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    started = [subprocess.Popen([sys.executable, __file__, str(rank)], env=env) for rank in range(2)]
+    assert [process.wait(timeout=120) for process in started] == [0, 0]
+
+
+def test_mistakes_are_one_line() -> None:
+    loss = ProCoLoss(COUNTS, 8)
+    with pytest.raises(InputError, match=r"\[N, V, 8\] or \[N, 8\], got \[6, 7\]"):
+        loss(torch.zeros(6, 7), torch.zeros(6, dtype=torch.int64))
+    with pytest.raises(InputError, match="outside 0"):
+        loss(unit(2, 8), torch.tensor([0, 4]))
+    with pytest.raises(InputError, match="not soft labels"):
+        loss(unit(2, 8), torch.full((2, 4), 0.25))
+    with pytest.raises(InputError, match="dim is 1"):
+        ProCoLoss(COUNTS, 1)
+    with pytest.raises(InputError, match="temperature is 0"):
+        ProCoLoss(COUNTS, 8, 0)
+    with pytest.raises(InputError, match="concentration is 'exact'"):
+        ProCoLoss(COUNTS, 8, concentration="exact")  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    worker(int(sys.argv[1]))
