@@ -22,10 +22,13 @@ def derived_generator(seed: int, *path: int) -> torch.Generator:
 
     So a run that resumes at an epoch and batch needs no saved generator state to go on with the same bits.
     """
-    generator = torch.Generator()
+    return torch.Generator().manual_seed(derived_seed(seed, *path))
+
+
+def derived_seed(seed: int, *path: int) -> int:
+    """The seed of ``derived_generator``, below 2^63."""
     sequence = np.random.SeedSequence(seed, spawn_key=path)
-    generator.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1)))
-    return generator
+    return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def derived_key(seed: int, *path: int) -> NDArray[np.uint64]:

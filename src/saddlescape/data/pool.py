@@ -20,16 +20,19 @@ import struct
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
+from saddlescape.data.finish import Draws, Finish
 from saddlescape.data.paths import PackedPaths
 from saddlescape.data.readers import Reader, counter_uniform
 from saddlescape.errors import InputError
@@ -37,10 +40,23 @@ from saddlescape.errors import InputError
 Bad = tuple[int, str, str]
 """Row in the batch, path, reason: a picture that could not be read."""
 
-_TASK = struct.Struct("5q")  # serial number of the epoch, slot, first row, place in the epoch of it, rows
+_TASK = struct.Struct("7q")  # the fields of Piece
 _PIECE, _MOST_PIECES = 32, 256
 _WATCH = 5.0  # seconds after which a waiting worker looks whether its parent still lives
 _REASON = 400
+
+
+class Piece(NamedTuple):
+    """``images`` of one batch, so many: from place ``place`` of epoch ``serial`` into rows of ``slot`` from ``row`` on.
+    ``rows`` is the size of the batch and ``seed`` that of the generator of its augmentation."""
+
+    serial: int
+    slot: int
+    row: int
+    place: int
+    images: int
+    rows: int
+    seed: int
 
 
 @dataclass
@@ -51,6 +67,7 @@ class Work:
 
     paths: PackedPaths
     reader: Reader
+    finish: Finish | None  # what workers do with a picture after the crop
     ring: Tensor
     order: Tensor
     repeats: Tensor
@@ -62,6 +79,7 @@ class Work:
         paths: PackedPaths,
         reader: Reader,
         *,
+        finish: Finish | None = None,
         slots: int,
         views: int,
         rows: int,
@@ -71,8 +89,8 @@ class Work:
         """Allocate; ``start_method`` None: for this process alone, else for workers that are started by it."""
         shape = (slots, views, rows, *reader.shape)
         return cls(
-            paths, reader, _shared(shape, torch.uint8, start_method), _shared((places,), torch.int64, start_method),
-            _shared((places,), torch.int64, start_method), _shared((3,), torch.int64, start_method),
+            paths, reader, finish, _shared(shape, torch.uint8, start_method),
+            *(_shared((length,), torch.int64, start_method) for length in (places, places, 3)),
         )  # fmt: skip
 
     def begin(self, order: Tensor, key: NDArray[np.uint64]) -> int:
@@ -87,22 +105,35 @@ class Work:
         """Have workers drop what they are at."""
         self.state[0] += 1
 
-    def fill(self, serial: int, slot: int, row: int, place: int, count: int) -> list[Bad]:
-        """Read ``count`` images into rows of a slot; those that cannot be read are returned."""
+    def fill(self, piece: Piece) -> list[Bad]:
+        """Read the images of a piece into their rows; those that cannot be read are returned."""
         state, order, again = self.state.numpy(), self.order.numpy(), self.repeats.numpy()
-        out = self.ring[slot].numpy()
+        out = self.ring[piece.slot].numpy()
         key = state[1:].copy().view(np.uint64)
+        draws = self._draws(piece) if self.reader.finishes and self.finish is not None else None
         bad: list[Bad] = []
-        for k in range(count):
-            if state[0] != serial:
+        for row in range(piece.row, piece.row + piece.images):
+            if state[0] != piece.serial:
                 break
-            index = int(order[place + k])
+            place = piece.place + row - piece.row
+            index = int(order[place])
             path = self.paths.text(index)
+            after = None if draws is None else partial(self._finished, draws, row)
             try:
-                self.reader.read(path, counter_uniform(key, index, int(again[place + k])), out[:, row + k])
+                self.reader.read(path, counter_uniform(key, index, int(again[place])), out[:, row], after)
             except Exception as error:  # whatever the decoder raised, the loop must name the file and not hang
-                bad.append((row + k, path, _reason(error, path)))
+                bad.append((row, path, _reason(error, path)))
         return bad
+
+    def _draws(self, piece: Piece) -> list[Draws]:
+        """For each view in turn, as the batch form would draw them for the whole batch."""
+        assert self.finish is not None
+        generator = torch.Generator().manual_seed(piece.seed)
+        return [self.finish.draw(piece.rows, generator) for _ in range(self.ring.shape[1])]
+
+    def _finished(self, draws: list[Draws], row: int, picture: Image.Image, view: int) -> Image.Image:
+        assert self.finish is not None
+        return self.finish.apply(picture, draws[view], row)
 
 
 class Pool:
@@ -128,15 +159,16 @@ class Pool:
         self._bad: dict[tuple[int, int], list[Bad]] = {}
         self.close = weakref.finalize(self, _end, self._processes, [self._tasks, *self._results], os.getpid())
 
-    def submit(self, serial: int, slot: int, place: int, count: int) -> None:
-        """Have ``count`` images from ``place`` on read into the rows of ``slot``, which must be free."""
-        piece = max(-(-count // _MOST_PIECES), min(_PIECE, -(-count // self.workers)))
-        starts = range(0, count, piece)
-        self._pending[serial, slot] = len(starts)
-        self._bad[serial, slot] = []
+    def submit(self, batch: Piece) -> None:
+        """Have a whole batch read into its slot, which must be free."""
+        size = max(-(-batch.images // _MOST_PIECES), min(_PIECE, -(-batch.images // self.workers)))
+        starts = range(0, batch.images, size)
+        self._pending[batch.serial, batch.slot] = len(starts)
+        self._bad[batch.serial, batch.slot] = []
         for row in starts:
+            count = min(size, batch.images - row)
             try:
-                self._tasks.send_bytes(_TASK.pack(serial, slot, row, place + row, min(piece, count - row)))
+                self._tasks.send_bytes(_TASK.pack(*batch._replace(row=row, place=batch.place + row, images=count)))
             except OSError as error:
                 raise self._death() from error
 
@@ -236,8 +268,8 @@ def _work(
             finally:
                 lock.release()
             if task is not None:
-                serial, slot, row, place, count = _TASK.unpack(task)
-                results.send((serial, slot, work.fill(serial, slot, row, place, count)))
+                piece = Piece(*_TASK.unpack(task))
+                results.send((piece.serial, piece.slot, work.fill(piece)))
 
 
 def _end(processes: Sequence[Any], pipes: Sequence[Connection], owner: int) -> None:

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from saddlescape.data.augment.resized_crop import ATTEMPTS, ResizedCrop
@@ -24,13 +25,23 @@ Uniform = Callable[[int], NDArray[np.float64]]
 """Numbers in [0, 1), [4, ATTEMPTS], for view v of the picture that is being read."""
 
 
+After = Callable[[Image.Image, int], Image.Image]
+"""What is still to be done with a cropped picture, given its view."""
+
+
 class Reader(Protocol):
-    """``read`` fills ``out``, uint8 [views, H, W, C], of ``shape`` (H, W, C); it raises where it cannot."""
+    """``read`` fills ``out``, uint8 [views, H, W, C], of ``shape`` (H, W, C); it raises where it cannot.
+
+    ``after`` is done to every view, where ``finishes``.
+    """
+
+    @property
+    def finishes(self) -> bool: ...
 
     @property
     def shape(self) -> tuple[int, int, int]: ...
 
-    def read(self, path: str, uniform: Uniform, out: NDArray[np.uint8]) -> None: ...
+    def read(self, path: str, uniform: Uniform, out: NDArray[np.uint8], after: After | None = None) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -38,13 +49,14 @@ class WholePicture:
     """The house's reader as evaluation uses it (``reader.pixels``); every view is the same."""
 
     preprocess: Preprocess
+    finishes = False
 
     @property
     def shape(self) -> tuple[int, int, int]:
         size = self.preprocess.image_size
         return size, size, self.preprocess.channels
 
-    def read(self, path: str, uniform: Uniform, out: NDArray[np.uint8]) -> None:
+    def read(self, path: str, uniform: Uniform, out: NDArray[np.uint8], after: After | None = None) -> None:
         out[:] = pixels(self.preprocess, path).permute(1, 2, 0).numpy()
 
 
@@ -58,12 +70,13 @@ class RandomCrop:
     preprocess: Preprocess
     crop: ResizedCrop
     reduce: bool = True
+    finishes = True
 
     @property
     def shape(self) -> tuple[int, int, int]:
         return self.crop.size, self.crop.size, self.preprocess.channels
 
-    def read(self, path: str, uniform: Uniform, out: NDArray[np.uint8]) -> None:
+    def read(self, path: str, uniform: Uniform, out: NDArray[np.uint8], after: After | None = None) -> None:
         def boxes(width: int, height: int) -> list[Box]:
             chosen = []
             for view in range(len(out)):
@@ -76,7 +89,8 @@ class RandomCrop:
             channels=self.preprocess.channels, background=self.preprocess.background, reduce=self.reduce,
         )  # fmt: skip
         for view, picture in enumerate(made):
-            out[view] = np.asarray(picture).reshape(self.shape)
+            finished = picture if after is None else after(picture, view)
+            out[view] = np.asarray(finished).reshape(self.shape)
 
 
 @dataclass(frozen=True)
@@ -85,6 +99,7 @@ class Decoded:
 
     decode: Decode
     shape: tuple[int, int, int]
+    finishes = False
 
     @classmethod
     def like(cls, decode: Decode, first: str) -> Decoded:
@@ -92,7 +107,7 @@ class Decoded:
         channels, height, width = _checked(decode(Path(first)), first).shape
         return cls(decode, (height, width, channels))
 
-    def read(self, path: str, uniform: Uniform, out: NDArray[np.uint8]) -> None:
+    def read(self, path: str, uniform: Uniform, out: NDArray[np.uint8], after: After | None = None) -> None:
         picture = _checked(self.decode(Path(path)), path)
         height, width, channels = self.shape
         if tuple(picture.shape) != (channels, height, width):

@@ -26,11 +26,13 @@ from saddlescape.data.batching import (
     checked_labels,
     derived_generator,
     derived_key,
+    derived_seed,
     is_fixed,
     stack_views,
 )
+from saddlescape.data.finish import Finish
 from saddlescape.data.paths import PackedPaths
-from saddlescape.data.pool import Bad, Pool, Work, forks
+from saddlescape.data.pool import Bad, Piece, Pool, Work, forks
 from saddlescape.data.reader import pixels
 from saddlescape.data.readers import Decode, Decoded, RandomCrop, Reader, WholePicture
 from saddlescape.data.samplers import Sampler
@@ -46,8 +48,9 @@ class StreamLoader:
     ``workers`` processes (0: this one) read ahead by up to ``prefetch`` batches, started by ``start_method`` (None:
     Python's default; ``"spawn"`` works too), and live for as long as the loader. Where ``augment`` begins with a
     random resized crop (``resized-crop-flip``), workers cut it out of the whole picture, a JPEG being decoded at
-    reduced size where the crop allows it (``reduce``), and the rest of the augmentation runs on the device, in
-    batches. Without such a crop they read as evaluation does (``reader.pixels``).
+    reduced size where the crop allows it (``reduce``). The rest of the augmentation runs on the device, in batches;
+    on a CPU, workers flip and jitter too (``finish_in_workers``), which is faster there and gives the same bits.
+    Without such a crop they read as evaluation does (``reader.pixels``).
 
     A ``decode`` of one's own turns a path into uint8 [C, S, S], every picture of the same size; random crops are then
     cut from what it gives, on the device.
@@ -82,6 +85,7 @@ class StreamLoader:
         start_method: str | None = None,
         bad_images: str = "error",
         reduce: bool = True,
+        finish_in_workers: bool | None = None,
     ) -> None:
         check_loader(batch_size, seed, views)
         if len(split.paths) != len(split.labels) or len(split.labels) == 0:
@@ -112,6 +116,11 @@ class StreamLoader:
         self._decode = decode
         crop, self._on_device = _divided(augment) if decode is None else (None, augment)
         self._cropped = crop is not None
+        if finish_in_workers is None:
+            finish_in_workers = self.device.type == "cpu"
+        self._finish = Finish.of(self._on_device) if self._cropped and finish_in_workers else None
+        if self._finish is not None:
+            self._on_device = None
         self._reader: Reader | None = None
         if decode is None:
             whole = WholePicture(preprocess_of_reader)
@@ -167,34 +176,31 @@ class StreamLoader:
         work = self._ready(int(order[self._bounds[start_batch][0]]))
         serial = work.begin(order, derived_key(self.seed, CROP, t))
         free = deque(range(len(work.ring)))
-        filling: deque[int] = deque()
+        filling: deque[Piece] = deque()
         ahead = start_batch
         for number in range(start_batch, len(self)):
             if mine != self._started:
                 raise InputError("a StreamLoader runs one epoch at a time: an older epoch was asked for more batches")
-            ahead = self._submit(serial, ahead, free, filling)
-            slot = filling.popleft()
-            begin, end = self._bounds[number]
-            if self._pool is None:
-                bad = work.fill(serial, slot, 0, begin, end - begin)
-            else:
-                bad = self._waited(serial, slot)
-            pictures, indices = work.ring[slot, :, : end - begin], order[begin:end]
-            if bad:
-                pictures, indices = self._without(bad, pictures, indices, number, t)
-            batch = self._batch(pictures, indices, t, number)
-            free.append(slot)
+            ahead = self._submit(serial, t, ahead, free, filling)
+            piece = filling.popleft()
+            bad = work.fill(piece) if self._pool is None else self._waited(piece)
+            indices = order[piece.place : piece.place + piece.images]
+            if bad and self.bad_images == "error":
+                raise InputError(bad[0][2])
+            batch = self._batch(work.ring[piece.slot, :, : piece.images], indices, t, number)
+            free.append(piece.slot)
             # At once, so that workers go on while the network is busy with this batch.
-            ahead = self._submit(serial, ahead, free, filling)
-            yield batch
+            ahead = self._submit(serial, t, ahead, free, filling)
+            yield self._without(bad, batch, number, t) if bad else batch
 
-    def _submit(self, serial: int, ahead: int, free: deque[int], filling: deque[int]) -> int:
+    def _submit(self, serial: int, t: int, ahead: int, free: deque[int], filling: deque[Piece]) -> int:
         """Set workers to the next batches as far as there are free slots; the first batch that found none."""
         while free and ahead < len(self):
-            filling.append(free.popleft())
             begin, end = self._bounds[ahead]
+            seed = derived_seed(self.seed, AUGMENT, t, ahead)
+            filling.append(Piece(serial, free.popleft(), 0, begin, end - begin, end - begin, seed))
             if self._pool is not None:
-                self._pool.submit(serial, filling[-1], begin, end - begin)
+                self._pool.submit(filling[-1])
             ahead += 1
         return ahead
 
@@ -225,7 +231,7 @@ class StreamLoader:
                 self._reader = self._probed(self._decode, first)
             method = (self._start_method or multiprocessing.get_start_method()) if self.workers > 0 else None
             work = Work.new(
-                self._paths, self._reader,
+                self._paths, self._reader, finish=self._finish,
                 slots=self._slots if self.workers > 0 else 1, views=self.views if self._cropped else 1,
                 rows=max(end - begin for begin, end in self._bounds), places=self.num_samples, start_method=method,
             )  # fmt: skip
@@ -250,23 +256,25 @@ class StreamLoader:
         except InputError:
             self.close()  # a worker died over an epoch that nobody waits for: start again with new ones
 
-    def _waited(self, serial: int, slot: int) -> list[Bad]:
+    def _waited(self, piece: Piece) -> list[Bad]:
         assert self._pool is not None
         try:
-            return self._pool.wait(serial, slot)
+            return self._pool.wait(piece.serial, piece.slot)
         except InputError:
             self.close()
             raise
 
-    def _without(self, bad: list[Bad], pictures: Tensor, indices: Tensor, number: int, t: int) -> tuple[Tensor, Tensor]:
-        """The batch without the pictures that could not be read; raises ``InputError`` where they are not to be."""
-        if self.bad_images == "error":
-            raise InputError(bad[0][2])
+    def _without(self, bad: list[Bad], batch: Batch, number: int, t: int) -> Batch:
+        """The batch without the pictures that could not be read, whose rows hold leftovers."""
         self.skipped.update({path: reason for _, path, reason in bad})
-        kept = torch.from_numpy(np.setdiff1d(np.arange(len(indices)), [row for row, _, _ in bad]))
+        count = len(batch.targets)
+        kept = torch.from_numpy(np.setdiff1d(np.arange(count), [row for row, _, _ in bad])).to(self.device)
         if len(kept) == 0:
             raise InputError(f"no picture of batch {number} of epoch {t + 1} can be read, the first: {bad[0][2]}")
-        return pictures.index_select(1, kept), indices[kept]
+        inputs = batch.inputs.index_select(batch.inputs.ndim - 4, kept)
+        if self._normalize.channels_last:
+            inputs = inputs.movedim(-3, -1).contiguous().movedim(-1, -3)
+        return batch._replace(inputs=inputs, targets=batch.targets[kept], indices=batch.indices[kept])
 
 
 class _Pinned:
