@@ -302,7 +302,7 @@ def _splits(
             f"{work.found.name}: {total:,} images take {need / 2**30:.1f} GiB as pixels, over the memory limit of "
             f"{memory_limit / 2**30:.1f} GiB: raise the limit, choose a smaller image size, or unpack them as files"
         )
-    notes.append(f"{total:,} images stay on disk and are decoded when needed ({need / 2**30:.1f} GiB as pixels)")
+    notes.append(f"{total:,} images stay on disk and are decoded when needed ({need / 2**30:.2g} GiB as pixels)")
     splits = {name: _on_disk(work, part, preprocess) for name, part in parts.items() if isinstance(part, FilePictures)}
     train = splits["train"]
     assert isinstance(train, FileSplit)
