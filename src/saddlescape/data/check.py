@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from saddlescape.data.decode import check_all
 from saddlescape.data.groups import class_groups
+from saddlescape.data.inspection import Inspection, inspect, same
 from saddlescape.data.profiles import count_labels
-from saddlescape.data.sources.pictures import EncodedPictures, Pictures, Progress, Request
+from saddlescape.data.sources.pictures import Pictures, Progress, Request
 from saddlescape.data.sources.registry import find
-from saddlescape.data.types import Preprocess
 
 _SHOWN = 10
 
@@ -23,8 +22,9 @@ class Report:
     """Findings of ``check``. ``counts`` maps a split to images per class, [C]. ``unreadable`` are (name, reason).
 
     ``duplicates`` are groups of images with the same bytes, each as ``split: name``; ``leaks`` those of them that lie
-    in training and in another split; ``contradictions`` those that carry different labels. ``empty`` are (split,
-    class) without images. ``ok`` is False where training would be refused as it is.
+    in training and in another split; ``contradictions`` those that carry different labels. ``differences`` say where
+    counts are not the published ones. ``empty`` are (split, class) without images. ``ok`` is False where training
+    would be refused as it is, and where there are differences.
     """
 
     name: str
@@ -36,13 +36,36 @@ class Report:
     duplicates: list[list[str]] = field(default_factory=list)
     leaks: list[list[str]] = field(default_factory=list)
     contradictions: list[list[str]] = field(default_factory=list)
+    differences: list[str] = field(default_factory=list)
     empty: list[tuple[str, str]] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
-        return not self.unreadable and not any(split == "train" for split, _ in self.empty)
+        return not self.wrong()
+
+    def wrong(self) -> list[str]:
+        """What must be mended, a few words each."""
+        empty = sum(split == "train" for split, _ in self.empty)
+        found = [
+            (len(self.unreadable), f"{len(self.unreadable):,} files cannot be read"),
+            (empty, f"{empty:,} classes are empty"),
+            (len(self.differences), "counts are not the published ones"),
+        ]
+        return [words for number, words in found if number]
+
+    def summary(self) -> str:
+        """One line."""
+        images = " + ".join(f"{sum(counts):,}" for counts in self.counts.values())
+        shown = f"{self.name}: {images} images of {len(self.classes):,} classes"
+        shown += f", {len(self.duplicates):,} there more than once" if self.duplicates else ""
+        shown += f", {len(self.leaks):,} in training and elsewhere" if self.leaks else ""
+        return f"{shown}: " + ("ready to train" if self.ok else f"not ready, {' and '.join(self.wrong())}")
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything found, nothing left out, as plain JSON."""
+        return {**asdict(self), "ok": self.ok, "summary": self.summary()}
 
     def lines(self) -> list[str]:
         """The report as plain text, a list of lines."""
@@ -63,6 +86,7 @@ class Report:
             out.append(f"shorter side: {small} to {large} pixels, median {median}")
         out += [f"no {split} images: {name}" for split, name in self.empty]
         out += _some("cannot be read", [f"{reason}" for _, reason in self.unreadable])
+        out += _some("not as published", self.differences)
         out += _some("the same image in training and elsewhere", [" = ".join(group) for group in self.leaks])
         out += _some("the same image with different labels", [" = ".join(group) for group in self.contradictions])
         if self.duplicates:
@@ -70,8 +94,7 @@ class Report:
         if self.ignored:
             out.append(f"{len(self.ignored)} stray files ignored, e.g. {self.ignored[0]}")
         out += [f"note: {note}" for note in self.notes]
-        out.append("ready to train" if self.ok else "not ready: mend what is named above (or --bad-images skip)")
-        return out
+        return [*out, self.summary()]
 
 
 def check(
@@ -81,9 +104,12 @@ def check(
     test: str | Path | None = None,
     download: bool = False,
     read_images: bool = True,
+    workers: int | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Read everything once (``read_images``: decode every picture, look for duplicates) and report. Nothing is kept.
+
+    Files are read by ``workers`` processes (None: one a core). Of sets with published counts these are compared.
 
     Raises ``InputError`` only where the layout cannot be understood at all.
     """
@@ -114,16 +140,14 @@ def check(
     contradictions: list[list[str]] = []
     sizes = None
     if read_images:
-        preprocess = found.preprocess or Preprocess(image_size=32)
-        bad: dict[str, set[int]] = {}
-        # From here on a container's pictures are wanted one by one: fetch them once.
-        splits = {split: p.loaded() if isinstance(p, EncodedPictures) else p for split, p in splits.items()}
-        for split, pictures in splits.items():
-            failed = check_all(pictures, preprocess, progress=progress)
-            unreadable += [(pictures.name(i), reason) for i, reason in failed]
-            bad[split] = {i for i, _ in failed}
-        sizes = _sizes(splits, bad)
-        for places in _same_bytes(splits, bad):
+        seen = {
+            split: inspect(pictures, what=f"checking {split} images", workers=workers, progress=progress)
+            for split, pictures in splits.items()
+        }
+        for split, inspection in seen.items():
+            unreadable += [(splits[split].name(i), reason) for i, reason in inspection.unreadable.items()]
+        sizes = _sizes(seen)
+        for places in _same_bytes(seen):
             names = [f"{split}: {splits[split].name(i)}" for split, i in places]
             duplicates.append(names)
             in_splits = {split for split, _ in places}
@@ -131,6 +155,7 @@ def check(
                 leaks.append(names)
             if len({int(splits[split].labels[i]) for split, i in places}) > 1:
                 contradictions.append(names)
+    differences = [] if found.published is None else found.published.differences(counts["train"], counts.get("test"))
     return Report(
         name=found.name,
         kind=found.kind,
@@ -141,6 +166,7 @@ def check(
         duplicates=duplicates,
         leaks=leaks,
         contradictions=contradictions,
+        differences=differences,
         empty=[
             (split, found.classes[label])
             for split, row in counts.items()
@@ -152,20 +178,24 @@ def check(
     )
 
 
-def _sizes(splits: dict[str, Pictures], bad: dict[str, set[int]]) -> tuple[int, int, int] | None:
-    sides = sorted(
-        min(pictures.size(i)) for split, pictures in splits.items() for i in range(len(pictures)) if i not in bad[split]
-    )
-    return (sides[0], int(np.median(sides)), sides[-1]) if sides else None
+def _sizes(seen: dict[str, Inspection]) -> tuple[int, int, int] | None:
+    sides = np.concatenate([inspection.sides for inspection in seen.values()])
+    sides = sides[sides > 0]
+    return (int(sides.min()), int(np.median(sides)), int(sides.max())) if len(sides) else None
 
 
-def _same_bytes(splits: dict[str, Pictures], bad: dict[str, set[int]]) -> list[list[tuple[str, int]]]:
-    seen: dict[bytes, list[tuple[str, int]]] = {}
-    for split, pictures in splits.items():
-        for i in range(len(pictures)):
-            if i not in bad[split]:
-                seen.setdefault(hashlib.sha256(pictures.content(i)).digest(), []).append((split, i))
-    return [places for places in seen.values() if len(places) > 1]
+def _same_bytes(seen: dict[str, Inspection]) -> list[list[tuple[str, int]]]:
+    """Places (split, position) of pictures with the same bytes, in groups of two or more."""
+    hashes = np.concatenate([inspection.hashes for inspection in seen.values()])
+    readable = np.concatenate([inspection.sides for inspection in seen.values()]) > 0
+    names = list(seen)
+    begins = np.cumsum([0, *(len(inspection.sides) for inspection in seen.values())])
+
+    def place(row: int) -> tuple[str, int]:
+        which = int(np.searchsorted(begins, row, side="right")) - 1
+        return names[which], row - int(begins[which])
+
+    return [[place(row) for row in group] for group in same(hashes, readable)]
 
 
 def _some(title: str, entries: list[str]) -> list[str]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from saddlescape.data import cache
+from saddlescape.data.inspection import inspect
 from saddlescape.data.sources.pictures import ArrayPictures, EncodedPictures, Pictures, Progress
 from saddlescape.data.types import Preprocess
 from saddlescape.errors import InputError
@@ -59,15 +60,8 @@ def decode_all(
     return torch.from_numpy(images[good]), good, bad
 
 
-def check_all(pictures: Pictures, preprocess: Preprocess, *, progress: Progress | None = None) -> list[tuple[int, str]]:
+def check_all(pictures: Pictures, *, progress: Progress | None = None) -> list[tuple[int, str]]:
     """Decode every picture and keep nothing: the unreadable ones as (position, reason), ascending."""
     if isinstance(pictures, ArrayPictures):
         return []
-    bad: list[tuple[int, str]] = []
-    for start in range(0, len(pictures), 4096):
-        part = pictures.take(np.arange(start, min(start + 4096, len(pictures))))
-        _, _, failed = decode_all(part, preprocess)
-        bad += [(start + i, reason) for i, reason in failed]
-        if progress:
-            progress("checking images", min(start + 4096, len(pictures)), len(pictures))
-    return bad
+    return sorted(inspect(pictures, progress=progress).unreadable.items())

@@ -303,7 +303,7 @@ def _splits(
             f"{memory_limit / 2**30:.1f} GiB: raise the limit, choose a smaller image size, or unpack them as files"
         )
     notes.append(f"{total:,} images stay on disk and are decoded when needed ({need / 2**30:.2g} GiB as pixels)")
-    splits = {name: _on_disk(work, part, preprocess) for name, part in parts.items() if isinstance(part, FilePictures)}
+    splits = {name: _on_disk(work, part) for name, part in parts.items() if isinstance(part, FilePictures)}
     train = splits["train"]
     assert isinstance(train, FileSplit)
     if measured and len(train):
@@ -326,9 +326,9 @@ def _in_memory(work: _Work, name: str, pictures: Pictures, preprocess: Preproces
     )
 
 
-def _on_disk(work: _Work, pictures: FilePictures, preprocess: Preprocess) -> FileSplit:
+def _on_disk(work: _Work, pictures: FilePictures) -> FileSplit:
     if work.bad_images == "skip":
-        bad = check_all(pictures, preprocess, progress=work.progress)
+        bad = check_all(pictures, progress=work.progress)
         work.note_bad(pictures, bad)
         pictures = pictures.take(np.setdiff1d(np.arange(len(pictures)), [i for i, _ in bad]))
     packed = pictures.paths if isinstance(pictures.paths, PackedPaths) else PackedPaths.pack(pictures.paths)

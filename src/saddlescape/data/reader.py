@@ -181,6 +181,12 @@ def image_size(source: str | Path | bytes, *, name: str | None = None) -> tuple[
             raise InputError(f"{called}: cannot read image: {_reason(error)}") from error
 
 
+def read_file(path: str | Path) -> bytes:
+    """The encoded bytes of an image file. Raises ``InputError`` where it is not there or not a regular file."""
+    with _stream(Path(path), str(path)) as stream:
+        return stream.read()
+
+
 def looks_like_image(first: bytes) -> bool:
     """Whether a file that begins with these (at least 16) bytes is of a common image format."""
     return (

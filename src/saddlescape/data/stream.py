@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import pickle
 from collections import deque
 from collections.abc import Iterator
@@ -30,6 +29,7 @@ from saddlescape.data.batching import (
     is_fixed,
     stack_views,
 )
+from saddlescape.data.cores import usable_cores
 from saddlescape.data.finish import Finish
 from saddlescape.data.paths import PackedPaths
 from saddlescape.data.pool import Bad, Piece, Pool, Work, forks
@@ -300,11 +300,6 @@ class _Pinned:
         if self.locked:
             torch.cuda.cudart().cudaHostUnregister(self.ring.data_ptr())
             self.locked = False
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on, in a container fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _is_the_house_s(decode: Decode) -> bool:
