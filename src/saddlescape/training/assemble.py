@@ -88,7 +88,7 @@ def assemble(
     except TypeError as error:  # a word where a number belongs
         raise InputError(f"stage {stage.name!r}: loss_options {stage.loss_options}: {error}") from error
     early = build_loss(stage.early_loss, dataset.class_counts).to(device) if stage.early_loss else loss
-    objective = _objective(stage, loss, dataset).to(device)
+    objective = _objective(stage, loss, dataset, model).to(device)
     base = torch.optim.SGD(
         parameter_groups(stage, model, objective), lr=stage.lr, momentum=stage.momentum, nesterov=stage.nesterov,
         weight_decay=stage.weight_decay, foreach=True,
@@ -187,14 +187,19 @@ def _weights(stage: Stage, dataset: Dataset) -> Callable[[int], Tensor] | None:
     return schedules.DeferredReweighting(dataset.class_counts, start, stage.beta).weights
 
 
-def _objective(stage: Stage, loss: ClassLoss, dataset: Dataset) -> Objective:
+def _objective(stage: Stage, loss: ClassLoss, dataset: Dataset, model: nn.Module) -> Objective:
+    """An objective is built with its options, and with ``class_counts`` or ``model`` where it names them."""
     if stage.objective not in OBJECTIVES:
         raise InputError(f"unknown objective {stage.objective!r}; known are {', '.join(OBJECTIVES)}")
     build = OBJECTIVES[stage.objective]
-    options: dict[str, Any] = dict(stage.objective_options)
-    if "class_counts" in inspect.signature(build).parameters:
-        options["class_counts"] = dataset.class_counts
+    on_offer = {"class_counts": dataset.class_counts, "model": model}
+    wanted = {name: value for name, value in on_offer.items() if name in inspect.signature(build).parameters}
     try:
-        return build(loss, stage.normalization, **options)
+        objective = build(loss, stage.normalization, **(dict(stage.objective_options) | wanted))
     except TypeError as error:
         raise InputError(f"objective {stage.objective!r}: {error}") from error
+    if len(stage.views) < objective.views_needed or (objective.needs_partner and not stage.partner):
+        needed = [f"{objective.views_needed} augmentations in views"] if objective.views_needed else []
+        needed += ["a sampler in partner"] if objective.needs_partner else []
+        raise InputError(f"stage {stage.name!r}: objective {stage.objective!r} needs {' and '.join(needed)}")
+    return objective

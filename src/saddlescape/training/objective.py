@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from saddlescape.data.types import Batch
@@ -50,6 +51,11 @@ class Objective(nn.Module):
     keep_features: bool = False
     """Whether to keep what the head saw, for ``reclassify``; set by the step for the optimisers that ask for it."""
 
+    views_needed: ClassVar[int] = 0
+    """How many further views of each image a batch must carry."""
+    needs_partner: ClassVar[bool] = False
+    """Whether a batch must carry a second one."""
+
     def __init__(self, loss: ClassLoss, normalization: str = "weights") -> None:
         super().__init__()
         self.loss = loss
@@ -80,6 +86,11 @@ class Objective(nn.Module):
         raise InputError(f"{type(self).__name__} cannot classify kept features again; use another optimiser or loss")
 
 
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Half precision, as autocast leaves it, to float32; float32 and float64 as they are."""
+    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
+
+
 class Classify(Objective):
     """The ordinary objective: a class loss around one forward pass."""
 
@@ -91,10 +102,14 @@ class Classify(Objective):
             self._features = features if self.keep_features else None
         else:
             logits = model(batch.inputs)
-        losses, weights = self.loss.terms(logits.float(), batch.targets, features)
+        return self.classify(logits, batch, features)
+
+    def classify(self, logits: Tensor, batch: Batch, features: Tensor | None = None) -> Losses:
+        """The class loss of logits [N, C], from ``features`` [N, d] where the loss needs them."""
+        losses, weights = self.loss.terms(at_least_float32(logits), batch.targets, features)
         return Losses(losses, weights.sum() if self.normalization == "weights" else float(len(losses)), logits)
 
     def reclassify(self, model: Any, batch: Batch, subset: Tensor) -> Tensor:
         assert self._features is not None
         features = self._features.index_select(0, subset)
-        return self.loss.terms(model.head(features).float(), batch.targets[subset], features)[0]
+        return self.loss.terms(at_least_float32(model.head(features)), batch.targets[subset], features)[0]
