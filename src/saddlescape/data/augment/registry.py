@@ -11,6 +11,7 @@ from saddlescape.data.augment.cutout import Cutout
 from saddlescape.data.augment.jitter import ColorJitter
 from saddlescape.data.augment.randaugment import RandAugment
 from saddlescape.data.augment.resized_crop import ResizedCrop
+from saddlescape.data.augment.simclr import SimCLRColors
 from saddlescape.errors import InputError
 
 
@@ -32,6 +33,7 @@ AUGMENTATIONS: dict[str, Callable[[int], Compose]] = {
     "autoaugment-cutout": lambda size: Compose((CropFlip(_padding(size)), AutoAugment(), Cutout(size // 2))),
     "resized-crop-flip": lambda size: Compose((ResizedCrop(size), _flip())),
     "resized-crop-flip-jitter": lambda size: Compose((ResizedCrop(size), _flip(), ColorJitter())),
+    "simclr": lambda size: Compose((ResizedCrop(size), _flip(), SimCLRColors())),
 }
 
 
@@ -41,8 +43,8 @@ def build_augment(name: str, image_size: int) -> Augment:
     ``none``; ``flip``; ``crop`` (shift by up to an eighth, zeros come in); ``crop-flip``, the CIFAR standard;
     ``crop-flip-cutout``; ``randaugment`` (crop, flip, RandAugment(2, 9)); ``autoaugment-cutout`` (crop, flip,
     AutoAugment's CIFAR-10 policy, a hole of half the side); ``resized-crop-flip``, the ImageNet standard, and
-    ``resized-crop-flip-jitter``, the same with colour jitter 0.4. The last two take pictures of any size and give
-    ``image_size``. Raises ``InputError`` for another name.
+    ``resized-crop-flip-jitter``, the same with colour jitter 0.4, and ``simclr``, with SimCLR's colours instead. The last
+    three take pictures of any size and give ``image_size``. Raises ``InputError`` for another name.
     """
     if name not in AUGMENTATIONS:
         raise InputError(f"unknown augmentation {name!r}: choose one of {', '.join(AUGMENTATIONS)}")
