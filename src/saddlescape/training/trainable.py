@@ -13,20 +13,20 @@ from saddlescape.training.stage import Stage
 
 def is_frozen(spec: str) -> bool:
     """Whether no parameter outside the head is trained; see :func:`select_trainable`."""
-    return all(piece.strip() == "head" or piece.strip().startswith("head.") for piece in spec.split(","))
+    return all(piece in ("none", "head") or piece.startswith("head.") for piece in map(str.strip, spec.split(",")))
 
 
 def select_trainable(model: nn.Module, spec: str) -> list[tuple[str, nn.Parameter]]:
     """Turn gradients on for the parameters that ``spec`` names and off for all others; returns the former, named.
 
-    "all", "head", "backbone" (all but the head), or beginnings of names joined by commas, where "head." stands for
-    whatever the network calls its head: "head.scale", "head.alpha,head.beta".
+    "all", "none", "head", "backbone" (all but the head), or beginnings of names joined by commas, where "head." stands
+    for whatever the network calls its head: "head.scale", "head.alpha,head.beta".
 
     Raises:
         InputError: a name that no parameter begins with.
     """
     names = own_names(model)
-    wanted = [piece.strip() for piece in spec.split(",")]
+    wanted = [] if spec.strip() == "none" else [piece.strip() for piece in spec.split(",")]
     for piece in wanted:
         if piece not in ("all", "backbone") and not any(_begins(name, piece) for name in names):
             known = ", ".join(name for name in names if name.startswith("head"))
@@ -68,4 +68,4 @@ def parameter_groups(stage: Stage, model: nn.Module, objective: Objective) -> li
         for factor, parameters in groups.items()
     ]
     own = [parameter for parameter in objective.parameters() if parameter.requires_grad]
-    return [*built, {"params": own}] if own else built
+    return [*built, {"params": own}] if own else built or [{"params": []}]
