@@ -14,7 +14,7 @@ def _stages(facts: Facts, own: Mapping[str, Any], first: Recipe) -> tuple[Stage,
     before = first.stages[0]
     return before, Stage(
         name="classifier", epochs=1, batch_size=before.batch_size, head="ncm", head_fit="ncm",
-        head_fit_options={"mode": str(own["mode"])}, trainable="head", augment=before.augment, backbone_mode="eval",
+        head_fit_options={"mode": str(own["mode"])}, trainable="none", augment=before.augment, backbone_mode="eval",
     )  # fmt: skip
 
 

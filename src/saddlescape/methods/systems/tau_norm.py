@@ -14,7 +14,7 @@ def _stages(facts: Facts, own: Mapping[str, Any], first: Recipe) -> tuple[Stage,
     before = first.stages[0]
     return before, Stage(
         name="classifier", epochs=1, batch_size=before.batch_size, head="tau-norm", head_fit="tau-norm",
-        trainable="head", augment=before.augment, backbone_mode="eval",
+        trainable="none", augment=before.augment, backbone_mode="eval",
     )  # fmt: skip
 
 
