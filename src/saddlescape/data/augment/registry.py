@@ -43,8 +43,8 @@ def build_augment(name: str, image_size: int) -> Augment:
     ``none``; ``flip``; ``crop`` (shift by up to an eighth, zeros come in); ``crop-flip``, the CIFAR standard;
     ``crop-flip-cutout``; ``randaugment`` (crop, flip, RandAugment(2, 9)); ``autoaugment-cutout`` (crop, flip,
     AutoAugment's CIFAR-10 policy, a hole of half the side); ``resized-crop-flip``, the ImageNet standard, and
-    ``resized-crop-flip-jitter``, the same with colour jitter 0.4, and ``simclr``, with SimCLR's colours instead. The last
-    three take pictures of any size and give ``image_size``. Raises ``InputError`` for another name.
+    ``resized-crop-flip-jitter``, the same with colour jitter 0.4, and ``simclr``, with SimCLR's colours instead. The
+    last three take pictures of any size and give ``image_size``. Raises ``InputError`` for another name.
     """
     if name not in AUGMENTATIONS:
         raise InputError(f"unknown augmentation {name!r}: choose one of {', '.join(AUGMENTATIONS)}")
