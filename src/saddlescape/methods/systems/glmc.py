@@ -8,12 +8,12 @@ from typing import Any
 
 from saddlescape.methods.recipe import Facts, Recipe
 from saddlescape.methods.systems.system import System
-from saddlescape.training.stage import Stage
+from saddlescape.training.stage import Options, Stage
 
 
 def _stages(facts: Facts, own: Mapping[str, Any], first: Recipe) -> tuple[Stage, ...]:
     stage = first.stages[0]
-    options = {name: float(own[name]) for name in ("consistency", "label_power")}
+    options: Options = {name: float(own[name]) for name in ("consistency", "label_power")}
     return (
         replace(
             stage,

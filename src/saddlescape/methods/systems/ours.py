@@ -25,7 +25,7 @@ from typing import Any
 
 from saddlescape.methods.recipe import Facts, Recipe
 from saddlescape.methods.systems.system import System
-from saddlescape.training.stage import Stage
+from saddlescape.training.stage import Options, Stage
 
 
 def _stages(facts: Facts, own: Mapping[str, Any], first: Recipe) -> tuple[Stage, ...]:
@@ -39,7 +39,7 @@ def _stages(facts: Facts, own: Mapping[str, Any], first: Recipe) -> tuple[Stage,
         freeze_bn_stats=True,
     )
     if stage.optimizer == "sgd":
-        options = {"share": float(own["share"])}
+        options: Options = {"share": float(own["share"])}
         stage = replace(stage, optimizer="partial-sam", optimizer_options=options, rho=(float(own["rho"]),))
     return (stage,)
 
