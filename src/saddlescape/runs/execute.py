@@ -147,7 +147,8 @@ def _run(
     model = new_model(config.model, dataset, head, config.seed, **options)
     if resumed is None and config.start:
         source = folder / config.start
-        load_first_stage(model, source, config.start_hash, dataset)
+        for remark in load_first_stage(model, source, config.start_hash, dataset):
+            say(remark)
         say(f"first stage: that of {source} (weights {config.start_hash})")
     meta = {
         "draw_hash": dataset.draw_hash,

@@ -55,19 +55,20 @@ def continue_from(config: RunConfig, run: Path, folder: Path) -> tuple[RunConfig
 
 
 def same_first_stage(one: RunConfig, two: RunConfig) -> bool:
-    """Whether both begin by training the same weights: network, images, seed, arithmetic and first stage."""
+    """Whether both begin with the same weights: network, images, seed, arithmetic and first stage, or one source."""
     plain = [
-        configuration.replace(config, method="", stages=(), eval_every=1, keep_every=0, start="", start_hash="")
+        configuration.replace(config, method="", stages=(), eval_every=1, keep_every=0, start="")
         for config in (one, two)
     ]
     return plain[0] == plain[1] and not _differing(one.stages[0], two.stages[0])
 
 
-def load_first_stage(model: nn.Module, run: Path, expected: str, dataset: Dataset) -> None:
-    """Fill ``model`` with what the first stage of ``run`` ended with.
+def load_first_stage(model: nn.Module, run: Path, expected: str, dataset: Dataset) -> list[str]:
+    """Fill ``model`` with what the first stage of ``run`` ended with; returns what there is to say about it.
 
     Raises:
-        InputError: it has gone, changed, was trained on other classes, or does not fit.
+        InputError: it has gone, changed, was trained on other classes, may have seen the validation images, or does
+            not fit.
     """
     found = first_stage_hash(run)
     if found != expected:
@@ -81,10 +82,19 @@ def load_first_stage(model: nn.Module, run: Path, expected: str, dataset: Datase
     checkpoint = CheckpointFolder(path.parent).load(cursor)
     if checkpoint.meta.get("classes") != dataset.classes:
         raise InputError(f"{run} was trained on other classes than {dataset.name!r} has now")
+    draw = checkpoint.meta.get("draw_hash")
+    if draw != dataset.draw_hash and dataset.val is not None:
+        raise InputError(
+            f"{run} was trained on other images (draw {draw}, here {dataset.draw_hash}), perhaps on those held out for "
+            "validation: train it with the same data, --val, --imbalance and --draw-seed"
+        )
     try:
         model.load_state_dict(checkpoint.model)
     except RuntimeError as error:
         raise InputError(f"{path}: does not fit the network ({str(error).splitlines()[-1].strip()})") from error
+    if draw == dataset.draw_hash:
+        return []
+    return [f"warning: the first stage was trained on other images (draw {draw}, here {dataset.draw_hash})"]
 
 
 def _end_of_first_stage(run: Path) -> Path:
