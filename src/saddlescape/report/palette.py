@@ -1,0 +1,67 @@
+"""Colours that people with colour-blind eyes tell apart (Okabe and Ito 2008), by what they stand for, light and dark.
+
+Charts are built with the light ones and are ordinary plotly figures; the page exchanges them for their dark partners.
+"""
+
+from __future__ import annotations
+
+LIGHT = {
+    "head": "#0072b2",
+    "mid": "#009e73",
+    "tail": "#d55e00",
+    "run0": "#0173b2",
+    "run1": "#d65f01",
+    "run2": "#029e74",
+    "run3": "#bb5f96",
+    "run4": "#8c6d00",
+    "run5": "#56b4e8",
+    "run6": "#5b4a9e",
+    "run7": "#6b6b6b",
+    "ink": "#1f2430",
+    "muted": "#667085",
+    "grid": "#e7e9ee",
+    "zero": "#b5bac6",
+    "paper": "#ffffff",
+    "negative": "#cc3311",
+    "mark": "#7a5af8",
+}
+DARK = {
+    "head": "#56b4e9",
+    "mid": "#2bc79a",
+    "tail": "#f58a3c",
+    "run0": "#57b5ea",
+    "run1": "#f68b3d",
+    "run2": "#2cc89b",
+    "run3": "#e08fc4",
+    "run4": "#e3c14a",
+    "run5": "#9fd8ff",
+    "run6": "#a99cf0",
+    "run7": "#b3b9c6",
+    "ink": "#e8eaf0",
+    "muted": "#9aa3b5",
+    "grid": "#2a3040",
+    "zero": "#4b5468",
+    "paper": "#161a23",
+    "negative": "#ff7a66",
+    "mark": "#b3a1ff",
+}
+RUNS = 8
+DASHES = ("solid", "dash", "dot", "dashdot")
+SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "x", "star", "hexagon")
+
+
+def run_colour(index: int) -> str:
+    return f"run{index % RUNS}"
+
+
+def dash(index: int) -> str:
+    return DASHES[index % len(DASHES)]
+
+
+def symbol(index: int) -> str:
+    return SYMBOLS[index % len(SYMBOLS)]
+
+
+def exchange() -> dict[str, str]:
+    """Light colour -> dark colour, for the page; the light ones are all different, so nothing is mistaken."""
+    return {LIGHT[name]: DARK[name] for name in LIGHT}

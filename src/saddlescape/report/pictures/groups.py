@@ -1,0 +1,51 @@
+"""Accuracy of all, head, mid and tail for each method, with what was published."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from saddlescape.report.palette import run_colour, symbol
+from saddlescape.report.panels import Panel, Picture, Plate, Series
+from saddlescape.report.table import published_name
+from saddlescape.report.text import clean, percent
+
+PANELS = (("acc", "All test images"), ("head", "Head"), ("mid", "Mid"), ("tail", "Tail"))
+
+
+def groups(table: dict[str, Any]) -> Plate | None:
+    """A dot a method in four panels, from a table of ``report.table``."""
+    rows = table["rows"]
+    if not rows:
+        return None
+    names = [clean(published_name(row["method"])) for row in rows]
+    ticks = [(float(len(rows) - 1 - i), name) for i, name in enumerate(names)]
+    panels = []
+    for key, title in PANELS:
+        series = []
+        for i, row in enumerate(rows):
+            cell, place = row["last"][key], float(len(rows) - 1 - i)
+            if cell["mean"] is not None:
+                spread = cell["std"] or 0.0
+                series.append(
+                    Series(names[i], [cell["mean"]], [place], "points", run_colour(i), symbol=symbol(i), size=11,
+                           words=[f"{names[i]}: {percent(cell['mean'])}"
+                                  + (f" ± {spread:.1f}" if cell["std"] is not None else "")],
+                           low=[cell["mean"] - spread], high=[cell["mean"] + spread], legend=False)
+                )  # fmt: skip
+        known = [(row["published"][key]["mean"], float(len(rows) - 1 - i)) for i, row in enumerate(rows)
+                 if key in row["published"] and row["published"][key]["mean"] is not None]  # fmt: skip
+        if known:
+            series.append(
+                Series("published", [x for x, _ in known], [y for _, y in known], "points", "muted", symbol="diamond",
+                       hollow=[True] * len(known), size=10,
+                       words=[f"published: {percent(x)}" for x, _ in known])
+            )  # fmt: skip
+        if series:
+            panels.append(Panel(title, series, y_ticks=ticks, x_title="% right", y_range=(-0.6, len(rows) - 0.4)))
+    told = "; ".join(
+        f"{name} {percent(row['last']['acc']['mean'])} (tail {percent(row['last']['tail']['mean'])})"
+        for name, row in zip(names, rows, strict=True)
+    )
+    caption = "Percent right after the last epoch, mean over seeds; a bar is one standard deviation between seeds."
+    picture = Picture(panels, f"Accuracy: {told}.", columns=len(panels), height=90 + 34 * len(rows), shared_y=True)
+    return Plate("groups", "Accuracy by group", caption, [("", picture)]) if panels else None
