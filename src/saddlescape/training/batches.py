@@ -19,7 +19,9 @@ from saddlescape.training.precision import Precision
 from saddlescape.training.stage import Stage
 
 EVALUATION_BATCH = 500
-VIEW_SEED, PARTNER_SEED = 2**32, 2**40  # loaders of one stage draw from seeds that no other stage or run uses
+# Loaders of one stage draw from seeds that no other stage or run uses: beyond every seed of a stage, which is the
+# run's seed times 1000 and the stage's number.
+VIEW_SEED, PARTNER_SEED = 2**43, 2**48
 
 
 def decoder(preprocess: Preprocess) -> Callable[..., Tensor]:
