@@ -45,6 +45,10 @@ DARK = {
     "negative": "#ff7a66",
     "mark": "#b3a1ff",
 }
+HEAT_LIGHT = ("#f3f6fa", "#dfe9f3", "#a9cbe5", "#5a9fcf", "#1f6fae", "#08306b")
+HEAT_DARK = ("#1b2130", "#1f2b40", "#24476e", "#2f74b5", "#63aee8", "#cfe8ff")
+"""One hue that goes from the paper's colour to the ink's: read alike by all eyes and in grey."""
+
 RUNS = 8
 DASHES = ("solid", "dash", "dot", "dashdot")
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "x", "star", "hexagon")
@@ -64,4 +68,4 @@ def symbol(index: int) -> str:
 
 def exchange() -> dict[str, str]:
     """Light colour -> dark colour, for the page; the light ones are all different, so nothing is mistaken."""
-    return {LIGHT[name]: DARK[name] for name in LIGHT}
+    return {LIGHT[name]: DARK[name] for name in LIGHT} | dict(zip(HEAT_LIGHT, HEAT_DARK, strict=True))

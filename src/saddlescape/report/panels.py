@@ -1,4 +1,4 @@
-"""What a picture shows, free of any library: panels of series. Drawn by ``charts`` (plotly) and ``figures`` (matplotlib).
+"""What a picture shows, free of any library: panels of series, drawn by ``charts`` (plotly), ``figures`` (matplotlib).
 
 Both draw exactly these numbers, so a test that compares a picture with its file compares both.
 """
@@ -122,7 +122,7 @@ class Plate:
     key: str
     title: str
     caption: str
-    variants: list[tuple[str, Drawing]]
+    variants: Sequence[tuple[str, Drawing]]
     choice: str = ""
     start: int = 0
     notes: list[str] = field(default_factory=list)

@@ -1,0 +1,246 @@
+// Draws the figures of the page when they come into sight. No request is made; nothing is stored.
+(() => {
+  "use strict";
+  const NARROW = 620;
+  const night = window.matchMedia("(prefers-color-scheme: dark)");
+  const exchange = JSON.parse(document.getElementById("colours").textContent);
+  const config = { displaylogo: false, responsive: true, showSendToCloud: false, plotlyServerURL: "", scrollZoom: false,
+    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "tableRotation", "resetCameraLastSave3d"] };
+
+  // Colours stand in the figures as on a light page; a dark one has a partner for each.
+  function themed(value) {
+    if (typeof value === "string") {
+      if (!night.matches || value[0] !== "#") return value;
+      const found = exchange[value.slice(0, 7)];
+      return found ? found + value.slice(7) : value;
+    }
+    if (Array.isArray(value)) return value.length && typeof value[0] === "number" ? value : value.map(themed);
+    if (value && typeof value === "object")
+      return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, themed(inner)]));
+    return value;
+  }
+
+  // Names come escaped for plotly; elsewhere they are plain text.
+  const plain = (text) => String(text).replace(/&lt;/g, "<").replace(/&gt;/g, ">").replace(/&amp;/g, "&");
+  const element = (name, text) => Object.assign(document.createElement(name), { textContent: text ?? "" });
+
+  class Plate {
+    constructor(figure) {
+      this.figure = figure;
+      this.chart = figure.querySelector(".chart");
+      this.choice = figure.querySelector("select.choice");
+      this.data = null;
+      this.hidden = new Set();
+      this.busy = false;
+      this.choice?.addEventListener("change", () => this.draw());
+      for (const button of figure.querySelectorAll(".step"))
+        button.addEventListener("click", () => this.step(Number(button.dataset.step)));
+      figure.querySelector("details.table").addEventListener("toggle", () => this.numbers());
+      this.chart.addEventListener("keydown", (event) => this.key(event));
+    }
+
+    get variant() {
+      this.data ??= JSON.parse(this.figure.querySelector("script.data").textContent);
+      return this.data.variants[this.choice ? Number(this.choice.value) : this.data.start];
+    }
+
+    get narrow() { return this.figure.clientWidth < NARROW; }
+
+    step(by) {
+      const total = this.choice.options.length;
+      this.choice.value = String((Number(this.choice.value) + by + total) % total);
+      this.draw();
+    }
+
+    async draw() {
+      const { figure, text } = this.variant;
+      const layout = themed(this.narrow ? figure.narrow : figure.layout);
+      if (!this.narrow && this.choice === null) this.chart.style.height = "";
+      this.mode = this.narrow;
+      const old = this.chart.layout || {};
+      for (const scene of this.scenes(layout)) if (old[scene]?.camera) layout[scene].camera = old[scene].camera;
+      const data = themed(figure.data).map((trace) =>
+        this.hidden.has(trace.legendgroup) ? { ...trace, visible: false } : trace);
+      this.chart.style.height = layout.height + "px";
+      const first = !this.drawn;
+      this.drawn = true;
+      await Plotly.react(this.chart, data, layout, config);
+      if (first) this.chart.on("plotly_relayout", (change) => this.together(change));
+      if (first) this.chart.on("plotly_relayouting", (change) => this.together(change));
+      this.figure.querySelector(".told").textContent = text;
+      this.legend(figure.legend);
+      this.ranges(figure.ranges);
+      this.numbers();
+      this.figure.dataset.drawn = String(Number(this.figure.dataset.drawn || 0) + 1);
+    }
+
+    scenes(layout) { return Object.keys(layout || {}).filter((key) => key.startsWith("scene")); }
+
+    // Surfaces side by side turn together.
+    async together(change) {
+      const moved = Object.keys(change).find((key) => /^scene\d*\.camera$/.test(key));
+      if (!moved || this.busy) return;
+      const others = this.scenes(this.chart.layout).filter((scene) => `${scene}.camera` !== moved);
+      if (!others.length) return;
+      this.busy = true;
+      try {
+        await Plotly.relayout(this.chart, Object.fromEntries(others.map((scene) => [`${scene}.camera`, change[moved]])));
+      } finally { this.busy = false; }
+    }
+
+    key(event) {
+      const turn = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
+      const scenes = this.scenes(this.chart.layout);
+      if (!turn || !scenes.length || event.target !== this.chart) return;
+      event.preventDefault();
+      const camera = this.chart._fullLayout[scenes[0]].camera;
+      const { x, y, z } = camera.eye;
+      const radius = Math.hypot(x, y, z);
+      const around = Math.atan2(y, x) + turn[0] * 0.15;
+      const up = Math.max(-1.5, Math.min(1.5, Math.asin(z / radius) + turn[1] * 0.12));
+      const eye = { x: radius * Math.cos(up) * Math.cos(around), y: radius * Math.cos(up) * Math.sin(around), z: radius * Math.sin(up) };
+      Plotly.relayout(this.chart, Object.fromEntries(scenes.map((scene) => [`${scene}.camera`, { ...camera, eye }])));
+    }
+
+    legend(entries) {
+      const box = this.figure.querySelector(".legend");
+      const focused = document.activeElement?.dataset?.name;
+      box.replaceChildren(...entries.map((entry) => {
+        const button = element("button");
+        button.type = "button";
+        button.dataset.name = entry.name;
+        button.setAttribute("aria-pressed", String(!this.hidden.has(entry.name)));
+        button.append(swatch(entry), element("span", plain(entry.name)));
+        button.addEventListener("click", () => {
+          if (!this.hidden.delete(entry.name)) this.hidden.add(entry.name);
+          this.draw();
+        });
+        return button;
+      }));
+      if (focused) for (const button of box.children) if (button.dataset.name === focused) button.focus();
+    }
+
+    ranges(ranges) {
+      const box = this.figure.querySelector(".ranges");
+      box.replaceChildren(...Object.entries(ranges).map(([name, ends], index) => {
+        const button = element("button", name);
+        button.type = "button";
+        button.setAttribute("aria-pressed", String(index === 0));
+        button.addEventListener("click", () => {
+          const axes = Object.keys(this.chart.layout).filter((key) => /^xaxis\d*$/.test(key));
+          Plotly.relayout(this.chart, Object.fromEntries(axes.map((axis) => [`${axis}.range`, ends])));
+          for (const other of box.children) other.setAttribute("aria-pressed", String(other === button));
+        });
+        return button;
+      }));
+    }
+
+    // The numbers as a table, made when it is opened.
+    numbers() {
+      const details = this.figure.querySelector("details.table");
+      const box = details.querySelector(".numbers");
+      if (!details.open) return box.replaceChildren();
+      const table = element("table"), body = element("tbody"), rows = rowsOf(this.variant.figure);
+      const head = element("thead"), line = element("tr");
+      for (const name of rows.columns) line.append(Object.assign(element("th", name), { scope: "col" }));
+      head.append(line);
+      for (const row of rows.rows.slice(0, 400)) {
+        const tr = element("tr");
+        for (const cell of row) tr.append(element("td", cell));
+        body.append(tr);
+      }
+      table.append(head, body);
+      box.replaceChildren(table);
+      if (rows.rows.length > 400) box.append(element("p", `The first 400 of ${rows.rows.length} rows; all are in the run's files.`));
+    }
+  }
+
+  const shown = (value) => (value === null || value === undefined ? "" : typeof value === "number" ? String(+value.toPrecision(5)) : String(value));
+
+  function rowsOf(figure) {
+    const titles = (figure.layout.annotations || []).map((note) => plain(note.text)).filter((text) => text.startsWith("<b>")).map((text) => text.slice(3, -4));
+    const first = figure.data[0] || {};
+    if (first.type === "heatmap") {
+      const names = figure.layout.xaxis.ticktext.map(plain);
+      return { columns: ["is \\ taken for", ...names], rows: first.z.map((row, i) => [plain(figure.layout.yaxis.ticktext[i]), ...row.map(shown)]) };
+    }
+    if (first.type === "surface") {
+      const rows = [];
+      for (const trace of figure.data.filter((trace) => trace.type === "surface"))
+        trace.z.forEach((line, i) => rows.push([plain(trace.name), shown(trace.y[i]), ...line.map(shown)]));
+      return { columns: ["run", "most negative \\ sharpest", ...first.x.map(shown)], rows };
+    }
+    const rows = [];
+    for (const trace of figure.data) {
+      if (trace.meta === "band" || !trace.y) continue;
+      const axis = Number((trace.xaxis || "x").slice(1) || 1);
+      const layout = figure.layout[`xaxis${axis === 1 ? "" : axis}`] || {};
+      const down = figure.layout[`yaxis${axis === 1 ? "" : axis}`] || {};
+      const named = (place, value) => {
+        if (!place.ticktext || value === null) return shown(value);
+        const near = place.tickvals.findIndex((at) => Math.abs(at - value) < 0.5);
+        return near < 0 ? shown(value) : plain(place.ticktext[near]);
+      };
+      trace.y.forEach((y, i) => {
+        const x = trace.x ? trace.x[i] : trace.x0 + i * trace.dx;
+        if (y !== null) rows.push([titles[axis - 1] || "", plain(trace.name || ""), named(layout, x), named(down, y)]);
+      });
+    }
+    return { columns: ["panel", "series", "x", "y"], rows };
+  }
+
+  function swatch(entry) {
+    const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+    svg.setAttribute("viewBox", "0 0 30 12");
+    svg.setAttribute("aria-hidden", "true");
+    const colour = themed(entry.colour);
+    const add = (name, attributes) => {
+      const part = document.createElementNS("http://www.w3.org/2000/svg", name);
+      for (const [key, value] of Object.entries(attributes)) part.setAttribute(key, value);
+      svg.append(part);
+    };
+    if (entry.kind === "bars") add("rect", { x: 9, y: 0, width: 12, height: 12, rx: 2, fill: colour });
+    else {
+      const dash = { dash: "6 4", dot: "2 3", dashdot: "6 3 2 3" }[entry.dash] || "";
+      if (entry.kind !== "points") add("line", { x1: 1, x2: 29, y1: 6, y2: 6, stroke: colour, "stroke-width": 2.4, "stroke-dasharray": dash });
+      const fill = entry.hollow ? "none" : colour;
+      const at = { stroke: colour, "stroke-width": 1.5, fill };
+      if (entry.symbol === "diamond") add("path", { d: "M15 1L20 6L15 11L10 6Z", ...at });
+      else if (entry.symbol === "square") add("rect", { x: 11, y: 2, width: 8, height: 8, ...at });
+      else if (entry.symbol.startsWith("triangle")) add("path", { d: "M15 1L20 10L10 10Z", ...at });
+      else if (entry.symbol === "cross") add("path", { d: "M13 1h4v3h3v4h-3v3h-4v-3h-3v-4h3z", ...at });
+      else if (entry.symbol === "x") add("path", { d: "M11 2L19 10M19 2L11 10", ...at, "stroke-width": 2.6 });
+      else if (entry.symbol === "star") add("path", { d: "M15 0l1.8 4 4.2.4-3.2 2.8 1 4.3L15 9.2l-3.8 2.3 1-4.3L9 4.4 13.200 4z", ...at });
+      else if (entry.symbol) add("circle", { cx: 15, cy: 6, r: 4, ...at });
+    }
+    return svg;
+  }
+
+  const plates = new Map([...document.querySelectorAll("figure.plate")].map((figure) => [figure, new Plate(figure)]));
+  const seen = new IntersectionObserver((entries) => {
+    for (const entry of entries) if (entry.isIntersecting) {
+      seen.unobserve(entry.target);
+      plates.get(entry.target).draw();
+    }
+  }, { rootMargin: "300px 0px" });
+  for (const figure of plates.keys()) seen.observe(figure);
+
+  const sizes = new ResizeObserver((entries) => {
+    for (const { target } of entries) {
+      const plate = plates.get(target);
+      if (plate.drawn && plate.mode !== plate.narrow) plate.draw();
+    }
+  });
+  for (const figure of plates.keys()) sizes.observe(figure);
+  night.addEventListener("change", () => { for (const plate of plates.values()) if (plate.drawn) plate.draw(); });
+  window.addEventListener("beforeprint", () => { for (const plate of plates.values()) if (!plate.drawn) plate.draw(); });
+
+  const links = new Map([...document.querySelectorAll("nav a")].map((link) => [link.getAttribute("href").slice(1), link]));
+  const places = new IntersectionObserver((entries) => {
+    for (const entry of entries) if (entry.isIntersecting) {
+      for (const link of links.values()) link.removeAttribute("aria-current");
+      links.get(entry.target.id)?.setAttribute("aria-current", "true");
+    }
+  }, { rootMargin: "-10% 0px -80% 0px" });
+  for (const id of links.keys()) { const place = document.getElementById(id); if (place) places.observe(place); }
+})();
