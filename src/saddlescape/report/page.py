@@ -32,7 +32,7 @@ from saddlescape.report.reading import RULES, Sentence, reading
 from saddlescape.report.select import detailed, measured, pairs, tail_class
 from saddlescape.runs.format import write_atomic
 
-MOST_MISTAKES, MOST_SENTENCES = 24, 7
+MOST_MISTAKES, MOST_SENTENCES = 24, 9
 DATASETS = {**table.DATASETS, "digits": "Digits-LT"}
 
 
@@ -106,8 +106,8 @@ def render(runs: Sequence[RunData], title: str = "") -> str:
         studies=found,
         rules=RULES,
         most_sentences=MOST_SENTENCES,
-        columns=table.columns(),
-        cells=table.cells,
+        cell=cell,
+        number=table.number,
         caption=table.caption,
         data=plate_data,
         height=plate_height,
@@ -253,6 +253,16 @@ def png(image: Any) -> str:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def cell(row: dict[str, Any], metric: str) -> tuple[str, str]:
+    """(ours ± spread, "published 75.5 ± 0.2, −0.5") of a row of the table; the second "" where nothing is known."""
+    ours, known = table.number(row["last"][metric]), row["published"].get(metric)
+    if known is None:
+        return ours, ""
+    difference = row["difference"][metric]
+    beside = "" if difference is None else f", {difference:+.1f}".replace("-", "−")
+    return ours, f"published {table.number(known)}{beside}"
 
 
 def plate_data(plate: Plate) -> Markup:

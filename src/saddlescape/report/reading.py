@@ -224,12 +224,12 @@ def saddles(run: RunData) -> list[Sentence]:
 def versus(plain: RunData, sam: RunData) -> list[Sentence]:
     """The same class with and without SAM: at the end of training, then at equal class loss where both courses go."""
     row = tail_class(plain)
-    found = saddles(plain)
+    counts = [*saddles(plain)[:1], *saddles(sam)[:1]]
     if row is None:
-        return found + saddles(sam)
+        return counts
     other = next((one for one in measured(sam) if one.label == row.label), None)
     name = f"Class {short(row.name or plain.class_name(row.label or 0))}"
-    found += saddles(sam)[:1]
+    found = [described(plain, row)]
     if other is not None:
         found.append(_compared(name, row, other, plain, sam))
     matched = at_equal_loss(plain.course, sam.course, row.label)
@@ -238,7 +238,7 @@ def versus(plain: RunData, sam: RunData) -> list[Sentence]:
     elif plain.course and sam.course:
         found.append(Sentence("comparison", "unknown", f"{name}: the two courses share no moment of equal class loss with settled "
                               "curvature, so no comparison at equal loss is made."))  # fmt: skip
-    return found
+    return found + counts
 
 
 def _compared(name: str, row: Curvature, other: Curvature, plain: RunData, sam: RunData) -> Sentence:

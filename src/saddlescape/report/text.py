@@ -60,7 +60,7 @@ def number(value: float | None, digits: int = 3) -> str:
     if value and not 1e-3 <= abs(value) < 1e5:
         mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
         mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
-        return f"{mantissa} × 10{_raised(int(exponent))}".replace("-", "−")
+        return f"{mantissa} × 10{raised(int(exponent))}".replace("-", "−")
     places = max(0, digits - 1 - math.floor(math.log10(abs(value)))) if value else 0
     text = f"{value:.{places}f}"
     if float(text) and abs(value) >= 10**digits:
@@ -69,7 +69,7 @@ def number(value: float | None, digits: int = 3) -> str:
     return text.replace("-", "−")
 
 
-def _raised(exponent: int) -> str:
+def raised(exponent: int) -> str:
     return str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 

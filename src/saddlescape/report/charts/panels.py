@@ -9,10 +9,11 @@ from typing import Any
 from saddlescape.report.charts.style import axis, colour, faint, layout
 from saddlescape.report.palette import LIGHT
 from saddlescape.report.panels import Panel, Picture, Series, Value
-from saddlescape.report.text import label, rounded
+from saddlescape.report.text import label, number, raised, rounded
 
 TITLE, BELOW, TICKS, GAP = 30, 46, 22, 14  # pixels: above a panel, below it with and without a title, between
 LEFT, BETWEEN = 58, 62
+BEHIND = f"{LIGHT['paper']}cc"  # behind words that stand on curves
 
 
 def figure(picture: Picture) -> dict[str, Any]:
@@ -75,7 +76,7 @@ def _traces(series: Series, panel: Panel, index: int) -> list[dict[str, Any]]:
     spoken: dict[str, Any] = {"hovertext": words, "hoverinfo": "text"} if words else {"hoverinfo": "x+y+name"}
     if series.kind == "bars":
         return [
-            {"type": "bar", **common, **where, "y": _numbers(series.y), "width": series.bar_width,
+            {"type": "bar", **common, **where, "y": _numbers(series.y, 4), "width": series.bar_width,
              "marker": {"color": shade, "line": {"width": 0}}, **spoken}
         ]  # fmt: skip
     found: list[dict[str, Any]] = []
@@ -221,11 +222,7 @@ def _y_axis(panel: Panel, picture: Picture, index: int, domain: tuple[float, flo
     if picture.shared_y and index:
         found["matches"] = "y"
     if panel.y_scale == "log":
-        # Powers of ten alone: plotly's minor ticks read like other numbers. A short range has no two of them.
-        found |= {"type": "log", "exponentformat": "power"}
-        found |= {"dtick": 1} if _decades(panel) > 1.2 else {"nticks": 5}
-        if _decades(panel) > 6:
-            found["dtick"] = math.ceil(_decades(panel) / 5)
+        found |= {"type": "log", **_log_ticks(*_y_ends(panel))}
     else:
         found["nticks"] = 6
     if panel.y_range:
@@ -244,13 +241,22 @@ def _y_axis(panel: Panel, picture: Picture, index: int, domain: tuple[float, flo
     return found
 
 
-def _decades(panel: Panel) -> float:
+def _y_ends(panel: Panel) -> tuple[float, float]:
     if panel.y_range:
-        low, high = panel.y_range
-    else:
-        values = [v for series in panel.series for v in series.y if v is not None and v > 0]
-        low, high = (min(values), max(values)) if values else (1.0, 10.0)
-    return math.log10(high / low) if low > 0 else 1.0
+        return panel.y_range
+    values = [v for series in panel.series for v in series.y if v is not None and v > 0]
+    return (min(values), max(values)) if values else (1.0, 10.0)
+
+
+def _log_ticks(low: float, high: float) -> dict[str, Any]:
+    """Few ticks with plain names: 1, 2, 5 over a short range, powers of ten over a long one."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    if last - first <= 2:
+        values = [m * 10.0**e for e in range(first - 1, last + 1) for m in (1, 2, 5)]
+        return {"tickvals": values, "ticktext": [number(v) for v in values]}
+    step = math.ceil((last - first) / 6)
+    powers = range(first - first % step - step, last + step + 1, step)
+    return {"tickvals": [10.0**e for e in powers], "ticktext": [number(10.0**e) if -2 < e < 4 else f"10{raised(e)}" for e in powers]}
 
 
 def _range(ends: tuple[float, float], scale: str) -> list[float]:
@@ -282,13 +288,15 @@ def _mark_words(panel: Panel, name: str) -> list[dict[str, Any]]:
     """Words beside marks, on the side where there is room."""
     found = []
     low, high = panel.x_range or _extent(panel)
-    for number, mark in enumerate(mark for mark in panel.v_marks if mark.text):
+    low_down = panel.percent  # curves of accuracy end at the top
+    at_y = 0.0 if low_down else 1.0
+    for place, mark in enumerate(mark for mark in panel.v_marks if mark.text):
         at = math.log10(mark.at) if panel.x_scale == "log" else mark.at
         right = (at - low) / ((high - low) or 1) < 0.6
         found.append(
-            {"text": label(mark.text, 40), "x": at, "xref": f"x{name}", "y": 1, "yref": f"y{name} domain",
-             "xanchor": "left" if right else "right", "yanchor": "top", "xshift": 4 if right else -4,
-             "yshift": -14 * number, "showarrow": False, "font": {"size": 11, "color": colour(mark.colour)}}
+            {"text": label(mark.text, 40), "x": at, "xref": f"x{name}", "y": at_y, "yref": f"y{name} domain",
+             "xanchor": "left" if right else "right", "yanchor": "bottom" if low_down else "top",
+             "xshift": 3 if right else -3, "yshift": 15 * place if low_down else -15 * place, "bgcolor": BEHIND, "showarrow": False, "font": {"size": 11, "color": colour(mark.colour)}}
         )  # fmt: skip
     for mark in panel.h_marks:
         if mark.text:

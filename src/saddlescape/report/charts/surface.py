@@ -9,8 +9,8 @@ from saddlescape.report.palette import LIGHT
 from saddlescape.report.panels import Relief
 from saddlescape.report.text import label, rounded
 
-# Cividis: even for colour-blind eyes.
-SCALE = "Cividis"
+# Even in lightness, so read alike by all eyes.
+SCALE = "Viridis"
 CAMERA = {"eye": {"x": 1.45, "y": -1.35, "z": 0.95}, "center": {"x": 0, "y": 0, "z": -0.12}}
 HEIGHT = 430
 

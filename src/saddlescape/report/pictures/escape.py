@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from saddlescape.report.palette import DASHES, run_colour, symbol
-from saddlescape.report.panels import Mark, Panel, Picture, Plate, Series, Value
+from saddlescape.report.panels import Panel, Picture, Plate, Series, Value
 from saddlescape.report.read import RunData
 from saddlescape.report.records import ArmEpoch, EscapeFile
 from saddlescape.report.text import clean, number, percent
 
-PANELS: tuple[tuple[str, str, Callable[[ArmEpoch], Value]], ...] = (
-    ("tail", "Tail: test accuracy, %", lambda row: row.tail),
-    ("lambda_min", "Mean λmin of the followed classes", lambda row: row.lambda_min),
-    ("loss", "Their mean loss", lambda row: row.loss),
-    ("accuracy", "Test accuracy, %", lambda row: row.accuracy),
+PANELS: tuple[tuple[str, Callable[[ArmEpoch], Value]], ...] = (
+    ("Tail: test accuracy, %", lambda row: row.tail),
+    ("Mean λmin of the followed classes", lambda row: row.lambda_min),
+    ("Their mean loss", lambda row: row.loss),
+    ("Test accuracy, %", lambda row: row.accuracy),
 )
 
 
@@ -40,7 +40,7 @@ def escape(runs: Sequence[RunData]) -> Plate | None:
 def _panels(found: EscapeFile) -> list[Panel]:
     arms = list(dict.fromkeys(arm.arm for arm in found.arms))
     panels = []
-    for key, title, pick in PANELS:
+    for title, pick in PANELS:
         series = []
         for index, name in enumerate(arms):
             places: dict[int, list[float]] = {}
@@ -60,8 +60,7 @@ def _panels(found: EscapeFile) -> list[Panel]:
                        run_colour(index), DASHES[(index // 8) % 4], symbol(index), low=low, high=high, markers=True, size=6)
             )  # fmt: skip
         if series:
-            zero = [Mark(0.0, "", "zero")] if key == "lambda_min" else []
-            panels.append(Panel(title, series, x_title="epochs after the checkpoint", h_marks=zero))
+            panels.append(Panel(title, series, x_title="epochs after the checkpoint"))
     return panels
 
 

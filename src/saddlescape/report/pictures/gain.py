@@ -39,7 +39,7 @@ def gain(runs: Sequence[RunData]) -> Plate | None:
             if series:
                 panels.append(
                     Panel(title, series, x_title="rho", x_scale="log", y_scale="log",
-                          h_marks=[Mark(1.0, "as without SAM", "muted")],
+                          h_marks=[Mark(1.0, "", "muted")],
                           v_marks=[Mark(rho, "trained with") for rho in dict.fromkeys(trained) if rho > 0])
                 )  # fmt: skip
         if panels:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from saddlescape.report.palette import run_colour, symbol
@@ -41,7 +42,10 @@ def groups(table: dict[str, Any]) -> Plate | None:
                        words=[f"published: {percent(x)}" for x, _ in known])
             )  # fmt: skip
         if series:
-            panels.append(Panel(title, series, y_ticks=ticks, x_title="% right", y_range=(-0.6, len(rows) - 0.4)))
+            panels.append(
+                Panel(title, series, y_ticks=ticks, x_title="% right", x_range=_room(series),
+                      y_range=(-0.6, len(rows) - 0.4))
+            )  # fmt: skip
     told = "; ".join(
         f"{name} {percent(row['last']['acc']['mean'])} (tail {percent(row['last']['tail']['mean'])})"
         for name, row in zip(names, rows, strict=True)
@@ -49,3 +53,11 @@ def groups(table: dict[str, Any]) -> Plate | None:
     caption = "Percent right after the last epoch, mean over seeds; a bar is one standard deviation between seeds."
     picture = Picture(panels, f"Accuracy: {told}.", columns=len(panels), height=90 + 34 * len(rows), shared_y=True)
     return Plate("groups", "Accuracy by group", caption, [("", picture)]) if panels else None
+
+
+def _room(series: Sequence[Series]) -> tuple[float, float]:
+    """At least 6 points wide, so that a difference of nothing does not look like one."""
+    values = [v for one in series for row in (one.x, one.low or [], one.high or []) for v in row if v is not None]
+    low, high = min(values), max(values)
+    room = max(0.08 * (high - low), (6 - (high - low)) / 2)
+    return low - room, high + room

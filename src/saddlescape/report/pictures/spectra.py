@@ -127,7 +127,7 @@ def _panels(items: Sequence[Found], with_run: bool, by_run: bool = False) -> lis
         top = float(max(density_peak(items, low, high), floor * 10))
         panels.append(
             Panel(title, [line, below], x_title="eigenvalue λ", y_scale="log", x_range=(low, high),
-                  y_range=(floor, 3 * top), v_marks=marks, shaded=(low, 0.0))
+                  y_range=(floor, 60 * top), v_marks=marks, shaded=(low, 0.0))
         )  # fmt: skip
     return panels
 

@@ -13,8 +13,8 @@ from saddlescape.report.text import number
 
 MOST, SIDE_BY_SIDE = 24, 2
 AXES = {
-    "eigen": ("along the sharpest direction", "along the most negative direction"),
-    "random": ("along a second random direction", "along a random direction"),
+    "eigen": ("sharpest direction", "most negative direction"),
+    "random": ("second random direction", "random direction"),
 }
 
 
@@ -45,7 +45,7 @@ def _plate(runs: Sequence[RunData], directions: str) -> Plate | None:
     tail = tail_class(known[0])
     start = shown.index(tail.label) if tail is not None and tail.label in shown else len(shown) - 1
     caption = (
-        "The class's loss around the trained weights (the dot). Drag to turn, scroll to come nearer, or give the "
+        "The class's loss around the trained weights (the dot). Drag to turn it, or give the "
         "picture the focus and use the arrow keys; surfaces turn together. "
     )
     caption += (

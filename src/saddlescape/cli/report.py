@@ -1,0 +1,51 @@
+"""``saddlescape report``: runs and grids as one HTML page, and as figures for a paper."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.markup import escape
+
+from saddlescape.cli.display import console
+from saddlescape.errors import InputError
+
+
+def report(
+    *paths: Path,
+    out: Path = Path("report.html"),
+    figures: Path | None = None,
+    title: str = "",
+) -> None:
+    """Write one self-contained HTML page about runs: what was trained, what came of it, and where the saddles are.
+
+    It works offline and opens from a file. Everything is read from the run folders; what was not measured is named on
+    the page, with the command that measures it.
+
+    Example: saddlescape report runs/ce-drw runs/ce-drw-sam --out report.html
+
+    Example: saddlescape report runs/grid --figures figures
+
+    Parameters
+    ----------
+    paths:
+        Run folders, and folders of runs (grids).
+    out:
+        The page.
+    figures:
+        Also write each figure as PDF, SVG and PNG into this folder, in a paper's style.
+    title:
+        Headline of the page.
+    """
+    if not paths:
+        raise InputError("give a run folder or a folder of runs: saddlescape report runs/ce-drw")
+    if out.is_dir():
+        raise InputError(f"--out {out} is a folder: give a file such as {out / 'report.html'}")
+    from saddlescape.report.page import write_page
+
+    page = write_page(paths, out, title)
+    console.print(escape(f"-> {page} ({page.stat().st_size / 1e6:.1f} MB): open it in a browser"))
+    if figures is not None:
+        from saddlescape.report.figures import write_figures
+
+        written = write_figures(paths, figures)
+        console.print(escape(f"-> {figures}: {len(written)} files"))
