@@ -32,7 +32,7 @@ from saddlescape.report.reading import RULES, Sentence, reading
 from saddlescape.report.select import detailed, measured, pairs, tail_class
 from saddlescape.runs.format import write_atomic
 
-MOST_MISTAKES, MOST_SENTENCES = 24, 9
+MOST_MISTAKES, MOST_SENTENCES = 18, 9
 DATASETS = {**table.DATASETS, "digits": "Digits-LT"}
 
 

@@ -202,7 +202,7 @@ def _x_axis(panel: Panel, picture: Picture, index: int, domain: tuple[float, flo
     if picture.shared_x and index:
         found["matches"] = "x"
     if panel.x_scale == "log":
-        found |= {"type": "log", "dtick": 1}
+        found |= {"type": "log", **_log_ticks(*_x_ends(panel))}
     if panel.x_range:
         found["range"] = _range(panel.x_range, panel.x_scale)
     if panel.x_ticks:
@@ -244,7 +244,8 @@ def _y_axis(panel: Panel, picture: Picture, index: int, domain: tuple[float, flo
 def _y_ends(panel: Panel) -> tuple[float, float]:
     if panel.y_range:
         return panel.y_range
-    values = [v for series in panel.series for v in series.y if v is not None and v > 0]
+    positive = panel.y_scale == "log"
+    values = [v for series in panel.series for v in series.y if v is not None and (v > 0 or not positive)]
     return (min(values), max(values)) if values else (1.0, 10.0)
 
 
@@ -288,11 +289,11 @@ def _mark_words(panel: Panel, name: str) -> list[dict[str, Any]]:
     """Words beside marks, on the side where there is room."""
     found = []
     low, high = panel.x_range or _extent(panel)
-    low_down = panel.percent  # curves of accuracy end at the top
-    at_y = 0.0 if low_down else 1.0
     for place, mark in enumerate(mark for mark in panel.v_marks if mark.text):
         at = math.log10(mark.at) if panel.x_scale == "log" else mark.at
         right = (at - low) / ((high - low) or 1) < 0.6
+        low_down = _crowded(panel, at, (high - low) * (0.25 if right else -0.25))
+        at_y = 0.0 if low_down else 1.0
         found.append(
             {"text": label(mark.text, 40), "x": at, "xref": f"x{name}", "y": at_y, "yref": f"y{name} domain",
              "xanchor": "left" if right else "right", "yanchor": "bottom" if low_down else "top",
@@ -307,6 +308,30 @@ def _mark_words(panel: Panel, name: str) -> list[dict[str, Any]]:
                  "font": {"size": 11, "color": colour(mark.colour)}}
             )  # fmt: skip
     return found
+
+
+def _crowded(panel: Panel, at: float, reach: float) -> bool:
+    """Whether more curves pass a mark's upper end than its lower one, on the side where its word would stand."""
+    bottom, top = _y_ends(panel)
+    low, high = sorted((at, at + reach))
+    above = below = 0
+    for series in panel.series:
+        for x, y in zip(series.x, series.y, strict=True):
+            if x is None or y is None or (panel.y_scale == "log" and y <= 0) or (panel.x_scale == "log" and x <= 0):
+                continue
+            if low <= (math.log10(x) if panel.x_scale == "log" else x) <= high:
+                share = math.log(y / bottom) / (math.log(top / bottom) or 1) if panel.y_scale == "log" else (
+                    (y - bottom) / ((top - bottom) or 1)
+                )
+                above, below = above + (share > 0.82), below + (share < 0.18)
+    return above > below
+
+
+def _x_ends(panel: Panel) -> tuple[float, float]:
+    if panel.x_range:
+        return panel.x_range
+    values = [v for series in panel.series for v in series.x if v is not None and v > 0]
+    return (min(values), max(values)) if values else (1.0, 10.0)
 
 
 def _extent(panel: Panel) -> tuple[float, float]:

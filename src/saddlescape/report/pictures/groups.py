@@ -60,4 +60,4 @@ def _room(series: Sequence[Series]) -> tuple[float, float]:
     values = [v for one in series for row in (one.x, one.low or [], one.high or []) for v in row if v is not None]
     low, high = min(values), max(values)
     room = max(0.08 * (high - low), (6 - (high - low)) / 2)
-    return low - room, high + room
+    return max(low - room, -0.6), min(high + room, 100.6)

@@ -32,7 +32,7 @@ def learning(runs: Sequence[RunData]) -> Plate | None:
     lines = _lines(begun, lambda run: [(run.offset(e.stage) + e.epoch + 1, e.train_loss) for e in run.epochs])
     positive = all(value is None or value > 0 for line in lines for value in line.y)
     if lines:
-        panels.append(Panel("Training loss (as trained, weights included)", lines, x_title="epochs",
+        panels.append(Panel("Training loss, as trained", lines, x_title="epochs",
                             v_marks=marks(begun), y_scale="log" if positive else "linear"))  # fmt: skip
     if not panels:
         return None

@@ -14,7 +14,7 @@
       const found = exchange[value.slice(0, 7)];
       return found ? found + value.slice(7) : value;
     }
-    if (Array.isArray(value)) return value.length && typeof value[0] === "number" ? value : value.map(themed);
+    if (Array.isArray(value)) return value.length && typeof value.at(-1) === "number" ? value : value.map(themed);
     if (value && typeof value === "object")
       return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, themed(inner)]));
     return value;
