@@ -143,7 +143,7 @@ def study(runs: Sequence[RunData], key: str) -> Study:
     results = [run.raw_result for run in runs if run.raw_result is not None]
     first = next((run for run in runs if run.result), runs[0])
     known = table.build(results, published_epochs(first.dataset)) if results else None
-    sections = [
+    sections: list[tuple[str, str, Sequence[Plate | None]]] = [
         ("results", "Results", [pictures.groups(known) if known else None, pictures.classes(runs)]),
         ("training", "Training", [pictures.learning(runs)]),
         ("answers", "Answers", [pictures.confusion(shown), pictures.reliability(shown)]),
@@ -152,7 +152,9 @@ def study(runs: Sequence[RunData], key: str) -> Study:
         ("surface", "Loss surfaces", [*pictures.surfaces(shown)]),
         ("sam", "What SAM does", [pictures.gain(shown), pictures.escape(shown)]),
     ]  # fmt: skip
-    present = [Section(name, title, [_own(plate, key) for plate in plates if plate]) for name, title, plates in sections]
+    present = [
+        Section(name, title, [_own(plate, key) for plate in plates if plate]) for name, title, plates in sections
+    ]
     notes = _notes(runs)
     if len(shown) < len(runs) and any(len(section.plates) for section in present[2:]):
         notes.append(("Single parts (spectra, courses, surfaces, answers) are shown of the runs with the most of them.",
@@ -176,11 +178,15 @@ def study(runs: Sequence[RunData], key: str) -> Study:
 def published_epochs(dataset: str) -> int | None:
     """How long the paper trained on this data."""
     recipe = recipes().get(dataset)
-    return int(recipe["epochs"]) if isinstance(recipe, dict) and dataset in table.DATASETS and "epochs" in recipe else None
+    return (
+        int(recipe["epochs"]) if isinstance(recipe, dict) and dataset in table.DATASETS and "epochs" in recipe else None
+    )
 
 
 def _own(plate: Plate, key: str) -> Plate:
-    return Plate(f"{key}-{plate.key}", plate.title, plate.caption, plate.variants, plate.choice, plate.start, plate.notes)
+    return Plate(
+        f"{key}-{plate.key}", plate.title, plate.caption, plate.variants, plate.choice, plate.start, plate.notes
+    )
 
 
 def _subtitle(runs: Sequence[RunData], imbalance: float | None) -> str:
@@ -199,8 +205,12 @@ def tiles(runs: Sequence[RunData]) -> list[Tile]:
     if couples:
         plain, sam = couples[-1]
         assert plain.result and sam.result
-        mine = [run.result.tail for run in done if run.title == plain.title and run.result and run.result.tail is not None]
-        theirs = [run.result.tail for run in done if run.title == sam.title and run.result and run.result.tail is not None]
+        mine = [
+            run.result.tail for run in done if run.title == plain.title and run.result and run.result.tail is not None
+        ]
+        theirs = [
+            run.result.tail for run in done if run.title == sam.title and run.result and run.result.tail is not None
+        ]
         if mine and theirs:
             before, after = sum(mine) / len(mine), sum(theirs) / len(theirs)
             found.append(Tile("Tail accuracy", f"{before:.1f} → {after:.1f} %", f"{plain.title} → with SAM"))
@@ -212,7 +222,8 @@ def tiles(runs: Sequence[RunData]) -> list[Tile]:
         run, row = max(saddles, key=lambda pair: pair[1].nonconvexity or 0.0)
         share = text.percent(100 * row.nonconvexity) if row.nonconvexity is not None else "all"
         found.append(Tile("Deepest tail saddle", f"λmin {text.number(row.lambda_min)}",
-                          f"class {text.short(run.class_name(row.label or 0))}, {share} of λmax, {run.title}"))  # fmt: skip
+                          f"class {text.short(run.class_name(row.label or 0))}, {share} of λmax, "
+                          f"{run.title}"))  # fmt: skip
     seconds = [run.result.seconds for run in done if run.result and run.result.seconds is not None]
     if seconds and done[0].result:
         found.append(Tile("Training time", text.duration(sum(seconds)),
@@ -225,7 +236,9 @@ def _notes(runs: Sequence[RunData]) -> list[tuple[str, str, str]]:
     found: dict[str, list[tuple[str, str]]] = {}
     for run in runs:
         for note in run.notes:
-            found.setdefault(text.clean(note.text), []).append((run.name, text.clean(note.command) if note.command else ""))
+            found.setdefault(text.clean(note.text), []).append(
+                (run.name, text.clean(note.command) if note.command else "")
+            )
         if not measured(run) and run.curvature is not None:
             found.setdefault("curvature.json holds no class.", []).append((run.name, ""))
     return [(told, text.listed([name for name, _ in rows]), rows[0][1]) for told, rows in found.items()]
@@ -268,7 +281,8 @@ def cell(row: dict[str, Any], metric: str) -> tuple[str, str]:
 def plate_data(plate: Plate) -> Markup:
     """The JSON that stands beside a plate."""
     variants = [
-        {"name": text.short(name, 60), "text": drawing.text, "figure": figure(drawing)} for name, drawing in plate.variants
+        {"name": text.short(name, 60), "text": drawing.text, "figure": figure(drawing)}
+        for name, drawing in plate.variants
     ]
     return Markup(text.json_for_html({"start": plate.start, "variants": variants}))
 

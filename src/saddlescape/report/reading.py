@@ -33,15 +33,19 @@ LOSSES_DIFFER, LOSSES_EQUAL = 1.5, 1.2
 Tone = Literal["finding", "good", "bad", "unknown", "note"]
 
 RULES = (
-    "A class sits on a saddle of its own loss where negative curvature is proved: a vector v with v′Hv < 0 beyond rounding "
-    "was found. It is told as a saddle from |λmin / λmax| of 2 % on, as a deep one from 10 % on, below as nearly a minimum. "
+    "A class sits on a saddle of its own loss where negative curvature is proved: a vector v with v′Hv < 0 "
+    "beyond rounding "
+    "was found. It is told as a saddle from |λmin / λmax| of 2 % on, as a deep one from 10 % on, below as "
+    "nearly a minimum. "
     "The class's own gradient need not be zero there: training descends the sum over all classes.",
     "± is the residual of the eigenvalue; where it has not converged, only “at least” is said.",
-    "Runs are compared where images, network and length are the same. Curvature of cross-entropy grows with the loss, so "
+    "Runs are compared where images, network and length are the same. Curvature of cross-entropy grows with the "
+    "loss, so "
     "class losses stand beside it, and moments of equal loss (within 20 %) are looked for in the courses.",
-    "Two accuracies differ where the difference is larger than its noise: twice the standard error over seeds or, with one "
+    "Two accuracies differ where the difference is larger than its noise: twice the standard error over seeds "
+    "or, with one "
     "seed each, twice the standard error that the finite test set alone gives.",
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,9 @@ def accuracy(runs: Sequence[RunData]) -> list[Sentence]:
     lead = f"{best} recognises {percent(whole)} of the test images"
     if len(known) > 1:
         lead = f"Best of {len(known)} methods by the mean over classes ({percent(known[best])}): {lead}"
-    where = f", {percent(head)} of the head's classes and {percent(tail)} of the tail's" if None not in (head, tail) else ""
+    where = (
+        f", {percent(head)} of the head's classes and {percent(tail)} of the tail's" if None not in (head, tail) else ""
+    )
     return [Sentence("accuracy", "finding", f"{lead}{where} ({_seeds(seeds)}).")]
 
 
@@ -129,13 +135,22 @@ def _gain(title: str, name: str, before: float, after: float, noise: float | Non
     figures = f"{percent(before)} → {percent(after)}, {points(difference)}"
     source = "seeds" if seeds else "test set"
     if noise is None:
-        return Sentence("accuracy", "note", f"SAM on top of {title}, {name}: {figures}; how much of it is chance is not known "
-                        "(one seed).")  # fmt: skip
-    beside = f"noise {number(noise, 2)} points, from the {source}" + ("" if seeds else " alone: one seed tells nothing of seeds")
+        return Sentence(
+            "accuracy",
+            "note",
+            f"SAM on top of {title}, {name}: {figures}; how much of it is chance is not known (one seed).",
+        )
+    beside = f"noise {number(noise, 2)} points, from the {source}" + (
+        "" if seeds else " alone: one seed tells nothing of seeds"
+    )
     if abs(difference) <= noise:
-        return Sentence("accuracy", "unknown", f"SAM on top of {title} makes no clear difference on the {name}: {figures} "
-                        f"({beside}).")  # fmt: skip
-    verb, tone = ("lifts", "good") if difference > 0 else ("lowers", "bad")
+        return Sentence(
+            "accuracy",
+            "unknown",
+            f"SAM on top of {title} makes no clear difference on the {name}: {figures} ({beside}).",
+        )
+    verb = "lifts" if difference > 0 else "lowers"
+    tone: Tone = "good" if difference > 0 else "bad"
     return Sentence("accuracy", tone, f"SAM on top of {title} {verb} the {name}: {figures} ({beside}).")  # type: ignore[arg-type]
 
 
@@ -184,11 +199,19 @@ def described(run: RunData, row: Curvature) -> Sentence:
     name = f"Class {short(row.name or run.class_name(row.label or 0))} ({row.group or 'no group'}{images})"
     kind = depth(row)
     if kind == "unproved":
-        return Sentence("saddle", "unknown", f"{name}: no negative curvature is proved with {run.title}, nor that there is none: "
-                        f"λmin {number(row.lambda_min)}, not settled.")  # fmt: skip
+        return Sentence(
+            "saddle",
+            "unknown",
+            f"{name}: no negative curvature is proved with {run.title}, nor that there is none: "
+            f"λmin {number(row.lambda_min)}, not settled.",
+        )
     if not row.negative_curvature_proved:
-        return Sentence("saddle", "good", f"{name} lies at a minimum of its own loss with {run.title}: no negative curvature "
-                        f"(λmin {number(row.lambda_min)} {_error(row)}).")  # fmt: skip
+        return Sentence(
+            "saddle",
+            "good",
+            f"{name} lies at a minimum of its own loss with {run.title}: no negative curvature "
+            f"(λmin {number(row.lambda_min)} {_error(row)}).",
+        )
     share = "" if row.nonconvexity is None else f", {percent(100 * row.nonconvexity)} of λmax"
     value = (
         f"λmin {number(row.lambda_min)} {_error(row)}{share}"
@@ -197,11 +220,17 @@ def described(run: RunData, row: Curvature) -> Sentence:
     )
     words = {"deep": "sits on a deep saddle", "saddle": "sits on a saddle", "minimum": "is nearly at a minimum"}[kind]
     tone: Tone = "good" if kind == "minimum" else "bad"
-    return Sentence("saddle", tone, f"{name} {words} of its own loss with {run.title}: {value}; class loss {number(row.loss)}.")
+    return Sentence(
+        "saddle", tone, f"{name} {words} of its own loss with {run.title}: {value}; class loss {number(row.loss)}."
+    )
 
 
 def _error(row: Curvature) -> str:
-    return f"± {number(row.residual_min, 1)}" if row.residual_min is not None and row.converged_min else "(error not known)"
+    return (
+        f"± {number(row.residual_min, 1)}"
+        if row.residual_min is not None and row.converged_min
+        else "(error not known)"
+    )
 
 
 def saddles(run: RunData) -> list[Sentence]:
@@ -215,8 +244,14 @@ def saddles(run: RunData) -> list[Sentence]:
             counts.append(f"{deep} of {len(mine)} {group} classes")
     found = []
     if counts:
-        found.append(Sentence("saddle", "finding", f"{run.title}: on a saddle (λmin proved negative and at least "
-                              f"{percent(100 * SADDLE, 0)} of λmax) are {listed(counts)}."))  # fmt: skip
+        found.append(
+            Sentence(
+                "saddle",
+                "finding",
+                f"{run.title}: on a saddle (λmin proved negative and at least "
+                f"{percent(100 * SADDLE, 0)} of λmax) are {listed(counts)}.",
+            )
+        )
     row = tail_class(run)
     return [*found, described(run, row)] if row is not None else found
 
@@ -236,33 +271,46 @@ def versus(plain: RunData, sam: RunData) -> list[Sentence]:
     if matched is not None:
         found.append(_matched(name, matched, plain, sam))
     elif plain.course and sam.course:
-        found.append(Sentence("comparison", "unknown", f"{name}: the two courses share no moment of equal class loss with settled "
-                              "curvature, so no comparison at equal loss is made."))  # fmt: skip
+        found.append(
+            Sentence(
+                "comparison",
+                "unknown",
+                f"{name}: the two courses share no moment of equal class loss with settled "
+                "curvature, so no comparison at equal loss is made.",
+            )
+        )
     return found + counts
 
 
 def _compared(name: str, row: Curvature, other: Curvature, plain: RunData, sam: RunData) -> Sentence:
     settled = all(one.converged_min and one.negative_curvature_proved for one in (row, other))
     figures = (
-        f"λmin {number(row.lambda_min)} {_error(row)} with {plain.title}, {number(other.lambda_min)} {_error(other)} with "
+        f"λmin {number(row.lambda_min)} {_error(row)} with {plain.title}, {number(other.lambda_min)} "
+        f"{_error(other)} with "
         f"{sam.title} ({_share(row)} and {_share(other)} of λmax)"
     )
     if not settled:
-        return Sentence("comparison", "unknown", f"{name} at the end: {figures}. Not both are settled, so nothing is claimed.")
+        return Sentence(
+            "comparison", "unknown", f"{name} at the end: {figures}. Not both are settled, so nothing is claimed."
+        )
     factor = math.inf if not row.loss or not other.loss else max(row.loss / other.loss, other.loss / row.loss)
     losses = f"class losses {number(row.loss)} and {number(other.loss)}"
     if row.loss is None or other.loss is None or factor > LOSSES_DIFFER:
-        return Sentence("comparison", "note", f"{name} at the end: {figures}. Not at equal loss ({losses}), so this alone does not "
-                        "tell what SAM does to curvature.")  # fmt: skip
+        return Sentence(
+            "comparison",
+            "note",
+            f"{name} at the end: {figures}. Not at equal loss ({losses}), so this alone does not "
+            "tell what SAM does to curvature.",
+        )
     shallower = abs(other.lambda_min) < abs(row.lambda_min)
-    return Sentence("comparison", "good" if shallower else "bad",
-                    f"{name} at the end, at about equal loss ({losses}): {figures}.")  # fmt: skip
+    return Sentence(
+        "comparison", "good" if shallower else "bad", f"{name} at the end, at about equal loss ({losses}): {figures}."
+    )
 
 
-def at_equal_loss(
-    one: Sequence[Moment], other: Sequence[Moment], label: int | None
-) -> tuple[Moment, Moment] | None:
+def at_equal_loss(one: Sequence[Moment], other: Sequence[Moment], label: int | None) -> tuple[Moment, Moment] | None:
     """The latest two moments whose class losses are equal within 20 % and whose curvature is settled and negative."""
+
     def rows(course: Sequence[Moment]) -> list[Moment]:
         return [r for r in course if r.label is not None and r.label == label and r.converged and r.proved and r.loss]
 
@@ -284,10 +332,13 @@ def _matched(name: str, moments: tuple[Moment, Moment], plain: RunData, sam: Run
     less = abs(b.lambda_min) < abs(a.lambda_min)
     words = "less" if less else "more"
     return Sentence(
-        "comparison", "good" if less else "bad",
-        f"{name} at equal class loss ({number(a.loss)} after epoch {a.epoch} with {plain.title}, {number(b.loss)} after epoch "
-        f"{b.epoch} with {sam.title}): λmin {number(a.lambda_min)} and {number(b.lambda_min)}, {words} negative with SAM.",
-    )  # fmt: skip
+        "comparison",
+        "good" if less else "bad",
+        f"{name} at equal class loss ({number(a.loss)} after epoch {a.epoch} with {plain.title}, "
+        f"{number(b.loss)} after epoch "
+        f"{b.epoch} with {sam.title}): λmin {number(a.lambda_min)} and {number(b.lambda_min)}, {words} negative "
+        "with SAM.",
+    )
 
 
 def _share(row: Curvature) -> str:
@@ -298,21 +349,36 @@ def advice(run: RunData) -> list[Sentence]:
     """From which rho on SAM amplifies the tail's negative directions, as measured."""
     if run.advice is None:
         return []
-    tail = [row for row in run.advice.classes if row.group == "tail" and row.negative_curvature_proved and row.class_batches]
+    tail = [
+        row for row in run.advice.classes if row.group == "tail" and row.negative_curvature_proved and row.class_batches
+    ]
     if not tail:
-        return [Sentence("gain", "unknown", f"{run.title}: no tail class with proved negative curvature, so no radius amplifies "
-                         "any.")]  # fmt: skip
+        return [
+            Sentence(
+                "gain",
+                "unknown",
+                f"{run.title}: no tail class with proved negative curvature, so no radius amplifies any.",
+            )
+        ]
     found = [row.class_batches.measured_threshold for row in tail if row.class_batches]
     reached = [value for value in found if value is not None]
     largest = max((one.rho for row in tail if row.class_batches for one in row.class_batches.rho), default=0.0)
     if not reached:
-        text = f"SAM amplifies the negative direction of none of {count(len(tail), 'tail class', 'tail classes')} for good up to rho {number(largest)}"
+        text = (
+            "SAM amplifies the negative direction of none of "
+            f"{count(len(tail), 'tail class', 'tail classes')} for good up to rho {number(largest)}"
+        )
     else:
-        text = (f"SAM amplifies the negative direction of {len(reached)} of {count(len(tail), 'tail class', 'tail classes')} within "
-                f"the rho tried, the first from rho {number(min(reached))} on")  # fmt: skip
+        text = (
+            f"SAM amplifies the negative direction of {len(reached)} of "
+            f"{count(len(tail), 'tail class', 'tail classes')} within "
+            f"the rho tried, the first from rho {number(min(reached))} on"
+        )
     trained = run.advice.trained_with.rho if "sam" in run.advice.trained_with.optimizer else []
     beside = f"; it was trained with rho {listed([number(rho) for rho in trained])}" if trained else ""
-    return [Sentence("gain", "finding", f"At the weights of {run.title} {text}{beside} (mini-batches of the class alone).")]
+    return [
+        Sentence("gain", "finding", f"At the weights of {run.title} {text}{beside} (mini-batches of the class alone).")
+    ]
 
 
 def escape(run: RunData) -> list[Sentence]:
@@ -327,10 +393,21 @@ def overconfidence(run: RunData) -> list[Sentence]:
     found = calibration(run.predictions)
     sure = 100 * float(run.predictions.confidences.mean())
     right = 100 * float((run.predictions.labels == run.predictions.predictions).mean())
-    words = "surer than it is right" if sure > right + 1 else "less sure than it is right" if sure < right - 1 else "about as sure as right"
-    return [Sentence("calibration", "bad" if abs(sure - right) > 5 else "note",
-                     f"{run.title} is {words}: {percent(sure)} sure on average, {percent(right)} right (calibration error "
-                     f"{percent(100 * found.error)}).")]  # fmt: skip
+    words = (
+        "surer than it is right"
+        if sure > right + 1
+        else "less sure than it is right"
+        if sure < right - 1
+        else "about as sure as right"
+    )
+    return [
+        Sentence(
+            "calibration",
+            "bad" if abs(sure - right) > 5 else "note",
+            f"{run.title} is {words}: {percent(sure)} sure on average, {percent(right)} right (calibration error "
+            f"{percent(100 * found.error)}).",
+        )
+    ]
 
 
 def missing(runs: Sequence[RunData]) -> list[Sentence]:

@@ -31,7 +31,13 @@ def figure(heatmap: Heatmap) -> dict[str, Any]:
         "ygap": 1,
         "hovertext": heatmap.words,
         "hoverinfo": "text",
-        "colorbar": {"thickness": 10, "outlinewidth": 0, "ticksuffix": heatmap.unit, "len": 0.9, "tickfont": {"size": 11}},
+        "colorbar": {
+            "thickness": 10,
+            "outlinewidth": 0,
+            "ticksuffix": heatmap.unit,
+            "len": 0.9,
+            "tickfont": {"size": 11},
+        },
     }
     if written:
         trace["text"] = [["" if v is None or v < 0.5 else f"{v:.0f}" for v in row] for row in heatmap.z]
@@ -40,10 +46,20 @@ def figure(heatmap: Heatmap) -> dict[str, Any]:
 
     def laid(left: int) -> dict[str, Any]:
         found = layout(height, {"l": left, "r": 10, "t": 10, "b": below})
-        found["xaxis"] = axis(heatmap.x_title, showgrid=False, tickangle=-60 if upright else 0,
-                              tickvals=list(range(len(heatmap.columns))), ticktext=[label(n) for n in heatmap.columns])  # fmt: skip
-        found["yaxis"] = axis("", showgrid=False, autorange="reversed", tickvals=list(range(rows)),
-                              ticktext=[label(name) for name in heatmap.rows])  # fmt: skip
+        found["xaxis"] = axis(
+            heatmap.x_title,
+            showgrid=False,
+            tickangle=-60 if upright else 0,
+            tickvals=list(range(len(heatmap.columns))),
+            ticktext=[label(n) for n in heatmap.columns],
+        )
+        found["yaxis"] = axis(
+            "",
+            showgrid=False,
+            autorange="reversed",
+            tickvals=list(range(rows)),
+            ticktext=[label(name) for name in heatmap.rows],
+        )
         return found
 
     left = min(150, 18 + 7 * longest)

@@ -9,7 +9,8 @@ from typing import Any
 from saddlescape.report.charts.style import axis, colour, faint, layout
 from saddlescape.report.palette import LIGHT
 from saddlescape.report.panels import Panel, Picture, Series, Value
-from saddlescape.report.text import label, number, raised, rounded
+from saddlescape.report.placing import crowded, extent, log_ticks, x_ends, y_ends
+from saddlescape.report.text import label, rounded
 
 TITLE, BELOW, TICKS, GAP = 30, 46, 22, 14  # pixels: above a panel, below it with and without a title, between
 LEFT, BETWEEN = 58, 62
@@ -202,7 +203,7 @@ def _x_axis(panel: Panel, picture: Picture, index: int, domain: tuple[float, flo
     if picture.shared_x and index:
         found["matches"] = "x"
     if panel.x_scale == "log":
-        found |= {"type": "log", **_log_ticks(*_x_ends(panel))}
+        found |= {"type": "log", **_ticks(*x_ends(panel))}
     if panel.x_range:
         found["range"] = _range(panel.x_range, panel.x_scale)
     if panel.x_ticks:
@@ -222,7 +223,7 @@ def _y_axis(panel: Panel, picture: Picture, index: int, domain: tuple[float, flo
     if picture.shared_y and index:
         found["matches"] = "y"
     if panel.y_scale == "log":
-        found |= {"type": "log", **_log_ticks(*_y_ends(panel))}
+        found |= {"type": "log", **_ticks(*y_ends(panel))}
     else:
         found["nticks"] = 6
     if panel.y_range:
@@ -241,23 +242,9 @@ def _y_axis(panel: Panel, picture: Picture, index: int, domain: tuple[float, flo
     return found
 
 
-def _y_ends(panel: Panel) -> tuple[float, float]:
-    if panel.y_range:
-        return panel.y_range
-    positive = panel.y_scale == "log"
-    values = [v for series in panel.series for v in series.y if v is not None and (v > 0 or not positive)]
-    return (min(values), max(values)) if values else (1.0, 10.0)
-
-
-def _log_ticks(low: float, high: float) -> dict[str, Any]:
-    """Few ticks with plain names: 1, 2, 5 over a short range, powers of ten over a long one."""
-    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    if last - first <= 2:
-        values = [m * 10.0**e for e in range(first - 1, last + 1) for m in (1, 2, 5)]
-        return {"tickvals": values, "ticktext": [number(v) for v in values]}
-    step = math.ceil((last - first) / 6)
-    powers = range(first - first % step - step, last + step + 1, step)
-    return {"tickvals": [10.0**e for e in powers], "ticktext": [number(10.0**e) if -2 < e < 4 else f"10{raised(e)}" for e in powers]}
+def _ticks(low: float, high: float) -> dict[str, Any]:
+    ticks = log_ticks(low, high)
+    return {"tickvals": [at for at, _ in ticks], "ticktext": [name for _, name in ticks]}
 
 
 def _range(ends: tuple[float, float], scale: str) -> list[float]:
@@ -288,16 +275,17 @@ def _shapes(panel: Panel, name: str) -> list[dict[str, Any]]:
 def _mark_words(panel: Panel, name: str) -> list[dict[str, Any]]:
     """Words beside marks, on the side where there is room."""
     found = []
-    low, high = panel.x_range or _extent(panel)
+    low, high = panel.x_range or extent(panel)
     for place, mark in enumerate(mark for mark in panel.v_marks if mark.text):
         at = math.log10(mark.at) if panel.x_scale == "log" else mark.at
         right = (at - low) / ((high - low) or 1) < 0.6
-        low_down = _crowded(panel, at, (high - low) * (0.25 if right else -0.25))
+        low_down = crowded(panel, at, (high - low) * (0.25 if right else -0.25))
         at_y = 0.0 if low_down else 1.0
         found.append(
             {"text": label(mark.text, 40), "x": at, "xref": f"x{name}", "y": at_y, "yref": f"y{name} domain",
              "xanchor": "left" if right else "right", "yanchor": "bottom" if low_down else "top",
-             "xshift": 3 if right else -3, "yshift": 15 * place if low_down else -15 * place, "bgcolor": BEHIND, "showarrow": False, "font": {"size": 11, "color": colour(mark.colour)}}
+             "xshift": 3 if right else -3, "yshift": 15 * place if low_down else -15 * place, "bgcolor": BEHIND,
+             "showarrow": False, "font": {"size": 11, "color": colour(mark.colour)}}
         )  # fmt: skip
     for mark in panel.h_marks:
         if mark.text:
@@ -308,34 +296,3 @@ def _mark_words(panel: Panel, name: str) -> list[dict[str, Any]]:
                  "font": {"size": 11, "color": colour(mark.colour)}}
             )  # fmt: skip
     return found
-
-
-def _crowded(panel: Panel, at: float, reach: float) -> bool:
-    """Whether more curves pass a mark's upper end than its lower one, on the side where its word would stand."""
-    bottom, top = _y_ends(panel)
-    low, high = sorted((at, at + reach))
-    above = below = 0
-    for series in panel.series:
-        for x, y in zip(series.x, series.y, strict=True):
-            if x is None or y is None or (panel.y_scale == "log" and y <= 0) or (panel.x_scale == "log" and x <= 0):
-                continue
-            if low <= (math.log10(x) if panel.x_scale == "log" else x) <= high:
-                share = math.log(y / bottom) / (math.log(top / bottom) or 1) if panel.y_scale == "log" else (
-                    (y - bottom) / ((top - bottom) or 1)
-                )
-                above, below = above + (share > 0.82), below + (share < 0.18)
-    return above > below
-
-
-def _x_ends(panel: Panel) -> tuple[float, float]:
-    if panel.x_range:
-        return panel.x_range
-    values = [v for series in panel.series for v in series.x if v is not None and v > 0]
-    return (min(values), max(values)) if values else (1.0, 10.0)
-
-
-def _extent(panel: Panel) -> tuple[float, float]:
-    values = [v for series in panel.series for v in series.x if v is not None]
-    if panel.x_scale == "log":
-        values = [math.log10(v) for v in values if v > 0]
-    return (min(values), max(values)) if values else (0.0, 1.0)

@@ -52,7 +52,9 @@ def _layout(relief: Relief, *, side_by_side: bool) -> dict[str, Any]:
     notes = []
     for index, name in enumerate(relief.names):
         a, b = index / total, (index + 1) / total
-        domain = {"x": [a, b], "y": [0, 1]} if side_by_side else {"x": [0, 1], "y": [1 - b, 1 - a]}
+        domain: dict[str, list[float]] = (
+            {"x": [a, b], "y": [0, 1]} if side_by_side else {"x": [0, 1], "y": [1 - b, 1 - a]}
+        )
         low = min(value for row in relief.z[index] for value in row if value is not None)
         found[f"scene{'' if index == 0 else index + 1}"] = {
             "domain": domain,

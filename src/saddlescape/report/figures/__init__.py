@@ -38,7 +38,7 @@ def write_figures(paths: Sequence[Path], folder: Path) -> list[Path]:
     found = studies(read(paths))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with rc_context(STYLE):
+        with rc_context(dict(STYLE)):
             for index, runs in enumerate(found):
                 key = f"s{index + 1}"
                 for section in study(runs, key).sections:

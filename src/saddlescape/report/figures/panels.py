@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,8 @@ import numpy as np
 
 from saddlescape.report.figures.style import WIDTH, figure_class
 from saddlescape.report.palette import LIGHT
-from saddlescape.report.panels import Panel, Picture, Series, Value
+from saddlescape.report.panels import Mark, Panel, Picture, Series, Value
+from saddlescape.report.placing import crowded, extent, log_ticks, x_ends, y_ends
 from saddlescape.report.text import short
 
 LINES = {"solid": "-", "dash": (0, (5, 2)), "dot": (0, (1, 1.5)), "dashdot": (0, (5, 1.5, 1, 1.5))}
@@ -48,8 +50,7 @@ def _panel(ax: Any, panel: Panel, handles: dict[str, Any], *, last: bool) -> Non
     for mark in panel.v_marks:
         ax.axvline(mark.at, color=LIGHT[mark.colour], linewidth=0.8, linestyle=LINES["dot"])
         if mark.text:
-            ax.annotate(f" {mark.text}", (mark.at, 1.0), xycoords=("data", "axes fraction"), va="top", fontsize=6,
-                        color=LIGHT[mark.colour])  # fmt: skip
+            _word(ax, panel, mark)
     for mark in panel.h_marks:
         ax.axhline(mark.at, color=LIGHT[mark.colour], linewidth=0.6)
     if panel.x_range:
@@ -58,6 +59,10 @@ def _panel(ax: Any, panel: Panel, handles: dict[str, Any], *, last: bool) -> Non
         ax.set_ylim(*panel.y_range)
     if panel.x_title and last:
         ax.set_xlabel(panel.x_title)
+    if panel.x_scale == "log":
+        _log(ax.xaxis, x_ends(panel))
+    if panel.y_scale == "log":
+        _log(ax.yaxis, y_ends(panel))
     if panel.percent:
         ax.set_ylabel("%")
     if panel.x_ticks:
@@ -66,6 +71,27 @@ def _panel(ax: Any, panel: Panel, handles: dict[str, Any], *, last: bool) -> Non
             ax.tick_params(axis="x", rotation=60)
     if panel.y_ticks:
         ax.set_yticks([at for at, _ in panel.y_ticks], [name for _, name in panel.y_ticks])
+
+
+def _word(ax: Any, panel: Panel, mark: Mark) -> None:
+    """A mark's word, on the side and at the end where there is room."""
+    low, high = panel.x_range or extent(panel)
+    at = math.log10(mark.at) if panel.x_scale == "log" else mark.at
+    right = (at - low) / ((high - low) or 1) < 0.6
+    down = crowded(panel, at, (high - low) * (0.25 if right else -0.25))
+    ax.annotate(mark.text, (mark.at, 0.0 if down else 1.0), xycoords=("data", "axes fraction"),
+                xytext=(2 if right else -2, 2 if down else -2), textcoords="offset points",
+                ha="left" if right else "right", va="bottom" if down else "top", fontsize=6,
+                color=LIGHT[mark.colour])  # fmt: skip
+
+
+def _log(axis: Any, ends: tuple[float, float]) -> None:
+    from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+
+    ticks = log_ticks(*ends)
+    axis.set_major_locator(FixedLocator([at for at, _ in ticks]))
+    axis.set_major_formatter(FixedFormatter([name for _, name in ticks]))
+    axis.set_minor_locator(NullLocator())
 
 
 def _array(values: Sequence[Value]) -> np.ndarray:

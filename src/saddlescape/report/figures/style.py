@@ -7,7 +7,7 @@ from typing import Any
 from saddlescape.errors import MissingExtraError
 
 WIDTH = 6.75  # inches: the text width of a NeurIPS page is 5.5, of a two-column page 6.75
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "font.family": "serif",
     "font.size": 8,
     "axes.titlesize": 8.5,

@@ -19,7 +19,7 @@ def draw(relief: Relief) -> Any:
         x, y = np.meshgrid(relief.x[index], relief.y[index])
         z = np.array([[np.nan if v is None else v for v in row] for row in relief.z[index]], float)
         cut = relief.cuts[index]
-        ax.plot_surface(x, y, np.where(z > cut, np.nan, z), cmap="viridis", vmin=np.nanmin(z), vmax=cut, linewidth=0.1,
+        ax.plot_surface(x, y, _cut(z, cut), cmap="viridis", vmin=np.nanmin(z), vmax=cut, linewidth=0.1,
                         edgecolor="#ffffff55", rstride=1, cstride=1, antialiased=True)  # fmt: skip
         ax.scatter([0], [0], [relief.centers[index]], color=LIGHT["negative"], s=14, depthshade=False, zorder=9)
         ax.set_zlim(float(np.nanmin(z)), cut)
@@ -30,3 +30,10 @@ def draw(relief: Relief) -> Any:
         ax.tick_params(pad=-2)
         ax.view_init(elev=28, azim=-48)
     return figure
+
+
+def _cut(z: np.ndarray, cut: float) -> np.ndarray:
+    """``z`` with an even upper edge: points above the cut that border on it lie on it, those beyond are left out."""
+    above = np.pad(z > cut, 1, constant_values=True)
+    beyond = above[1:-1, 1:-1] & above[:-2, 1:-1] & above[2:, 1:-1] & above[1:-1, :-2] & above[1:-1, 2:]
+    return np.where(beyond, np.nan, np.minimum(z, cut))

@@ -74,8 +74,8 @@ def _scores(runs: Sequence[RunData], first: RunData, order: Sequence[int], many:
         mean = [_mean([row[i] for row in values]) for i in range(len(order))]
         look = style[title]
         if many:
-            x, y, low, high = binned(mean, PARTS)
-            found.append(Series(title, x, y, "points", look.colour, symbol=look.symbol, low=low, high=high))
+            at, middle, least, greatest = binned(mean, PARTS)
+            found.append(Series(title, at, middle, "points", look.colour, symbol=look.symbol, low=least, high=greatest))
             continue
         shift = (index - (len(methods) - 1) / 2) * min(0.12, 0.6 / len(methods))
         low = [_least([row[i] for row in values]) for i in range(len(order))] if len(alike) > 1 else None

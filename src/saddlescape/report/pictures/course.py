@@ -1,4 +1,4 @@
-"""Curvature over training: lambda_min, lambda_max, their ratio and the loss, of head, mid and tail and of each class."""
+"""Curvature over training: lambda_min, lambda_max, their ratio and the loss, of the groups and of each class."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ def course(runs: Sequence[RunData]) -> Plate | None:
     caption = (
         "Of the Hessian of each class's own loss "
         f"({'cross-entropy on the raw logits' if loss == 'ce' else 'the training loss'}"
-        f"{f', at most {images} images a class' if images else ''}) at saved checkpoints. Hollow points are not settled. "
+        f"{f', at most {images} images a class' if images else ''}) at saved checkpoints. Hollow points are not "
+        "settled. "
         "Curvature of cross-entropy grows with the loss, so runs are best compared where their losses are equal."
     )
     return Plate("course", "Curvature over training", caption, variants, "what is shown")

@@ -56,9 +56,20 @@ def _panels(found: EscapeFile) -> list[Panel]:
             low: list[Value] | None = [min(places[x]) for x in xs] if several else None
             high: list[Value] | None = [max(places[x]) for x in xs] if several else None
             series.append(
-                Series(clean(name), [float(x) for x in xs], [sum(places[x]) / len(places[x]) for x in xs], "line",
-                       run_colour(index), DASHES[(index // 8) % 4], symbol(index), low=low, high=high, markers=True, size=6)
-            )  # fmt: skip
+                Series(
+                    clean(name),
+                    [float(x) for x in xs],
+                    [sum(places[x]) / len(places[x]) for x in xs],
+                    "line",
+                    run_colour(index),
+                    DASHES[(index // 8) % 4],
+                    symbol(index),
+                    low=low,
+                    high=high,
+                    markers=True,
+                    size=6,
+                )
+            )
         if series:
             panels.append(Panel(title, series, x_title="epochs after the checkpoint"))
     return panels
@@ -72,7 +83,8 @@ def _text(found: EscapeFile) -> str:
         elif arm.epochs:
             first, last = arm.epochs[0], arm.epochs[-1]
             told.append(
-                f"{clean(arm.arm)}, seed {arm.seed}: tail from {percent(first.tail)} to {percent(last.tail)}, λmin from "
+                f"{clean(arm.arm)}, seed {arm.seed}: tail from {percent(first.tail)} to {percent(last.tail)}, "
+                "λmin from "
                 f"{number(first.lambda_min)} to {number(last.lambda_min)}."
             )
     verdict = f" {clean(found.verdict.text)}" if found.verdict and found.verdict.text else ""

@@ -1,4 +1,4 @@
-"""The ends of each class's spectrum: lambda_min, lambda_max, their ratio, beside the class's loss and what they are of."""
+"""The ends of each class's spectrum: lambda_min, lambda_max, their ratio, beside the class's loss."""
 
 from __future__ import annotations
 
@@ -16,11 +16,19 @@ Pick = Callable[[Curvature], Value]
 PANELS: tuple[tuple[str, str, Pick], ...] = (
     ("lambda_min", "λmin: how steeply the loss falls away", lambda row: row.lambda_min),
     ("lambda_max", "λmax: the sharpest direction", lambda row: row.lambda_max),
-    ("ratio", "|λmin / λmax|: how much of a saddle, %", lambda row: None if row.nonconvexity is None else 100 * row.nonconvexity),
+    (
+        "ratio",
+        "|λmin / λmax|: how much of a saddle, %",
+        lambda row: None if row.nonconvexity is None else 100 * row.nonconvexity,
+    ),
     ("loss", "The class's own loss", lambda row: row.loss),
-    ("gauss_newton", "Gauss–Newton part of v′Hv at λmin", lambda row: row.at_lambda_min.gauss_newton if row.at_lambda_min else None),
+    (
+        "gauss_newton",
+        "Gauss–Newton part of v′Hv at λmin",
+        lambda row: row.at_lambda_min.gauss_newton if row.at_lambda_min else None,
+    ),
     ("rest", "The rest of v′Hv at λmin", lambda row: row.at_lambda_min.residual_part if row.at_lambda_min else None),
-)  # fmt: skip
+)
 
 
 def extremes(runs: Sequence[RunData]) -> Plate | None:
@@ -51,11 +59,20 @@ def extremes(runs: Sequence[RunData]) -> Plate | None:
             shift = (index - (len(known) - 1) / 2) * min(0.14, 0.6 / len(known))
             here = [rows.get(label) for label in order]
             series.append(
-                Series(run.name, [i + shift for i in range(len(order))], values, "points", look.colour, symbol=look.symbol,
-                       low=_end(here, key, values, -1), high=_end(here, key, values, 1),
-                       hollow=[row is not None and not _settled(row, key) for row in here],
-                       words=[_word(run, row, key, value) for row, value in zip(here, values, strict=True)], size=8)
-            )  # fmt: skip
+                Series(
+                    run.name,
+                    [i + shift for i in range(len(order))],
+                    values,
+                    "points",
+                    look.colour,
+                    symbol=look.symbol,
+                    low=_end(here, key, values, -1),
+                    high=_end(here, key, values, 1),
+                    hollow=[row is not None and not _settled(row, key) for row in here],
+                    words=[_word(run, row, key, value) for row, value in zip(here, values, strict=True)],
+                    size=8,
+                )
+            )
         if series:
             positive = all(v is None or v > 0 for one in series for v in one.y)
             logarithmic = key in ("lambda_max", "loss") and positive
@@ -66,7 +83,8 @@ def extremes(runs: Sequence[RunData]) -> Plate | None:
             )  # fmt: skip
     caption = (
         "Every figure is v′Hv of a vector that was found, with its residual as an error bar (mostly too small to be "
-        "seen). Hollow: not settled, or negative curvature not proved. λmin splits into the Gauss–Newton part, which is "
+        "seen). Hollow: not settled, or negative curvature not proved. λmin splits into the Gauss–Newton part, "
+        "which is "
         "never negative for cross-entropy, and the rest, where negative curvature comes from."
     )
     if many:
@@ -106,7 +124,8 @@ def _text(runs: Sequence[RunData]) -> str:
         most = max(rows, key=lambda row: row.nonconvexity or 0.0)
         told.append(
             f"{run.name}: the most negative eigenvalue is {number(deepest.lambda_min)}, of class "
-            f"{short(run.class_name(deepest.label or 0))}; the greatest ratio is {percent(100 * (most.nonconvexity or 0))}, "
+            f"{short(run.class_name(deepest.label or 0))}; the greatest ratio is "
+            f"{percent(100 * (most.nonconvexity or 0))}, "
             f"of class {short(run.class_name(most.label or 0))}."
         )
     return " ".join(told)

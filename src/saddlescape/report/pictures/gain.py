@@ -24,7 +24,8 @@ def gain(runs: Sequence[RunData]) -> Plate | None:
         return None
     caption = (
         "By how much SAM multiplies the squared gradient along a class's most negative direction, against its radius "
-        "rho (both logarithmic). Above the line at 1 SAM amplifies; hollow points: the component's sign is turned round. "
+        "rho (both logarithmic). Above the line at 1 SAM amplifies; hollow points: the component's sign is "
+        "turned round. "
         "Dotted: what theory predicts to first order."
     )
     variants = []

@@ -33,7 +33,7 @@ def side_by_side(runs: Sequence[RunData]) -> Plate | None:
     panels = _panels([item for row in found for item in row if item], with_run=len(known) > 1)
     if not panels:
         return None
-    told = [f"{run.title}: {_told(run, row)}" for row in found for item in row if item for run, row, _ in [item]]
+    told = [f"{item[0].title}: {_told(item[0], item[1])}" for line in found for item in line if item]
     picture = Picture(panels, " ".join(told), columns=len(labels), height=220, shared_x=True, shared_y=True,
                       ranges=_ranges(panels))  # fmt: skip
     return Plate("spectra", "Spectral density: head against tail", _caption(known, panels), [("", picture)])
@@ -145,11 +145,9 @@ def _ranges(panels: Sequence[Panel]) -> dict[str, tuple[float, float]]:
 
 def _told(run: RunData, row: Curvature) -> str:
     mass = row.negative_mass
-    share = (
-        f", between {percent(100 * mass[0], 0)} and {percent(100 * mass[1], 0)} of the eigenvalues negative"
-        if mass
-        else ""
-    )
+    share = ""
+    if mass and mass[1] - mass[0] < 0.5:  # a wider interval says nothing
+        share = f", with {percent(100 * mass[0], 0)} to {percent(100 * mass[1], 0)} of the eigenvalues negative"
     return (
         f"class {short(run.class_name(row.label or 0))} reaches from {number(row.lambda_min)} to "
         f"{number(row.lambda_max)}{share}."

@@ -56,8 +56,14 @@ def _plate(runs: Sequence[RunData], directions: str) -> Plate | None:
     caption += "Walls that rise far above the middle are cut off, or they would hide the saddle."
     if len(labels) > len(shown):
         caption += f" {len(shown)} of {len(labels):,} classes are here, from both ends of the frequencies."
-    return Plate(f"surface-{directions}", f"Loss surfaces ({'eigenvectors' if directions == 'eigen' else directions + ' directions'})",
-                 caption, variants, "class", start)  # fmt: skip
+    return Plate(
+        f"surface-{directions}",
+        f"Loss surfaces ({'eigenvectors' if directions == 'eigen' else directions + ' directions'})",
+        caption,
+        variants,
+        "class",
+        start,
+    )
 
 
 def cut(surface: Surface) -> float:
@@ -76,7 +82,8 @@ def _relief(items: Sequence[tuple[RunData, Surface]], directions: str) -> Relief
     x_title, y_title = AXES.get(directions, ("along the second direction", "along the first direction"))
     told = [
         f"{run.title}: loss {number(s.center)} at the weights, from {number(float(s.losses.min()))} to "
-        f"{number(float(s.losses.max()))} on the grid, curvature {number(s.curvatures[0])} along the first direction and "
+        f"{number(float(s.losses.max()))} on the grid, curvature {number(s.curvatures[0])} along the first "
+        "direction and "
         f"{number(s.curvatures[1]) if len(s.curvatures) > 1 else 'n/a'} along the second."
         for run, s in items
     ]
