@@ -20,7 +20,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from saddlescape.errors import MissingExtraError
-from saddlescape.published import recipes
 from saddlescape.report import pictures, table, text
 from saddlescape.report.charts import figure
 from saddlescape.report.facts import Facts, facts
@@ -28,7 +27,7 @@ from saddlescape.report.palette import exchange
 from saddlescape.report.panels import Plate, Relief
 from saddlescape.report.predictions import TailErrors
 from saddlescape.report.read import RunData, read, studies
-from saddlescape.report.reading import RULES, Sentence, reading
+from saddlescape.report.reading import RULES, Sentence, published_epochs, reading
 from saddlescape.report.select import detailed, measured, pairs, tail_class
 from saddlescape.runs.format import write_atomic
 
@@ -175,14 +174,6 @@ def study(runs: Sequence[RunData], key: str) -> Study:
     )
 
 
-def published_epochs(dataset: str) -> int | None:
-    """How long the paper trained on this data."""
-    recipe = recipes().get(dataset)
-    return (
-        int(recipe["epochs"]) if isinstance(recipe, dict) and dataset in table.DATASETS and "epochs" in recipe else None
-    )
-
-
 def _own(plate: Plate, key: str) -> Plate:
     return Plate(
         f"{key}-{plate.key}", plate.title, plate.caption, plate.variants, plate.choice, plate.start, plate.notes
@@ -268,14 +259,12 @@ def png(image: Any) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def cell(row: dict[str, Any], metric: str) -> tuple[str, str]:
-    """(ours ± spread, "published 75.5 ± 0.2, −0.5") of a row of the table; the second "" where nothing is known."""
+def cell(row: dict[str, Any], metric: str) -> tuple[str, str, str]:
+    """(ours ± spread, published ± spread, difference) of a row of the table; "" where nothing is known."""
     ours, known = table.number(row["last"][metric]), row["published"].get(metric)
-    if known is None:
-        return ours, ""
     difference = row["difference"][metric]
-    beside = "" if difference is None else f", {difference:+.1f}".replace("-", "−")
-    return ours, f"published {table.number(known)}{beside}"
+    beside = "" if difference is None else f"{difference:+.1f}".replace("-", "−")
+    return ours, "" if known is None else table.number(known), beside
 
 
 def plate_data(plate: Plate) -> Markup:

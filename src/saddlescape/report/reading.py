@@ -22,10 +22,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from saddlescape.published import recipes
 from saddlescape.report.predictions import calibration
 from saddlescape.report.read import RunData
 from saddlescape.report.records import Curvature, Moment
 from saddlescape.report.select import by_method, comparable, measured, pairs, tail_class
+from saddlescape.report.table import DATASETS
 from saddlescape.report.text import clean, count, listed, number, percent, points, short
 
 SADDLE, DEEP = 0.02, 0.10  # |lambda_min / lambda_max| from which on a saddle is told, and a deep one
@@ -59,7 +61,7 @@ class Sentence:
 
 def reading(runs: Sequence[RunData]) -> list[Sentence]:
     """All sentences about runs on the same data, the most telling first."""
-    found = [*data(runs), *accuracy(runs), *gains(runs)]
+    found = [*data(runs), *short_runs(runs), *accuracy(runs), *gains(runs)]
     couples = pairs(runs)
     for plain, sam in couples:
         found += versus(plain, sam)
@@ -83,6 +85,23 @@ def data(runs: Sequence[RunData]) -> list[Sentence]:
         f"{short(first.classes[most])}, {counts[least]:,} of {short(first.classes[least])}."
     )
     return [Sentence("data", "note", text)]
+
+
+def published_epochs(dataset: str) -> int | None:
+    """How long the paper trained on this data; None for data that it does not have."""
+    recipe = recipes().get(dataset)
+    return int(recipe["epochs"]) if dataset in DATASETS and isinstance(recipe, dict) and "epochs" in recipe else None
+
+
+def short_runs(runs: Sequence[RunData]) -> list[Sentence]:
+    """Runs shorter than the paper's say nothing about its methods, and that comes first."""
+    lengths = sorted({run.result.epochs for run in runs if run.result})
+    wanted = published_epochs(runs[0].dataset) if runs else None
+    if wanted is None or not lengths or lengths[0] >= wanted:
+        return []
+    told = listed([str(length) for length in lengths])
+    text = f"Trained for {told} epochs, the paper for {wanted}: this checks the machinery and is no claim about the methods."
+    return [Sentence("data", "unknown", text)]
 
 
 def accuracy(runs: Sequence[RunData]) -> list[Sentence]:

@@ -28,6 +28,7 @@ def draw(relief: Relief) -> Any:
         ax.set_ylabel(relief.y_title, labelpad=-4)
         ax.set_zlabel("loss", labelpad=-6)
         ax.tick_params(pad=-2)
+        ax.set_box_aspect(None, zoom=0.86)
         ax.view_init(elev=28, azim=-48)
     return figure
 
