@@ -58,7 +58,7 @@ class StreamLoader:
     What is in batch b of epoch t is a function of (``seed``, t, b), whatever the number of workers; a crop is a
     function of (``seed``, t, image, how often the image came before in this epoch). ``epoch(t, start_batch=b)`` gives
     the same bits as a whole epoch from batch b on and reads none of the images before. Memory: ``prefetch + 1``
-    batches of uint8 pixels, 16 bytes for each image of an epoch and the packed paths; neither epochs nor workers add
+    batches of uint8 pixels, 24 bytes for each image of an epoch and the packed paths; neither epochs nor workers add
     to it.
 
     ``bad_images``: a picture that cannot be read raises an ``InputError`` that names it (``"error"``), or is left out
