@@ -48,6 +48,8 @@ def rounded(value: float | None, digits: int = 4) -> float | int | None:
     if value is None or not math.isfinite(value):
         return None
     found = float(f"{value:.{digits}g}")
+    if not math.isfinite(found):  # rounded up beyond the largest number there is
+        return value
     return int(found) if found == int(found) and abs(found) < 1e15 else found
 
 
