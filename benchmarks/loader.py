@@ -259,7 +259,7 @@ def _apart(function: Callable[..., Any], *arguments: Any) -> Any:
     sender.close()
     try:
         return receiver.recv()
-    except EOFError:
+    except EOFError:  # it ended without an answer
         raise RuntimeError("measuring memory failed; its error is above") from None
     finally:
         process.join()
@@ -347,6 +347,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=usable_cores(), help="processes (default: one a core)")
     parser.add_argument("--rounds", type=int, default=5, help="epochs of every contender (default %(default)s)")
     parser.add_argument("--memory-sizes", type=int, nargs=2, default=MEMORY_SIZES, help="lengths of the long lists")
+    parser.add_argument("--peers", type=Path, help="folder with the peers' packages (see README.md)")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--out", type=Path, help="JSON (default: benchmarks/results/loader-DEVICE.json)")
     options = parser.parse_args(argv)
@@ -360,6 +361,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if argv is None else list(argv)
     options = arguments(given)
     device = torch.device(options.device)
+    if options.peers:
+        sys.path.append(str(options.peers.resolve()))  # behind the installed packages
     torch.set_num_threads(1)  # cores belong to the workers, on every side
     taken = environment(device, given)
     say(f"{taken['device']}, {options.workers} workers, torch {taken['torch']}, load average {taken['load_average']}")
