@@ -76,6 +76,7 @@ def test_labels_are_those_of_the_reference_s_loader(imagenet: Path) -> None:
         assert [str(path) for path in split.paths] == [str(imagenet / path) for path, _ in lines]
     assert dataset.class_counts == [7, 7, 3, 3, 2, 1] == sorted(counts, reverse=True)
     assert dataset.classes == [SYNSETS[old] for old in ORDER] == [SYNSETS[old] for old in place]
+    assert dataset.original_labels == ORDER == place.tolist()
     assert dataset.val is None
 
 

@@ -134,6 +134,7 @@ def load(
         augment=found.augment or "crop-flip",
         notes=[*notes, line],
         skipped=work.skipped,
+        original_labels=found.original_labels,
     )
 
 

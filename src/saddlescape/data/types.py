@@ -87,7 +87,8 @@ class Dataset:
     labels of head, mid and tail. ``draw_hash`` identifies the exact training images and labels (SHA-256, 16 hex
     digits), so that results on different draws are never ranked together unmarked. ``skipped`` are files that could
     not be read, with the reason. ``augment`` is the recommended training augmentation (a name known to
-    ``saddlescape.data.augment``).
+    ``saddlescape.data.augment``). ``original_labels`` [C] are the labels in the source's own files where ours are
+    others (``imagenet-lt`` and ``inat2018`` are re-indexed by frequency).
     """
 
     name: str
@@ -102,6 +103,7 @@ class Dataset:
     augment: str = "none"
     notes: list[str] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    original_labels: list[int] | None = None
 
     @property
     def num_classes(self) -> int:
