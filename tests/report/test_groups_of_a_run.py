@@ -45,5 +45,16 @@ def test_groups_in_a_file_are_checked() -> None:
     good = {"head": [0], "mid": [1], "tail": [2]}
     assert valid(good, 3) == good
     assert valid({"head": [0], "tail": [2]}, 3) == {"head": [0], "mid": [], "tail": [2]}
-    for bad in (None, [], {}, {"head": [0, 0]}, {"head": [3]}, {"head": [-1]}, {"all": [0]}, {"head": ["0"]}, {"head": 0}, {"head": [True]}):
+    for bad in (
+        None,
+        [],
+        {},
+        {"head": [0, 0]},
+        {"head": [3]},
+        {"head": [-1]},
+        {"all": [0]},
+        {"head": ["0"]},
+        {"head": 0},
+        {"head": [True]},
+    ):
         assert valid(bad, 3) is None

@@ -15,8 +15,18 @@ from saddlescape.errors import InputError
 from saddlescape.report.read import RunData, read, studies
 
 Make = Callable[..., Path]
-FILES = ["config.toml", "metrics.jsonl", "result.json", "curvature.json", "curvature-course.jsonl", "rho-advice.json",
-         "surface-eigen-2d-ce-s0.npz", "escape.json", "test_predictions.npz", "tail_errors.npz"]  # fmt: skip
+FILES = [
+    "config.toml",
+    "metrics.jsonl",
+    "result.json",
+    "curvature.json",
+    "curvature-course.jsonl",
+    "rho-advice.json",
+    "surface-eigen-2d-ce-s0.npz",
+    "escape.json",
+    "test_predictions.npz",
+    "tail_errors.npz",
+]
 
 
 def test_every_part_is_read(pair: list[Path]) -> None:
@@ -40,14 +50,17 @@ def test_every_part_is_read(pair: list[Path]) -> None:
 
 def test_spectra_and_surfaces_written_by_the_curvature_room_are_read(tmp_path: Path, make: Make) -> None:
     run = make(tmp_path / "run", parts="result curvature")
-    values, weights = torch.tensor([[-1.0, 0.5, 9.0]], dtype=torch.float64), torch.tensor([[0.2, 0.7, 0.1]], dtype=torch.float64)
+    values, weights = (
+        torch.tensor([[-1.0, 0.5, 9.0]], dtype=torch.float64),
+        torch.tensor([[0.2, 0.7, 0.1]], dtype=torch.float64),
+    )
     Spectrum(values, weights, 10, 5, -1.0, 9.0, (0.0, 0.0), 1.0, 0.1, (3,), (False,), 1e-4, 1e-9, 5, label=0).save(
         run / "curvature/s0-ce/class_0.npz"
     )
     axis = np.linspace(-1, 1, 3)
-    Surface(axis, axis, np.arange(9.0).reshape(1, 3, 3), (2,), np.zeros((1, 2)), np.ones((1, 2)), np.ones(1), "random", 0).save(
-        run / "surface-random.npz"
-    )
+    Surface(
+        axis, axis, np.arange(9.0).reshape(1, 3, 3), (2,), np.zeros((1, 2)), np.ones((1, 2)), np.ones(1), "random", 0
+    ).save(run / "surface-random.npz")
     found = read([run])[0]
     assert found.curvature
     spectrum = found.spectrum(found.curvature.classes[0])
@@ -55,7 +68,11 @@ def test_spectra_and_surfaces_written_by_the_curvature_room_are_read(tmp_path: P
     np.testing.assert_array_equal(spectrum.values, values.numpy())
     np.testing.assert_array_equal(spectrum.weights, weights.numpy())
     (surface,) = found.surfaces
-    assert (surface.label, surface.directions, surface.losses.tolist()) == (2, "random", np.arange(9.0).reshape(3, 3).tolist())
+    assert (surface.label, surface.directions, surface.losses.tolist()) == (
+        2,
+        "random",
+        np.arange(9.0).reshape(3, 3).tolist(),
+    )
 
 
 def test_a_grid_is_read_in_the_order_of_the_papers_table(tmp_path: Path, make: Make) -> None:
@@ -73,13 +90,17 @@ def test_a_grid_is_read_in_the_order_of_the_papers_table(tmp_path: Path, make: M
 
 
 def test_runs_of_the_same_name_are_told_apart(tmp_path: Path, make: Make) -> None:
-    runs = read([make(tmp_path / a / "run", parts="result") for a in ("a", "b")] + [make(tmp_path / "c", parts="result")])
+    runs = read(
+        [make(tmp_path / a / "run", parts="result") for a in ("a", "b")] + [make(tmp_path / "c", parts="result")]
+    )
     assert len({run.name for run in runs}) == 3
     assert all(run.name.startswith("CE + DRW, seed 0 (") for run in runs)
 
 
 def test_other_data_makes_another_study(tmp_path: Path, make: Make) -> None:
-    runs = read([make(tmp_path / "a"), make(tmp_path / "b", dataset="cifar10", draw="bb"), make(tmp_path / "c", seed=1)])
+    runs = read(
+        [make(tmp_path / "a"), make(tmp_path / "b", dataset="cifar10", draw="bb"), make(tmp_path / "c", seed=1)]
+    )
     assert [[run.path.name for run in group] for group in studies(runs)] == [["a", "c"], ["b"]]
     assert runs[1].name == "CE + DRW"
 
@@ -127,11 +148,14 @@ DAMAGE = {
     "list": lambda raw: b"[1, 2]\n[3]\n",
     "null": lambda raw: b"null\nnull\n",
     "text": lambda raw: b'"text"\n{"a": 1}\n',
-    "types": lambda raw: raw.replace(b'"label": 0', b'"label": "0"').replace(b'"epoch": 0', b'"epoch": {}').replace(
-        b'"accuracy": ', b'"accuracy": "x", "was": '),
+    "types": lambda raw: (
+        raw.replace(b'"label": 0', b'"label": "0"')
+        .replace(b'"epoch": 0', b'"epoch": {}')
+        .replace(b'"accuracy": ', b'"accuracy": "x", "was": ')
+    ),
     "huge": lambda raw: raw.replace(b"-1", b"1e999").replace(b"0.1", b"NaN"),
     "deep": lambda raw: b"[" * 100_000,
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", DAMAGE)

@@ -29,11 +29,23 @@ from saddlescape.report.records import Curvature, Moment
 Make = Callable[..., Path]
 
 
-def row(low: float = -3.1, high: float = 77.5, *, settled: bool = True, proved: bool = True, loss: float = 0.5) -> Curvature:
+def row(
+    low: float = -3.1, high: float = 77.5, *, settled: bool = True, proved: bool = True, loss: float = 0.5
+) -> Curvature:
     return Curvature(
-        name="truck", label=0, group="tail", lambda_min=low, lambda_max=high, nonconvexity=abs(low / high), residual_min=0.012,
-        converged_min=settled, converged_max=True, negative_curvature_proved=proved, training_images=50, loss=loss,
-    )  # fmt: skip
+        name="truck",
+        label=0,
+        group="tail",
+        lambda_min=low,
+        lambda_max=high,
+        nonconvexity=abs(low / high),
+        residual_min=0.012,
+        converged_min=settled,
+        converged_max=True,
+        negative_curvature_proved=proved,
+        training_images=50,
+        loss=loss,
+    )
 
 
 @pytest.fixture
@@ -44,10 +56,12 @@ def run(make: Make, tmp_path: Path) -> RunData:
 def test_a_saddle_is_told_with_value_error_and_share(run: RunData) -> None:
     found = described(run, row())
     assert found == Sentence(
-        "saddle", "bad",
-        "Class truck (tail, 50 images) sits on a saddle of its own loss with CE + DRW: λmin −3.1 ± 0.01, 4.0 % of λmax; "
+        "saddle",
+        "bad",
+        "Class truck (tail, 50 images) sits on a saddle of its own loss with CE + DRW: λmin −3.1 ± 0.01, 4.0 % "
+        "of λmax; "
         "class loss 0.5.",
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(
@@ -106,13 +120,16 @@ def test_unsettled_moments_are_not_compared() -> None:
 def test_runs_are_compared_at_equal_loss(pair: list[Path]) -> None:
     told = [one.text for one in versus(*read(pair))]
     assert any(
-        "Class bee at the end, at about equal loss (class losses 0.6 and 0.6): λmin −6 ± 0.01 with CE + DRW, −1.8 ± 0.01 with "
-        "CE + DRW + SAM" in text for text in told
-    ), told  # fmt: skip
+        "Class bee at the end, at about equal loss (class losses 0.6 and 0.6): λmin −6 ± 0.01 with CE + DRW, "
+        "−1.8 ± 0.01 with "
+        "CE + DRW + SAM" in text
+        for text in told
+    ), told
     assert any(
         "Class bee at equal class loss (0.333 after epoch 6 with CE + DRW, 0.333 after epoch 6 with CE + DRW + SAM): "
-        "λmin −1.67 and −0.5, less negative with SAM." in text for text in told
-    ), told  # fmt: skip
+        "λmin −1.67 and −0.5, less negative with SAM." in text
+        for text in told
+    ), told
 
 
 def test_at_unequal_loss_nothing_is_claimed_of_the_end(make: Make, tmp_path: Path) -> None:
@@ -147,8 +164,10 @@ def test_a_difference_beyond_the_noise_of_seeds_is_told(make: Make, tmp_path: Pa
     assert noise == pytest.approx(2 * math.sqrt(np.var([40, 42, 44], ddof=1) / 3 + np.var([50, 51, 52], ddof=1) / 3))
     tail = gains(pairs_of(make, tmp_path, [40.0, 42.0, 44.0], [50.0, 51.0, 52.0]))[0]
     assert (tail.tone, tail.text) == (
-        "good", f"SAM on top of CE + DRW lifts the tail: 42.0 % → 51.0 %, +9.0 points (noise {noise:.1f} points, from the seeds)."
-    )  # fmt: skip
+        "good",
+        f"SAM on top of CE + DRW lifts the tail: 42.0 % → 51.0 %, +9.0 points (noise {noise:.1f} points, from "
+        "the seeds).",
+    )
 
 
 def test_a_difference_within_the_noise_is_none(make: Make, tmp_path: Path) -> None:
@@ -184,7 +203,9 @@ def test_calibration_is_told(run: RunData) -> None:
     (told,) = overconfidence(run)
     sure = 100 * run.predictions.confidences.mean()
     assert f"{sure:.1f} % sure on average" in told.text
-    assert ("surer than it is right" in told.text) == (sure > 100 * (run.predictions.labels == run.predictions.predictions).mean() + 1)
+    assert ("surer than it is right" in told.text) == (
+        sure > 100 * (run.predictions.labels == run.predictions.predictions).mean() + 1
+    )
 
 
 def test_short_runs_are_told_to_be_no_claim(make: Make, tmp_path: Path) -> None:
@@ -201,8 +222,9 @@ def test_the_whole_reading_of_a_pair(pair: list[Path]) -> None:
     assert {"saddle", "comparison", "gain", "escape", "calibration"} <= {one.topic for one in found}
     assert any("Less than SAM." in one.text for one in found)
     assert any(
-        "on a saddle (λmin proved negative and at least 2 % of λmax) are 2 of 2 head classes" in one.text for one in found
-    ), [one.text for one in found]  # fmt: skip
+        "on a saddle (λmin proved negative and at least 2 % of λmax) are 2 of 2 head classes" in one.text
+        for one in found
+    ), [one.text for one in found]
 
 
 def test_no_runs_no_words() -> None:

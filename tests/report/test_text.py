@@ -49,7 +49,11 @@ def test_an_entity_in_a_name_is_shown_as_it_is() -> None:
     assert label("&lt;b&gt;") == "&amp;lt;b&amp;gt;"
 
 
-@given(st.recursive(st.text() | st.integers() | st.none(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+@given(
+    st.recursive(
+        st.text() | st.integers() | st.none(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+    )
+)
 def test_json_in_a_page_says_the_same_and_ends_no_element(value: object) -> None:
     text = json_for_html(value)
     assert json.loads(text) == value
@@ -65,9 +69,23 @@ def test_not_a_number_is_refused_in_a_page() -> None:
 
 @pytest.mark.parametrize(
     ("value", "told"),
-    [(-3.1, "−3.1"), (0, "0"), (0.25, "0.25"), (74.35, "74.3"), (1234.5, "1230"), (3e-5, "3 × 10⁻⁵"), (1.5e7, "1.5 × 10⁷"),
-     (None, "n/a"), (math.inf, "∞"), (100.0, "100"), (0.001, "0.001"), (-0.0312, "−0.0312"), (10.0, "10"), (200, "200")],
-)  # fmt: skip
+    [
+        (-3.1, "−3.1"),
+        (0, "0"),
+        (0.25, "0.25"),
+        (74.35, "74.3"),
+        (1234.5, "1230"),
+        (3e-5, "3 × 10⁻⁵"),
+        (1.5e7, "1.5 × 10⁷"),
+        (None, "n/a"),
+        (math.inf, "∞"),
+        (100.0, "100"),
+        (0.001, "0.001"),
+        (-0.0312, "−0.0312"),
+        (10.0, "10"),
+        (200, "200"),
+    ],
+)
 def test_numbers(value: float | None, told: str) -> None:
     assert number(value) == told
 

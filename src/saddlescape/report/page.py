@@ -29,7 +29,7 @@ from saddlescape.report.predictions import TailErrors
 from saddlescape.report.read import RunData, read, studies
 from saddlescape.report.reading import RULES, Sentence, published_epochs, reading
 from saddlescape.report.select import detailed, measured, pairs, tail_class
-from saddlescape.runs.format import write_atomic
+from saddlescape.runs.format import make_folder, write_atomic
 
 MOST_MISTAKES, MOST_SENTENCES = 18, 9
 DATASETS = {**table.DATASETS, "digits": "Digits-LT"}
@@ -84,7 +84,7 @@ def write_page(paths: Sequence[Path], out: Path, title: str = "") -> Path:
         MissingExtraError: plotly is not installed.
     """
     page = render(read(paths), title)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     write_atomic(out, page)
     return out
 

@@ -100,7 +100,8 @@ def short_runs(runs: Sequence[RunData]) -> list[Sentence]:
     if wanted is None or not lengths or lengths[0] >= wanted:
         return []
     told = listed([str(length) for length in lengths])
-    text = f"Trained for {told} epochs, the paper for {wanted}: this checks the machinery and is no claim about the methods."
+    claim = "this checks the machinery and is no claim about the methods"
+    text = f"Trained for {told} epochs, the paper for {wanted}: {claim}."
     return [Sentence("data", "unknown", text)]
 
 

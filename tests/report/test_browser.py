@@ -1,0 +1,218 @@
+"""The page in a real browser: drawn, turned, switched, on a phone, in the dark, by keyboard, without any request.
+
+Needs playwright and a Chromium (Debian: ``apt-get install chromium``; or ``playwright install chromium``).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from saddlescape.report.page import write_page
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="the browser test needs the package playwright")
+Make = Callable[..., Path]
+HOSTILE = "<script>alert(1)</script>"
+FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+         "--disable-default-apps", "--no-first-run", "--enable-unsafe-swiftshader"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as engine:
+        found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+        if found is None and not Path(engine.chromium.executable_path).exists():
+            pytest.skip("no Chromium on this machine: apt-get install chromium")
+        started = engine.chromium.launch(executable_path=found, args=FLAGS)
+        yield started
+        started.close()
+
+
+class Sight:
+    """A page that is open, with what it complained of and asked for."""
+
+    def __init__(self, browser: Any, path: Path, width: int = 1280, scheme: str = "light") -> None:
+        self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)
+        self.page = self.context.new_page()
+        self.problems: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", lambda m: self.problems.append(m.text) if m.type == "error" else None)
+        self.page.on("pageerror", lambda error: self.problems.append(str(error)))
+        self.page.on("dialog", lambda dialog: (self.problems.append("a dialog opened"), dialog.dismiss()))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(path.as_uri())
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        return self.page.evaluate(script, *arguments)
+
+    def until(self, script: str, seconds: float = 30) -> Any:
+        """Wait for a script to be true; the page's policy forbids playwright's own way, which makes code of text."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            found = self.run(script)
+            if found:
+                return found
+            time.sleep(0.05)
+        raise AssertionError(f"never true: {script}; {self.problems}")
+
+    def draw(self, key: str = "") -> None:
+        """Bring every figure (or one) into sight and wait until it is drawn."""
+        for name in [key] if key else self.run("[...document.querySelectorAll('figure.plate')].map(f => f.id)"):
+            self.run("id => document.getElementById(id).scrollIntoView({behavior: 'instant', block: 'center'})", name)
+            self.until(f"Number(document.getElementById('{name}').dataset.drawn || 0) > 0")
+
+    def close(self) -> None:
+        assert self.problems == []
+        assert [url for url in self.requests if not url.startswith(("file:", "data:", "blob:"))] == []
+        assert len([url for url in self.requests if url.startswith("file:")]) == 1
+        self.context.close()
+
+
+@pytest.fixture(scope="module")
+def report(pair: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_page(pair, tmp_path_factory.mktemp("page") / "report.html")
+
+
+@pytest.fixture
+def sight(browser: Any, report: Path) -> Iterator[Sight]:
+    opened = Sight(browser, report)
+    yield opened
+    opened.close()
+
+
+def test_every_chart_is_drawn_and_only_when_it_is_seen(sight: Sight) -> None:
+    assert sight.run("document.querySelectorAll('figure.plate').length") == 12
+    assert sight.run("document.querySelectorAll('figure.plate[data-drawn]').length") < 12
+    sight.draw()
+    counts = sight.run(
+        """() => Object.fromEntries([...document.querySelectorAll('figure.plate')].map(f => [f.id, f.querySelectorAll(
+        '.chart .point, .chart .scatterlayer .trace, .chart .heatmaplayer image, .chart canvas').length]))"""
+    )
+    assert len(counts) == 12
+    assert all(count > 0 for count in counts.values()), counts
+    drawn = sight.run("document.querySelector('#s1-classes .chart').data.at(-1).y")
+    wanted = sight.run(
+        "JSON.parse(document.querySelector('#s1-classes script').textContent).variants[0].figure.data.at(-1).y"
+    )
+    assert drawn == wanted
+    assert sight.run("document.documentElement.scrollWidth <= innerWidth")
+
+
+EYES = """() => { const l = document.querySelector('#s1-surface-eigen .chart')._fullLayout;
+    return [l.scene.camera.eye, l.scene2.camera.eye].map(e => [e.x, e.y, e.z].map(v => +v.toFixed(3)).join()) }"""
+
+
+def test_surfaces_turn_together_by_mouse_and_by_keyboard(sight: Sight) -> None:
+    sight.draw("s1-surface-eigen")
+    before = sight.run(EYES)
+    box = sight.page.locator("#s1-surface-eigen .chart").bounding_box()
+    assert box
+    sight.page.mouse.move(box["x"] + box["width"] / 4, box["y"] + box["height"] / 2)
+    sight.page.mouse.down()
+    sight.page.mouse.move(box["x"] + box["width"] / 4 + 90, box["y"] + box["height"] / 2 + 20, steps=6)
+    sight.page.mouse.up()
+    sight.until(f"(({EYES})())[0] !== {json.dumps(before[0])} && (({EYES})())[0] === (({EYES})())[1]")
+    turned = sight.run(EYES)
+    sight.page.locator("#s1-surface-eigen .chart").focus()
+    sight.page.keyboard.press("ArrowLeft")
+    sight.until(f"(({EYES})())[0] !== {json.dumps(turned[0])} && (({EYES})())[0] === (({EYES})())[1]")
+
+
+def test_classes_are_switched_by_keyboard_and_button(sight: Sight) -> None:
+    sight.draw("s1-surface-eigen")
+    z = "document.querySelector('#s1-surface-eigen .chart').data[0].z[0][0]"
+    told = "document.querySelector('#s1-surface-eigen .told').textContent"
+    first, words = sight.run(z), sight.run(told)
+    sight.page.locator("#s1-surface-eigen select").focus()
+    sight.page.keyboard.press("ArrowUp")
+    sight.until(f"{z} !== {first}")
+    assert sight.run("document.querySelector('#s1-surface-eigen select').selectedOptions[0].textContent") == "class elk"
+    assert sight.run(told) != words
+    sight.page.locator("#s1-surface-eigen .step").last.click()
+    sight.until(f"{z} === {first}")
+
+
+def test_legend_ranges_and_numbers(sight: Sight) -> None:
+    sight.draw("s1-learning")
+    sight.page.locator("#s1-learning .legend button").first.click()
+    sight.until("document.querySelectorAll('#s1-learning .legend button[aria-pressed=false]').length === 1")
+    shown = "document.querySelector('#s1-learning .chart').data.filter(t => t.visible !== false).length"
+    total = sight.run("document.querySelector('#s1-learning .chart').data.length")
+    sight.until(f"{shown} === {total // 2}")
+    sight.draw("s1-spectra")
+    low = "document.querySelector('#s1-spectra .chart')._fullLayout.xaxis.range[1]"
+    whole = sight.run(low)
+    sight.page.get_by_role("button", name="around zero").first.click()
+    sight.until(f"{low} < {whole}")
+    sight.page.locator("#s1-learning summary").click()
+    sight.until("document.querySelectorAll('#s1-learning .numbers tr').length > 20")
+    row = sight.run("document.querySelector('#s1-learning .numbers tbody tr').textContent")
+    assert row.startswith("Head: test accuracyCE + DRW1")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_on_a_phone(browser: Any, report: Path, scheme: str) -> None:
+    sight = Sight(browser, report, width=375, scheme=scheme)
+    sight.draw()
+    assert sight.run("[document.documentElement.scrollWidth, innerWidth]") == [375, 375]
+    domains = sight.run(
+        "[...document.querySelectorAll('#s1-learning .chart')]"
+        ".map(c => [c.layout.xaxis.domain, c.layout.xaxis2.domain])"
+    )
+    assert domains == [[[0, 1], [0, 1]]]  # one panel below the other
+    sight.page.set_viewport_size({"width": 1280, "height": 900})
+    sight.until("document.querySelector('#s1-learning .chart').layout.xaxis.domain[1] < 0.6")
+    sight.page.set_viewport_size({"width": 375, "height": 800})
+    sight.until("document.querySelector('#s1-learning .chart').layout.xaxis.domain[1] === 1")
+    sight.until("document.documentElement.scrollWidth <= innerWidth")
+    sight.close()
+
+
+def test_the_dark_has_its_own_colours(sight: Sight) -> None:
+    sight.draw("s1-learning")
+    sight.draw("s1-confusion")
+    ink = "document.querySelector('#s1-learning .chart').layout.font.color"
+    cold = "document.querySelector('#s1-confusion .chart').data[0].colorscale[0][1]"
+    light = sight.run(f"[{ink}, {cold}, getComputedStyle(document.body).backgroundColor]")
+    sight.page.emulate_media(color_scheme="dark")
+    sight.until(f"{ink} !== {json.dumps(light[0])} && {cold} !== {json.dumps(light[1])}")
+    assert sight.run("getComputedStyle(document.body).backgroundColor") != light[2]
+
+
+def test_hostile_names_are_shown_as_text(browser: Any, make: Make, tmp_path: Path) -> None:
+    names = [
+        HOSTILE,
+        '"><img src=x onerror=alert(1)>',
+        '<a href="https://example.org">x</a>',
+        "<b>b</b>",
+        "a\ud800",
+        "bee",
+    ]
+    run = make(tmp_path / "run", classes=names)
+    sight = Sight(browser, write_page([run], tmp_path / "report.html", HOSTILE))
+    sight.draw()
+    ticks = sight.run("[...document.querySelectorAll('#s1-classes [class$=tick] text')].map(t => t.textContent)")
+    assert "<b>b</b>" in ticks, ticks
+    assert sight.run("document.querySelector('h1').textContent") == HOSTILE
+    assert sight.run("document.querySelectorAll('.chart a[href], .chart img, h1 script').length") == 0
+    options = sight.run("[...document.querySelectorAll('#s1-surface-eigen option')].map(o => o.textContent)")
+    assert f"class {HOSTILE}" in options
+    sight.close()
+
+
+def test_a_thousand_classes_stay_usable(browser: Any, make: Make, tmp_path: Path) -> None:
+    names = [f"kind {i}" for i in range(1000)]
+    runs = [make(tmp_path / "a", classes=names), make(tmp_path / "b", classes=names, method="ce+drw+sam")]
+    sight = Sight(browser, write_page(runs, tmp_path / "report.html"))
+    sight.draw()
+    assert sight.run("document.querySelectorAll('*').length") < 30_000
+    assert sight.run("document.documentElement.scrollWidth <= innerWidth")
+    sight.page.locator("#s1-spectra-by-class .step").first.click()
+    sight.until("document.getElementById('s1-spectra-by-class').dataset.drawn === '2'")
+    sight.close()

@@ -1,0 +1,353 @@
+"""What is drawn is what is in the files: in the pictures, in the plotly figures and in the matplotlib ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+
+from saddlescape.report import pictures, table
+from saddlescape.report.charts import figure
+from saddlescape.report.density import density
+from saddlescape.report.figures import draw
+from saddlescape.report.palette import DARK, LIGHT, exchange
+from saddlescape.report.panels import Heatmap, Panel, Picture, Plate, Relief, Series, binned
+from saddlescape.report.pictures.surfaces import cut
+from saddlescape.report.read import RunData, read
+from saddlescape.report.select import detailed, pairs
+
+Make = Callable[..., Path]
+
+
+@pytest.fixture
+def runs(pair: list[Path]) -> list[RunData]:
+    return read(pair)
+
+
+def plates(runs: list[RunData]) -> list[Plate]:
+    results = [run.raw_result for run in runs if run.raw_result]
+    found = [
+        pictures.groups(table.build(results, None)),
+        pictures.classes(runs),
+        pictures.learning(runs),
+        pictures.confusion(runs),
+        pictures.reliability(runs),
+        pictures.side_by_side(runs),
+        pictures.by_class(runs),
+        pictures.extremes(runs),
+        pictures.course(runs),
+        pictures.gain(runs),
+        *pictures.surfaces(runs),
+        pictures.escape(runs),
+    ]
+    assert all(plate is not None for plate in found)
+    return [plate for plate in found if plate is not None]
+
+
+def only(plate: Plate | None, index: int = 0) -> Picture:
+    assert plate is not None
+    drawing = plate.variants[index][1]
+    assert isinstance(drawing, Picture)
+    return drawing
+
+
+def panel(picture: Picture, title: str) -> Panel:
+    return next(one for one in picture.panels if one.title.startswith(title))
+
+
+def series(panel: Panel, name: str) -> Series:
+    return next(one for one in panel.series if one.name == name)
+
+
+def raw(path: Path, name: str) -> Any:
+    return json.loads((path / name).read_text())
+
+
+def test_counts_and_accuracies(runs: list[RunData], pair: list[Path]) -> None:
+    picture = only(pictures.classes(runs))
+    counts = [y for one in picture.panels[0].series for y in one.y]
+    assert counts == raw(pair[0], "result.json")["class_counts"]
+    assert [one.name for one in picture.panels[0].series] == ["head", "mid", "tail"]
+    for run, path in zip(runs, pair, strict=True):
+        assert series(picture.panels[1], run.title).y == raw(path, "result.json")["per_class"]
+
+
+def test_seeds_are_averaged_with_their_spread(make: Make, tmp_path: Path) -> None:
+    paths = [make(tmp_path / str(seed), seed=seed, parts="result") for seed in range(3)]
+    values = np.array([raw(path, "result.json")["per_class"] for path in paths])
+    drawn = only(pictures.classes(read(paths))).panels[1].series[0]
+    np.testing.assert_allclose(np.array(drawn.y, float), values.mean(0))
+    np.testing.assert_allclose(np.array(drawn.low, float), values.min(0))
+    np.testing.assert_allclose(np.array(drawn.high, float), values.max(0))
+
+
+def test_learning_curves(runs: list[RunData], pair: list[Path]) -> None:
+    picture = only(pictures.learning(runs))
+    rows = [json.loads(line) for line in (pair[1] / "metrics.jsonl").read_text().splitlines()]
+    for name in ("head", "mid", "tail"):
+        drawn = series(panel(picture, name.capitalize()), "CE + DRW + SAM")
+        assert (drawn.x, drawn.y) == ([row["epoch"] + 1 for row in rows], [row["test"][name] for row in rows])
+    assert series(panel(picture, "Training loss"), "CE + DRW").y == [2.0 / (e + 1) for e in range(6)]
+    assert all([(mark.at, mark.text) for mark in one.v_marks] == [(4, "DRW starts")] for one in picture.panels)
+
+
+def test_densities(runs: list[RunData], pair: list[Path]) -> None:
+    picture = only(pictures.side_by_side(runs))
+    assert [one.title for one in picture.panels] == [
+        "cat (head), CE + DRW",
+        "bee (tail), CE + DRW",
+        "cat (head), CE + DRW + SAM",
+        "bee (tail), CE + DRW + SAM",
+    ]
+    with np.load(pair[1] / "curvature/s0-ce/class_5.npz") as file:
+        values, weights = file["ritz_values"], file["ritz_weights"]
+    whole, below = picture.panels[3].series
+    low, high = picture.panels[3].x_range or (0, 0)
+    wanted = density(values, weights, np.array(whole.x, float), (high - low) / 400)
+    seen = np.array(whole.y, float) > (picture.panels[3].y_range or (0, 0))[0]
+    np.testing.assert_allclose(np.array(whole.y, float)[seen], wanted[seen])
+    assert max(x for x in below.x if x is not None) <= 0 < max(x for x in whole.x if x is not None)
+    assert picture.panels[3].shaded == (low, 0.0)
+    assert [mark.at for mark in picture.panels[1].v_marks] == [-6.0]
+    assert len({one.x_range for one in picture.panels} | {one.y_range for one in picture.panels}) == 2  # all the same
+
+
+def test_a_class_can_be_chosen_and_the_deepest_of_the_tail_comes_first(runs: list[RunData]) -> None:
+    plate = pictures.by_class(runs)
+    assert plate is not None
+    assert [name for name, _ in plate.variants] == ["cat", "dog", "owl", "fox", "elk", "bee"]
+    assert plate.variants[plate.start][0] == "bee"
+
+
+def test_extremes(runs: list[RunData], pair: list[Path]) -> None:
+    picture = only(pictures.extremes(runs))
+    rows = raw(pair[0], "curvature.json")["classes"]
+    for title, values in {
+        "λmin:": [row["lambda_min"] for row in rows],
+        "λmax:": [row["lambda_max"] for row in rows],
+        "|λmin / λmax|": [100 * row["nonconvexity"] for row in rows],
+        "The class's own loss": [row["loss"] for row in rows],
+        "Gauss–Newton": [row["at_lambda_min"]["gauss_newton"] for row in rows],
+        "The rest": [row["at_lambda_min"]["residual_part"] for row in rows],
+    }.items():
+        assert series(panel(picture, title), "CE + DRW").y == values
+    bars = series(panel(picture, "λmin:"), "CE + DRW")
+    np.testing.assert_allclose(np.array(bars.high, float) - np.array(bars.y, float), 0.01)
+
+
+def test_what_is_not_settled_is_hollow(make: Make, tmp_path: Path) -> None:
+    path = make(tmp_path / "run")
+    content = raw(path, "curvature.json")
+    content["classes"][1]["converged_min"] = False
+    content["classes"][2]["negative_curvature_proved"] = False
+    (path / "curvature.json").write_text(json.dumps(content))
+    picture = only(pictures.extremes(read([path])))
+    assert panel(picture, "λmin:").series[0].hollow == [False, True, True, False, False, False]
+    assert panel(picture, "λmax:").series[0].hollow == [False] * 6
+    course = only(pictures.course(read([path])))
+    assert course.panels[0].series[0].hollow == [False, True, False]
+    drawn = figure(picture)["data"][0]["marker"]["symbol"]
+    assert drawn == ["circle", "circle-open", "circle-open", "circle", "circle", "circle"]
+
+
+def test_course(runs: list[RunData], pair: list[Path]) -> None:
+    plate = pictures.course(runs)
+    picture = only(plate)
+    lines = [json.loads(line) for line in (pair[1] / "curvature-course.jsonl").read_text().splitlines()][1:]
+    tail = [line for line in lines if "label" not in line and line["group"] == "tail"]
+    drawn = series(panel(picture, "λmin"), "tail, CE + DRW + SAM")
+    assert (drawn.x, drawn.y) == ([1, 3, 6], [line["lambda_min"] for line in tail])
+    assert [mark.at for mark in picture.panels[0].v_marks] == [4]
+    assert plate is not None
+    assert [name for name, _ in plate.variants][1:] == [
+        f"class {name}" for name in ("cat", "dog", "owl", "fox", "elk", "bee")
+    ]
+
+
+def test_gain(runs: list[RunData]) -> None:
+    plate = pictures.gain(runs)
+    assert plate is not None
+    assert [name for name, _ in plate.variants] == [run.name for run in runs]
+    own = only(plate, 1).panels[0]
+    predicted, measured = own.series[:2]
+    assert (measured.name, measured.x, measured.y) == ("bee (tail)", [0.1, 0.5, 1.6], [0.1, 0.5, 1.6])
+    assert predicted.y == [0.05, 0.25, 0.8]
+    assert measured.hollow == [False, True, True]
+    assert [mark.at for mark in own.v_marks] == [0.5]
+    assert not only(plate, 0).panels[0].v_marks
+
+
+def test_escape_is_a_mean_over_seeds(runs: list[RunData]) -> None:
+    drawn = panel(only(pictures.escape(runs)), "Tail").series
+    assert [(one.name, one.y, one.low, one.high) for one in drawn] == [
+        (arm, [20.5, 21.5, 22.5], [20.0, 21.0, 22.0], [21.0, 22.0, 23.0]) for arm in ("sgd", "sam@0.1")
+    ]
+
+
+def test_confusion_and_calibration(runs: list[RunData]) -> None:
+    plate = pictures.confusion(runs)
+    assert plate is not None
+    heat = plate.variants[0][1]
+    assert isinstance(heat, Heatmap)
+    found = runs[0].predictions
+    assert found is not None
+    for true in range(6):
+        for taken in range(6):
+            share = 100 * ((found.labels == true) & (found.predictions == taken)).sum() / 40
+            assert heat.z[true][taken] == pytest.approx(share)
+    picture = only(pictures.reliability(runs))
+    inside = (found.confidences > 14 / 15) & (found.confidences <= 1)
+    right = 100 * (found.labels == found.predictions)[inside].mean()
+    assert picture.panels[0].series[0].y[-1] == pytest.approx(right)
+
+
+def test_surfaces(runs: list[RunData], pair: list[Path]) -> None:
+    (plate,) = pictures.surfaces(runs)
+    relief = plate.variants[5][1]
+    assert isinstance(relief, Relief)
+    for index, path in enumerate(pair):
+        with np.load(path / "surface-eigen-2d-ce-s0.npz") as file:
+            np.testing.assert_array_equal(relief.z[index], file["losses"][5])
+    drawn = [trace for trace in figure(relief)["data"] if trace["type"] == "surface"]
+    np.testing.assert_allclose(drawn[1]["z"], relief.z[1], rtol=1e-3)
+    surface = runs[0].surfaces[5]
+    swing = 0.5  # of the line along the most negative direction
+    assert cut(surface) >= surface.losses.min() + 2 * swing > surface.center
+    assert plate.variants[plate.start][0] == "bee"
+
+
+def test_every_figure_is_valid_plotly_and_holds_the_numbers_of_its_picture(runs: list[RunData]) -> None:
+    for plate in plates(runs):
+        for _, drawing in plate.variants:
+            assert drawing.text
+            built = figure(drawing)
+            for layout in (built["layout"], built["narrow"]):
+                go.Figure(data=built["data"], layout=layout)
+            if isinstance(drawing, Picture):
+                wanted = [one for panel in drawing.panels for one in panel.series]
+                traces = [trace for trace in built["data"] if trace.get("meta") != "band"]
+                assert len(traces) == len(wanted)
+                for one, trace in zip(wanted, traces, strict=True):
+                    ys = np.array([np.nan if v is None else v for v in one.y], float)
+                    np.testing.assert_allclose(np.array(trace["y"], float), ys, rtol=6e-4)
+                    xs = trace["x"] if "x" in trace else trace["x0"] + trace["dx"] * np.arange(len(one.x))
+                    np.testing.assert_allclose(np.array(xs, float), np.array(one.x, float), rtol=1e-4, atol=1e-5)
+
+
+def test_panels_do_not_overlap_on_a_phone_or_a_wide_screen(runs: list[RunData]) -> None:
+    for plate in plates(runs):
+        for _, drawing in plate.variants:
+            if not isinstance(drawing, Picture):
+                continue
+            built = figure(drawing)
+            for layout in (built["layout"], built["narrow"]):
+                boxes = [
+                    (*layout[f"xaxis{i + 1 if i else ''}"]["domain"], *layout[f"yaxis{i + 1 if i else ''}"]["domain"])
+                    for i in range(len(drawing.panels))
+                ]
+                for x0, x1, y0, y1 in boxes:
+                    assert 0 <= x0 < x1 <= 1 + 1e-9
+                    assert -1e-9 <= y0 < y1 <= 1 + 1e-9
+                for i, a in enumerate(boxes):
+                    for b in boxes[i + 1 :]:
+                        apart = a[1] <= b[0] or b[1] <= a[0] or a[3] < b[2] or b[3] < a[2]
+                        assert apart, (plate.key, a, b)
+
+
+def test_matplotlib_draws_the_same_numbers(runs: list[RunData]) -> None:
+    for plate in plates(runs):
+        drawing = plate.variants[plate.start][1]
+        axes = draw(drawing).axes
+        if isinstance(drawing, Picture):
+            for panel_, ax in zip(drawing.panels, axes, strict=False):
+                lines = [np.asarray(line.get_ydata(), float) for line in ax.lines]
+                bars = [np.array([bar.get_height() for bar in box]) for box in ax.containers if hasattr(box, "patches")]
+                for one in panel_.series:
+                    values = np.array([np.nan if v is None else v for v in one.y], float)
+                    drawn = bars if one.kind == "bars" else lines
+                    if one.kind == "points" and one.hollow and any(one.hollow):
+                        values = values[~np.array(one.hollow)]
+                    assert not len(values) or any(
+                        len(line) == len(values) and np.allclose(line, values, equal_nan=True) for line in drawn
+                    ), (plate.key, panel_.title, one.name)
+        elif isinstance(drawing, Heatmap):
+            np.testing.assert_allclose(np.asarray(axes[0].images[0].get_array()), np.array(drawing.z, float))
+
+
+def test_many_classes_are_put_together() -> None:
+    x, mean, low, high = binned([*range(1000)], 50)
+    assert (len(x), mean[0], low[0], high[0], x[-1]) == (50, 9.5, 0, 19, 989.5)
+    assert binned([None, None, 4.0, 6.0], 2)[1:] == ([None, 5.0], [None, 4.0], [None, 6.0])
+
+
+def test_a_thousand_classes_stay_few_points(make: Make, tmp_path: Path) -> None:
+    runs = read([make(tmp_path / "run", classes=[f"kind {i}" for i in range(1000)])])
+    total = 0
+    for plate in plates(runs):
+        assert len(plate.variants) <= 31
+        total += len(json.dumps([figure(drawing) for _, drawing in plate.variants]))
+        for _, drawing in plate.variants:
+            if isinstance(drawing, Picture):
+                assert all(len(one.x) <= 1000 for panel_ in drawing.panels for one in panel_.series)
+    assert total < 2_500_000
+
+
+def test_runs_without_a_part_have_no_picture_of_it(make: Make, tmp_path: Path) -> None:
+    runs = read([make(tmp_path / "run", parts="result")])
+    for picture in (
+        pictures.side_by_side,
+        pictures.by_class,
+        pictures.extremes,
+        pictures.course,
+        pictures.gain,
+        pictures.escape,
+        pictures.confusion,
+        pictures.reliability,
+    ):
+        assert picture(runs) is None
+    assert pictures.surfaces(runs) == []
+    assert pictures.classes([]) is None
+    assert pictures.learning([]) is None
+
+
+def test_selection(make: Make, tmp_path: Path) -> None:
+    for method in ("ce", "ce+sam", "ce+drw", "ce+drw+sam", "vs", "vs+sam"):
+        for seed in (0, 1):
+            make(
+                tmp_path / f"{method}-{seed}",
+                method=method,
+                seed=seed,
+                parts="result" if seed == 0 else "result curvature",
+            )
+    runs = read([tmp_path])
+    assert [run.path.name for run in detailed(runs)] == ["ce-1", "ce+sam-1", "ce+drw-1", "ce+drw+sam-1"]
+    assert [(a.method, b.method, a.seed == b.seed) for a, b in pairs(runs)][::2] == [
+        ("ce", "ce+sam", True),
+        ("ce+drw", "ce+drw+sam", True),
+        ("vs", "vs+sam", True),
+    ]
+
+
+def test_colours_have_partners_in_the_dark_and_none_is_mistaken() -> None:
+    assert set(LIGHT) == set(DARK)
+    assert len(set(LIGHT.values())) == len(LIGHT)
+    assert all(len(colour) == 7 for colour in [*LIGHT.values(), *DARK.values()])
+    assert exchange()[LIGHT["tail"]] == DARK["tail"]
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("name", ["ink", "muted", "head", "mid", "tail", "negative", "run0", "run1"])
+def test_colours_stand_out_from_their_paper(name: str) -> None:
+    for colours, least in ((LIGHT, 3.0), (DARK, 3.0)):
+        a, b = sorted([luminance(colours[name]), luminance(colours["paper"])])
+        assert (b + 0.05) / (a + 0.05) >= least
