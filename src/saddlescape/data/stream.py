@@ -45,11 +45,12 @@ __all__ = ["Decode", "StreamLoader"]
 class StreamLoader:
     """Batches of a ``FileSplit``: as :class:`ResidentLoader`, but pictures are read when a batch needs them.
 
-    ``workers`` processes (0: this one) read ahead by up to ``prefetch`` batches, started by ``start_method`` (None:
-    Python's default; ``"spawn"`` works too), and live for as long as the loader. Where ``augment`` begins with a
-    random resized crop (``resized-crop-flip``), workers cut it out of the whole picture, a JPEG being decoded at
-    reduced size where the crop allows it (``reduce``). The rest of the augmentation runs on the device, in batches;
-    on a CPU, workers flip and jitter too (``finish_in_workers``), which is faster there and gives the same bits.
+    ``workers`` processes (None: one a core, at most 16; 0: this process itself) read ahead by up to ``prefetch``
+    batches, started by ``start_method`` (None: Python's default; ``"spawn"`` works too), and live for as long as the
+    loader. Where ``augment`` begins with a random resized crop (``resized-crop-flip``), workers cut it out of the
+    whole picture, a JPEG being decoded at reduced size where the crop allows it (``reduce``). The rest of the
+    augmentation runs on the device, in batches; on a CPU, workers flip and jitter too (``finish_in_workers``), which
+    is faster there and gives the same bits.
     Without such a crop they read as evaluation does (``reader.pixels``).
 
     A ``decode`` of one's own turns a path into uint8 [C, S, S], every picture of the same size; random crops are then
@@ -100,7 +101,7 @@ class StreamLoader:
         self.device = torch.device(device)
         self.augment, self.sampler = augment, sampler
         self.seed, self.views = seed, views
-        self.workers = min(8, usable_cores()) if workers is None else workers
+        self.workers = min(16, usable_cores()) if workers is None else workers
         if self.workers < 0 or prefetch < 1:
             raise InputError(f"a loader needs workers >= 0 and prefetch >= 1, got {self.workers} and {prefetch}")
         self.bad_images = bad_images
