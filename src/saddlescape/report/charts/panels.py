@@ -19,14 +19,15 @@ BEHIND = f"{LIGHT['paper']}cc"  # behind words that stand on curves
 
 def figure(picture: Picture) -> dict[str, Any]:
     """``{"data", "layout", "narrow", "legend", "ranges"}``: ``narrow`` is the layout with one panel a row."""
+    columns = max(1, min(picture.columns, len(picture.panels)))
     traces: list[dict[str, Any]] = []
     for index, panel in enumerate(picture.panels):
         for series in panel.series:
             traces += _traces(series, panel, index)
     return {
         "data": traces,
-        "layout": _layout(picture, max(1, min(picture.columns, len(picture.panels)))),
-        "narrow": _layout(picture, 1),
+        "layout": _layout(picture, columns, 110 // columns),
+        "narrow": _layout(picture, 1, 40),
         "legend": legend(picture),
         "ranges": {name: list(ends) for name, ends in picture.ranges.items()},
     }
@@ -137,10 +138,11 @@ def _errors(series: Series, panel: Panel) -> dict[str, Any]:
     return {f"error_{along}": {**bar, "color": colour(series.colour)}}
 
 
-def _layout(picture: Picture, columns: int) -> dict[str, Any]:
+def _layout(picture: Picture, columns: int, letters: int) -> dict[str, Any]:
+    """``letters``: how many find room below a panel; names that need more are turned."""
     panels = picture.panels
     rows = -(-len(panels) // columns)
-    below = [_below(panel, picture, i, len(panels), columns) for i, panel in enumerate(panels)]
+    below = [_below(panel, picture, i, columns, letters) for i, panel in enumerate(panels)]
     row_below = [max(below[r * columns : (r + 1) * columns]) for r in range(rows)]
     left = max(_left(panel) for panel in panels)
     plot = picture.height - TITLE
@@ -161,7 +163,7 @@ def _layout(picture: Picture, columns: int) -> dict[str, Any]:
             y = (1 - (top + plot) / body, 1 - top / body)
             y = (max(0.0, y[0]), min(1.0, y[1]))
             name = _suffix(index)
-            found[f"xaxis{name}"] = _x_axis(panel, picture, index, x, columns)
+            found[f"xaxis{name}"] = _x_axis(panel, picture, index, x, columns, letters)
             found[f"yaxis{name}"] = _y_axis(panel, picture, index, y, column)
             notes.append(
                 {"text": f"<b>{label(panel.title, 60)}</b>", "x": x[0], "y": y[1], "xref": "paper", "yref": "paper",
@@ -180,19 +182,21 @@ def _left(panel: Panel) -> int:
     return min(190, 20 + 7 * max(len(name) for _, name in panel.y_ticks))
 
 
-def _below(panel: Panel, picture: Picture, index: int, total: int, columns: int) -> int:
-    last = index + columns >= total
+def _below(panel: Panel, picture: Picture, index: int, columns: int, letters: int) -> int:
+    last = index + columns >= len(picture.panels)
     if picture.shared_x and not last:
         return TICKS if panel.x_ticks is None else 6
     names = 0
     if panel.x_ticks:
         longest = max(len(name) for _, name in panel.x_ticks)
-        upright = longest * len(panel.x_ticks) > 110 // columns
+        upright = longest * len(panel.x_ticks) > letters
         names = min(110, 6 * longest) if upright else 0
     return (BELOW if panel.x_title else TICKS) + names
 
 
-def _x_axis(panel: Panel, picture: Picture, index: int, domain: tuple[float, float], columns: int) -> dict[str, Any]:
+def _x_axis(
+    panel: Panel, picture: Picture, index: int, domain: tuple[float, float], columns: int, letters: int
+) -> dict[str, Any]:
     last = index + columns >= len(picture.panels)
     hidden = picture.shared_x and not last
     found = axis("" if hidden else panel.x_title, domain=list(domain), anchor=f"y{_suffix(index)}", showgrid=False)
@@ -208,7 +212,7 @@ def _x_axis(panel: Panel, picture: Picture, index: int, domain: tuple[float, flo
         found["range"] = _range(panel.x_range, panel.x_scale)
     if panel.x_ticks:
         longest = max(len(name) for _, name in panel.x_ticks)
-        turned = longest * len(panel.x_ticks) > 110 // columns
+        turned = longest * len(panel.x_ticks) > letters
         found |= {
             "tickvals": [at for at, _ in panel.x_ticks],
             "ticktext": [label(name) for _, name in panel.x_ticks],
