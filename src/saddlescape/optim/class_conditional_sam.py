@@ -148,21 +148,22 @@ class ClassConditionalSAM(SplitOptimizer):
     ) -> Tensor:
         self.zero_grad()
         losses = self._losses(closure, len(labels))
-        moves = [
-            (subset, self._deltas(losses[subset], float(self.class_counts[label]), scaler))
-            for label, subset in _by_class(labels)
-        ]
+        with torch.enable_grad():  # the part of a class is a node of the graph too
+            parts = [(label, subset, losses[subset]) for label, subset in _by_class(labels)]
+        moves = [(subset, self._deltas(part, float(self.class_counts[label]), scaler)) for label, subset, part in parts]
         perturbed = []
         with self._away():
             if self.freeze_bn_stats:
                 self._statistics.keep()
             for subset, deltas in moves:
                 params = [param for param, _ in deltas]
-                self._perturbation.save(params)
-                move(params, [delta for _, delta in deltas], 1.0)
-                with _keeping(params):
-                    perturbed.append(self._losses(again, len(subset), subset))
-                self._perturbation.restore()
+                # The first pass kept these weights for its backward pass, which comes when they have their bits again.
+                with torch.autograd._unsafe_preserve_version_counter(tuple(params)):
+                    self._perturbation.save(params)
+                    move(params, [delta for _, delta in deltas], 1.0)
+                    with _keeping(params):
+                        perturbed.append(self._losses(again, len(subset), subset))
+                    self._perturbation.restore()
         with torch.enable_grad():
             both = (1 - self.phi) * losses.mean() + self.phi * torch.cat(perturbed).mean()
         self._backward(both, None, scaler)
