@@ -23,6 +23,7 @@ COMMANDS = {
     "surface": "surface",
     "escape": "escape",
     "reproduce": "reproduce",
+    "tune": "tune",
     "methods": "methods",
     "datasets": "datasets",
 }

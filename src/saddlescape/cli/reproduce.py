@@ -26,6 +26,7 @@ def reproduce(
     epochs: Whole | None = None,
     rho: float | None = None,
     weight_decay: float | None = None,
+    tuned: Path | None = None,
     root: str | None = None,
     val: float = 0.0,
     download: bool = False,
@@ -58,6 +59,8 @@ def reproduce(
         One radius for every row that has one, instead of the published ones.
     weight_decay:
         Override the published 2e-4.
+    tuned:
+        A folder of searches (saddlescape tune), one per row: train each row with its best settings.
     root, val, download, device, precision, compile, eval_every, keep_every:
         As for train.
     dry_run:
@@ -81,12 +84,13 @@ def reproduce(
         compile=compile, eval_every=eval_every, keep_every=keep_every,
     )  # fmt: skip
     if dry_run:
-        for config in plan_grid(request, parse_methods(methods, CIFAR_ROWS), seeds or [0], radius=rho):
+        for config in plan_grid(request, parse_methods(methods, CIFAR_ROWS), seeds or [0], radius=rho, tuned=tuned):
             print(f"# {config.method}, seed {config.seed}\n{to_toml(config)}")
         return
     with bar() as progress_bar, reading() as progress:
         results = run_grid(
-            request, parse_methods(methods, CIFAR_ROWS), seeds or [0], out, radius=rho, say=say, progress=progress,
+            request, parse_methods(methods, CIFAR_ROWS), seeds or [0], out, radius=rho, tuned=tuned, say=say,
+            progress=progress,
             watchers=lambda label, stage, start: [TrainingBar(progress_bar, stage, start, label)],
         )  # fmt: skip
     built = tables.build(results, int(recipes()[dataset]["epochs"]))

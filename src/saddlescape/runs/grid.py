@@ -16,6 +16,7 @@ from saddlescape.runs.config import RunConfig
 from saddlescape.runs.execute import Say, execute
 from saddlescape.runs.first_stage import continue_from, same_first_stage
 from saddlescape.runs.plan import Loaded, Request, changed, plan
+from saddlescape.runs.tune import tuned_settings
 from saddlescape.training.loop import Watcher
 from saddlescape.training.stage import Stage
 
@@ -25,11 +26,16 @@ def run_folder(grid: Path, method: str, seed: int) -> Path:
 
 
 def plan_grid(
-    request: Request, methods: Sequence[str], seeds: Sequence[int], *, radius: float | None = None
+    request: Request,
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    radius: float | None = None,
+    tuned: Path | None = None,
 ) -> list[RunConfig]:
     """The configuration of every run of a grid, seeds innermost; nothing is trained."""
     loaded = Loaded()
-    configs = [plan(one, None, loaded)[0] for one in _requests(request, methods, seeds, radius)]
+    configs = [plan(one, None, loaded)[0] for one in _requests(request, methods, seeds, radius, tuned)]
     _once(configs)
     return configs
 
@@ -41,19 +47,21 @@ def run_grid(
     grid: Path,
     *,
     radius: float | None = None,
+    tuned: Path | None = None,
     watchers: Callable[[str, Stage, int], Sequence[Watcher]] = lambda label, stage, start: (),
     say: Say = lambda line: None,
     progress: Callable[..., None] | None = None,
 ) -> list[dict[str, Any]]:
     """Execute every row with every seed in ``grid``; a finished one is read, an unfinished one goes on.
 
-    ``radius`` overrides rho in the rows that have one. Returns the results, seeds innermost.
+    ``radius`` overrides rho in the rows that have one; ``tuned`` is a folder of searches (``saddlescape tune``) whose
+    best settings each row is trained with. Returns the results, seeds innermost.
 
     Raises:
         InputError: as ``plan`` and ``execute``; before the first run starts, every row has been planned.
     """
     loaded = Loaded()
-    requests = _requests(request, methods, seeds, radius)
+    requests = _requests(request, methods, seeds, radius, tuned)
     planned = [plan(one, progress, loaded, _begun(grid, one)) for one in requests]
     _once([config for config, _, _ in planned])
     sources = shared_first_stages([config for config, _, _ in planned])
@@ -107,13 +115,16 @@ def _begun(grid: Path, request: Request) -> RunConfig | None:
     return configuration.begun(run_folder(grid, canonical(str(request.method)), request.seed))
 
 
-def _requests(request: Request, methods: Sequence[str], seeds: Sequence[int], radius: float | None) -> list[Request]:
+def _requests(
+    request: Request, methods: Sequence[str], seeds: Sequence[int], radius: float | None, tuned: Path | None
+) -> list[Request]:
     requests = []
     for method in methods:
         flags = dict(request.flags)
         if radius is not None and _has_radius(method):
             flags["rho"] = (radius,)
-        requests += [replace(request, method=method, seed=seed, flags=flags) for seed in seeds]
+        settings = request.settings if tuned is None else tuned_settings(tuned, canonical(method))
+        requests += [replace(request, method=method, seed=seed, flags=flags, settings=settings) for seed in seeds]
     return requests
 
 
