@@ -57,6 +57,7 @@ class LossFunction:
         first = next(iter(self._selected.values()))
         self.device = first.device
         self.dtype = dtype or _computing_dtype(self._selected.values())
+        self._convolves = any(isinstance(module, nn.Conv2d) for module in model.modules())
         self.notes: list[str] = []
         if dtype is None and any(p.dtype != self.dtype for p in self._selected.values()):
             self.notes.append(f"weights in {first.dtype} were computed in {self.dtype}")
@@ -92,9 +93,16 @@ class LossFunction:
         return unflatten(vector, self.shapes)
 
     def prepare(self, samples: Samples) -> Samples:
-        """A batch on the operator's device, floating tensors in its dtype."""
+        """A batch on the operator's device, floating tensors in its dtype, images laid out as is fastest there."""
         move = lambda x: to_computing_dtype(x, self.dtype, self.device)  # noqa: E731
-        return Samples(move(samples.inputs), move(samples.targets))
+        return Samples(self._channels_last(move(samples.inputs)), move(samples.targets))
+
+    def _channels_last(self, inputs: Any) -> Any:
+        """oneDNN's convolutions on a CPU are up to three times as fast with channels last; values stay the same."""
+        on_cpu = self.device.type == "cpu" and self.dtype != torch.float64
+        if not on_cpu or not isinstance(inputs, Tensor) or inputs.dim() != 4 or not self._convolves:
+            return inputs
+        return inputs.contiguous(memory_format=torch.channels_last)
 
     def logits(self, parameters: Sequence[Tensor], inputs: Any, *, constants: Sequence[Tensor] | None = None) -> Tensor:
         """``model(inputs)`` at these parameters; buffers are copied, so that train mode cannot change them."""

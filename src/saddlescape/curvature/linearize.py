@@ -15,21 +15,21 @@ graph in three:
 
 The loss stays outside the graph, so any loss will do. With g = 0 the same graph gives the Gauss-Newton product J' dg.
 
-Two rewrites make the products cheaper, both exact identities: batch normalisation in eval mode that directly follows
-a convolution is folded into its weights, as a differentiable function of the same parameters, so that no pass over
-activations remains of it; and dead nodes are dropped.
+Rewrites of the graph (``rewrites.py``) make the products cheaper, all of them identities: batch normalisation in eval
+mode that directly follows a convolution is folded into its weights, as a differentiable function of the same
+parameters, so that no pass over activations remains of it; additions of zero and copies are dropped; on a CPU the two
+convolutions of the product rule add up in one place.
 
 Deviations from ``torch.func.linearize``, which does the like for one function at one point:
 1. the graph is traced on fake tensors, so tracing costs no arithmetic, and serves every batch of the same shape and
    every later state of the weights;
 2. parameters are inputs, not constants, so residuals can be thrown away and made again: memory has a bound;
-3. batch normalisation is folded;
+3. batch normalisation is folded, idle passes are dropped, sums of convolutions are fused;
 4. the loss is not part of the graph.
 """
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -38,13 +38,7 @@ from torch import Tensor, fx
 from torch.func import functionalize, jvp, vjp
 from torch.fx.experimental.proxy_tensor import make_fx
 
-_BATCH_NORMS = {
-    # target -> position of eps; all of them take (input, weight, bias, running_mean, running_var, ...)
-    torch.ops.aten._native_batch_norm_legit_no_training.default: 6,
-    torch.ops.aten.native_batch_norm.default: 7,
-    torch.ops.aten.cudnn_batch_norm.default: 7,
-}
-_CONVOLUTION = torch.ops.aten.convolution.default
+from saddlescape.curvature.rewrites import drop_idle, fold_batch_norm, fuse_sums
 
 
 class Linearized:
@@ -97,6 +91,7 @@ def trace(
     # Each argument an object of its own: the tracer takes two uses of one tensor for one variable.
     examples = [torch.empty_like(x) for x in (logits, *parameters, logits)]
     graph = _make_fx(products, [*parameters, *constants, *examples])
+    drop_idle(graph)
     return _split(graph, n + k + 1, n)
 
 
@@ -112,59 +107,6 @@ def _trace_forward(network: Callable[..., Tensor], arguments: Sequence[Tensor]) 
         graph = _make_fx(network, arguments)
     fold_batch_norm(graph)
     return graph
-
-
-def fold_batch_norm(module: fx.GraphModule) -> int:
-    """Rewrite ``batch_norm(conv(x, W, b))`` in eval mode as one convolution; returns how many were rewritten.
-
-    With ``s = gamma / sqrt(var + eps)``: ``conv(x, W * s, (b - mean) * s + beta)``. ``gamma``, ``beta``, ``W`` and
-    ``b`` stay the free variables, so all derivatives with respect to them are those of the original.
-    """
-    graph, folded = module.graph, 0
-    ops = torch.ops.aten
-    for node in list(graph.nodes):
-        if node.target not in _BATCH_NORMS or not _only_output_used(node):
-            continue
-        source, gamma, beta, mean, variance = node.args[:5]
-        if node.target is not ops._native_batch_norm_legit_no_training.default and node.args[5]:
-            continue  # batch statistics: not affine in the input
-        if not isinstance(source, fx.Node) or source.target is not _CONVOLUTION or len(source.users) != 1:
-            continue
-        if source.args[6]:  # transposed: output channels are the second dimension of the weight
-            continue
-        eps = node.args[_BATCH_NORMS[node.target]]
-        x, weight, bias = source.args[:3]
-        dims = source.args[1].meta["val"].dim()  # type: ignore[union-attr]
-        with graph.inserting_before(node):
-            scale = graph.call_function(ops.rsqrt.default, (graph.call_function(ops.add.Scalar, (variance, eps)),))
-            if gamma is not None:
-                scale = graph.call_function(ops.mul.Tensor, (scale, gamma))
-            column = graph.call_function(ops.view.default, (scale, [-1] + [1] * (dims - 1)))
-            new_weight = graph.call_function(ops.mul.Tensor, (weight, column))
-            if bias is None:
-                centred = graph.call_function(ops.neg.default, (mean,))
-            else:
-                centred = graph.call_function(ops.sub.Tensor, (bias, mean))
-            new_bias = graph.call_function(ops.mul.Tensor, (centred, scale))
-            if beta is not None:
-                new_bias = graph.call_function(ops.add.Tensor, (new_bias, beta))
-            fused = graph.call_function(_CONVOLUTION, (x, new_weight, new_bias, *source.args[3:]))
-        for user in list(node.users):
-            user.replace_all_uses_with(fused)
-            graph.erase_node(user)
-        graph.erase_node(node)
-        graph.erase_node(source)
-        folded += 1
-    module.recompile()
-    return folded
-
-
-def _only_output_used(node: fx.Node) -> bool:
-    """Whether of (output, saved mean, saved deviation) only the output has a reader; readers without readers go."""
-    for user in list(node.users):
-        if not user.users:
-            node.graph.erase_node(user)
-    return all(user.target is operator.getitem and user.args[1] == 0 for user in node.users)
 
 
 def _split(module: fx.GraphModule, num_primals: int, num_tangents: int) -> Linearized:
@@ -213,9 +155,12 @@ def _subgraph(
     graph, images = fx.Graph(), {}
     for i, node in enumerate(inputs):
         images[node] = graph.placeholder(f"x{i}")
+        images[node].meta = dict(node.meta)
     for node in body:
         if node.op != "placeholder":
             images[node] = graph.node_copy(node, lambda n: images[n])
     graph.output(tuple(fx.node.map_arg(x, lambda n: images[n]) for x in outputs))
     graph.eliminate_dead_code()
-    return fx.GraphModule(module, graph)
+    part = fx.GraphModule(module, graph)
+    fuse_sums(part)
+    return part

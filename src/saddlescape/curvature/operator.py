@@ -7,6 +7,8 @@ Two ways to a product. *Traced* (``linearize.py``): the network is traced once p
 depend on the vector is kept for as many batches as ``keep_bytes`` allows and made again for the others. *Double
 backward*: for networks that cannot be traced and for work so small that tracing would not pay; the graph is kept if
 all is one batch.
+
+``batch_size`` bounds the memory; where smaller batches are faster (``chunks.py``), traced products take smaller ones.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from saddlescape.curvature.chunks import chunk_size
 from saddlescape.curvature.flat import Selection, flatten
 from saddlescape.curvature.function import DoubleBackward, LossFunction
 from saddlescape.curvature.guards import held_still
@@ -66,6 +69,8 @@ class HessianOperator:
         self._kept_bytes = 0
         with held_still(function.model, function.mode):
             self._weights = self._normalise(sample_weights)
+            if self._traced and process_group is None:
+                self.batch_size = chunk_size(function, samples, batch_size)
 
     @property
     def num_samples(self) -> int:

@@ -1,0 +1,89 @@
+"""Batches cut to fit the cache: the same operator, and never cut where that would be another one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import saddlescape.curvature.chunks as chunks
+from saddlescape.curvature import build_operator
+
+IMAGES = 40
+
+
+class Small(nn.Module):
+    def __init__(self, middle: Callable[[Tensor], Tensor] = lambda x: x) -> None:
+        super().__init__()
+        self.conv, self.norm, self.head = nn.Conv2d(1, 6, 3, padding=1), nn.BatchNorm2d(6), nn.Linear(6, 3)
+        self.middle = middle
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.middle(F.relu(self.norm(self.conv(x)))).mean((2, 3)))
+
+
+def data(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(IMAGES, 1, 8, 8, generator=generator, dtype=dtype), torch.arange(IMAGES) % 3
+
+
+def size(model: nn.Module, loss: Callable[..., Tensor] = F.cross_entropy, **options: object) -> int:
+    return build_operator(model.eval(), loss, data(), method="traced", **options).batch_size  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def small_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache that holds ten of the largest activation: 6 channels of 8 x 8 in float32."""
+    monkeypatch.setattr(chunks, "_CACHE", 10 * 6 * 8 * 8 * 4)
+
+
+def test_the_largest_activation_fits_and_batch_size_is_a_bound() -> None:
+    torch.manual_seed(0)
+    assert size(Small()) == 10
+    assert size(Small(), batch_size=9) == 9
+    assert size(Small(), batch_size=5) == 5
+
+
+@pytest.mark.parametrize(("dtype", "allowed"), [(torch.float32, 1e-6), (torch.float64, 1e-12)])
+def test_the_product_is_the_same(dtype: torch.dtype, allowed: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model = Small().to(dtype).eval()
+    cut = build_operator(model, F.cross_entropy, data(dtype), method="traced")
+    monkeypatch.setattr(chunks, "_CACHE", 2**40)
+    whole = build_operator(model, F.cross_entropy, data(dtype), method="traced")
+    assert cut.batch_size < whole.batch_size == 256
+    v = torch.randn(cut.dim, dtype=dtype)
+    expected = whole(v)
+    assert float((cut(v) - expected).norm() / expected.norm()) < allowed
+    assert float(cut.loss()) == pytest.approx(float(whole.loss()), rel=1e-5)
+
+
+def test_images_that_look_at_each_other_are_not_cut() -> None:
+    torch.manual_seed(0)
+    assert size(Small(lambda x: x - x.mean(0, keepdim=True))) == 256
+    model = Small()
+    model.norm.track_running_stats, model.norm.running_mean, model.norm.running_var = False, None, None
+    assert size(model) == 256
+    assert build_operator(Small(), F.cross_entropy, data(), method="traced", mode="train").batch_size == 256
+
+
+def test_a_loss_without_values_per_sample_is_not_cut() -> None:
+    torch.manual_seed(0)
+    assert size(Small(), lambda logits, target: F.cross_entropy(logits, target)) == 256
+
+
+def test_no_convolution_no_cut() -> None:
+    torch.manual_seed(0)
+    assert size(nn.Sequential(nn.Flatten(), nn.Linear(64, 128), nn.Tanh(), nn.Linear(128, 3))) == 256
+
+
+def test_large_weights_ask_for_large_chunks() -> None:
+    """Each chunk sums a gradient as large as the weights: activations must outweigh it."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 2, 3, padding=1), nn.Flatten(), nn.Linear(128, 400), nn.Tanh(), nn.Linear(400, 3)
+    )
+    assert size(model, batch_size=30) == 30
