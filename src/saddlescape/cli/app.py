@@ -22,6 +22,7 @@ COMMANDS = {
     "curvature": "curvature",
     "surface": "surface",
     "escape": "escape",
+    "report": "report",
     "reproduce": "reproduce",
     "tune": "tune",
     "methods": "methods",

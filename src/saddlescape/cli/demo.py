@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +22,9 @@ def demo(
     seeds: Annotated[tuple[Whole, ...], Parameter(consume_multiple=True, negative=())] = SEEDS,
     epochs: Whole | None = None,
 ) -> None:
-    """Train ce+drw with and without SAM on long-tailed digits, several seeds, and print the table.
+    """Train ce+drw with and without SAM on long-tailed digits, measure the curvature of each class, make the page.
+
+    Prints the table over the seeds and where the page is; the page needs the extra report.
 
     Example: saddlescape demo
 
@@ -47,3 +50,22 @@ def demo(
         eval_every=50,
         precision="float32",
     )
+    picture(out, [out / f"{method}-seed{seeds[0]}" for method in METHODS.split(",")])
+
+
+def picture(out: Path, runs: list[Path]) -> None:
+    """Measure what the page shows of one run of each method, then write it to ``out/report.html``."""
+    from saddlescape.cli.curvature import curvature
+    from saddlescape.cli.evaluate import evaluate
+    from saddlescape.cli.report import report
+    from saddlescape.cli.surface import surface
+
+    if importlib.util.find_spec("plotly") is None:
+        console.print("The page with curvature and loss surfaces needs plotly: pip install 'saddlescape[report]'")
+        return
+    console.print(f"Now the curvature of each class, with and without SAM ({runs[0].name}, {runs[1].name})")
+    for run in runs:
+        evaluate(run)
+        curvature(run)
+        surface(run, classes=["head", "tail"], span=0.3, steps=21)
+    report(out, out=out / "report.html")

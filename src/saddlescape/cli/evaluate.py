@@ -24,6 +24,8 @@ def evaluate(
 ) -> None:
     """Score a run: accuracy, balanced accuracy, calibration error, head/mid/tail and every class.
 
+    On the run's own test set this also keeps its answers (test_predictions.npz, tail_errors.npz) for the report.
+
     Example: saddlescape evaluate runs/vs-sam --post-hoc 1.0
 
     Parameters

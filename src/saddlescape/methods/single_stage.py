@@ -20,6 +20,7 @@ def build(method: Sum, facts: Facts, table: Mapping[str, Any], epochs: int | Non
 
     ``epochs`` other than the table's stretch every milestone by the one rule of ``schedules.stretch``.
     """
+    table = {**table, **table.get("per_loss", {}).get(method.loss, {})}
     reference = int(table["epochs"])
     total = epochs or reference
     notes: list[str] = []

@@ -368,7 +368,7 @@ def _tell_missing(run: RunData) -> None:
         tell(Note("", "No loss surface was measured.", f"saddlescape surface {shown} --classes all"))
     if run.predictions is None and PREDICTIONS not in damaged:
         tell(Note("", "Its answers on single test images were not kept: no confusion, no calibration.",
-                  ""))  # fmt: skip
+                  f"saddlescape evaluate {shown}"))  # fmt: skip
 
 
 def _result(raw: Any) -> records.Result:

@@ -14,10 +14,11 @@ from saddlescape.data.loader import build_loader
 from saddlescape.data.types import ArraySplit, Dataset, FileSplit, Split
 from saddlescape.errors import InputError
 from saddlescape.losses.logit_adjustment import post_hoc_adjust
+from saddlescape.runs.answers import write_answers
 from saddlescape.runs.opened import Opened, open_run
 from saddlescape.runs.plan import load_data
 from saddlescape.training.batches import EVALUATION_BATCH, decoder
-from saddlescape.training.evaluate import evaluate
+from saddlescape.training.evaluate import score
 from saddlescape.training.metrics import Scores
 from saddlescape.training.precision import Precision, resolve_device
 
@@ -33,6 +34,8 @@ def evaluate_run(
     progress: Callable[..., None] | None = None,
 ) -> tuple[Scores, Dataset]:
     """Scores and the data set they are for; see ``saddlescape evaluate --help``.
+
+    On the run's own test set its answers are kept in the run folder, for the report.
 
     Raises:
         InputError: no such split, classes that the run does not know, or data that cannot be read.
@@ -55,10 +58,10 @@ def evaluate_run(
             return post_hoc_adjust(logits, counts, tau=tau)
 
     precision = Precision(opened.config.precision, where.type)
-    scores = evaluate(
-        model, loader.epoch(0), dataset.num_classes, dataset.groups, precision, adjust, opened.logit_scale
-    )
-    return scores, dataset
+    scorer = score(model, loader.epoch(0), dataset.num_classes, precision, adjust, opened.logit_scale)
+    if data is None and split == "test" and post_hoc is None:
+        write_answers(folder, scorer, dataset, opened.preprocess)
+    return scorer.scores(dataset.groups), dataset
 
 
 def run_data(

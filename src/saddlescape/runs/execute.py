@@ -271,6 +271,7 @@ def summarise(config: RunConfig, dataset: Dataset, rows: list[dict[str, Any]]) -
         "per_class": last["test"]["per_class"],
         "classes": dataset.classes,
         "class_counts": dataset.class_counts,
+        "groups": dataset.groups,
         "present_classes": last["test"]["present"],
         "train_loss": last["train_loss"],
         "best_accuracy": best["test"]["accuracy"],
