@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import saddlescape.curvature.chunks as chunks
 from saddlescape.curvature import build_operator
+from saddlescape.curvature.operator import cuts
 
 IMAGES = 40
 
@@ -87,3 +88,30 @@ def test_large_weights_ask_for_large_chunks() -> None:
         nn.Conv2d(1, 2, 3, padding=1), nn.Flatten(), nn.Linear(128, 400), nn.Tanh(), nn.Linear(400, 3)
     )
     assert size(model, batch_size=30) == 30
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_every_sample_counts_once(alike: bool) -> None:
+    for number in range(1, 130):
+        for at_most in range(1, 40):
+            parts = cuts(number, at_most, alike=alike)
+            assert [fresh for _, fresh, _ in parts] == [0, *(stop for _, _, stop in parts[:-1])]
+            assert parts[0][0] == 0 and parts[-1][2] == number and len(parts) == -(-number // at_most)
+            sizes = {stop - start for start, _, stop in parts}
+            assert max(sizes) <= at_most and all(0 <= start <= fresh < stop for start, fresh, stop in parts)
+            if alike:
+                assert len(sizes) == 1 and len(parts) * max(sizes) <= max(1.1 * number, number + len(parts) - 1)
+            else:
+                assert max(sizes) - min(sizes) <= 1 and all(start == fresh for start, fresh, _ in parts)
+
+
+def test_one_trace_serves_batches_and_classes_of_many_sizes() -> None:
+    torch.manual_seed(0)
+    model, (x, y) = Small().eval(), data()
+    first = build_operator(model, F.cross_entropy, (x, y), method="traced", batch_size=10)
+    v = torch.randn(first.dim)
+    first(v)
+    other = type(first)(first.function, first.samples.take(slice(0, 35)), method="traced", batch_size=10)
+    plain = build_operator(model, F.cross_entropy, (x[:38], y[:38]), method="double_backward")
+    assert float((other(v) - plain(v)).norm() / plain(v).norm()) < 1e-6
+    assert len(first.function._traces) == 1

@@ -14,6 +14,7 @@ all is one batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -71,6 +72,8 @@ class HessianOperator:
             self._weights = self._normalise(sample_weights)
             if self._traced and process_group is None:
                 self.batch_size = chunk_size(function, samples, batch_size)
+            alike = self._traced and function.mean_loss(function.prepare(samples.take(slice(0, 1)))).per_sample
+            self._cuts = cuts(len(samples), self.batch_size, alike=alike)
 
     @property
     def num_samples(self) -> int:
@@ -148,15 +151,15 @@ class HessianOperator:
         rank, world = 0, 1
         if self._group is not None:
             rank, world = torch.distributed.get_rank(self._group), torch.distributed.get_world_size(self._group)
-        start = 0
-        for index, batch in enumerate(self.samples.batches(self.batch_size)):
-            stop = start + len(batch)
+        for index, (start, fresh, stop) in enumerate(self._cuts):
             if index % world == rank:
-                kept = self._kept.get(index)
-                if kept is None:
+                batch = self.samples.take(slice(start, stop))
+                if index not in self._kept:
                     batch = self.function.prepare(batch)
-                yield index, batch, self._weights[start:stop].to(self.like.device)
-            start = stop
+                weights = self._weights[start:stop]
+                if fresh > start:
+                    weights = torch.cat([weights.new_zeros(fresh - start), self._weights[fresh:stop]])
+                yield index, batch, weights.to(self.like.device)
 
     def _reduce(self, tensor: Tensor) -> Tensor:
         if self._group is not None:
@@ -184,6 +187,27 @@ class HessianOperator:
 
     def _eager(self, batch: Samples, weights: Tensor) -> Any:
         return DoubleBackward(self.function, batch, weights)
+
+
+def cuts(number: int, at_most: int, *, alike: bool) -> list[tuple[int, int, int]]:
+    """``number`` samples in as few batches as ``at_most`` allows: (start, fresh, stop) each.
+
+    Batches differ by one sample at most. ``alike``: they are all of one size, so that one trace serves them all, and
+    where it costs little that size is ``at_most``, so that it serves other sets too. For that a batch begins early,
+    before ``fresh``, with samples that were in the one before and weigh nothing now.
+
+    >>> cuts(7, 3, alike=False), cuts(7, 3, alike=True)
+    ([(0, 0, 3), (3, 3, 5), (5, 5, 7)], [(0, 0, 3), (2, 3, 5), (4, 5, 7)])
+    """
+    pieces = max(1, -(-number // at_most))
+    size = -(-number // pieces)
+    if not alike or pieces == 1:
+        edges = [-(-i * number // pieces) for i in range(pieces + 1)]
+        return [(start, start, stop) for start, stop in pairwise(edges)]
+    if pieces * at_most <= 1.1 * number:
+        size = at_most
+    starts = [i * (number - size) // (pieces - 1) for i in range(pieces)]
+    return [(start, start if i == 0 else starts[i - 1] + size, start + size) for i, start in enumerate(starts)]
 
 
 class TracedBatch:
