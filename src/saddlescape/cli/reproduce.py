@@ -12,7 +12,13 @@ from saddlescape.cli.display import TrainingBar, bar, console, reading, say
 from saddlescape.cli.whole import Whole
 from saddlescape.errors import InputError
 
-TABLES = {"cifar10-lt": "cifar10", "cifar100-lt": "cifar100", "digits-lt": "digits"}
+TABLES = {
+    "cifar10-lt": "cifar10",
+    "cifar100-lt": "cifar100",
+    "imagenet-lt": "imagenet-lt",
+    "inat2018": "inat2018",
+    "digits-lt": "digits",
+}
 
 
 def reproduce(
@@ -20,7 +26,7 @@ def reproduce(
     /,
     *,
     out: Path,
-    methods: str = "all",
+    methods: str = "paper",
     seeds: Annotated[list[Whole] | None, Parameter(consume_multiple=True, negative=())] = None,
     imbalance: float | None = None,
     epochs: Whole | None = None,
@@ -44,11 +50,11 @@ def reproduce(
     Parameters
     ----------
     table:
-        cifar10-lt, cifar100-lt or digits-lt.
+        cifar10-lt, cifar100-lt, imagenet-lt, inat2018 or digits-lt.
     out:
         Folder of the grid: one run folder per row and seed, table.md and table.json.
     methods:
-        Rows, joined by commas; all is the paper's eight.
+        Rows, joined by commas; paper is the rows of the paper's table, all adds every system and SAM variant.
     seeds:
         Seeds, e.g. --seeds 0 1 2 (default: 0).
     imbalance:
@@ -66,7 +72,7 @@ def reproduce(
     dry_run:
         Decide everything, print each row's configuration as TOML, and train nothing.
     """
-    from saddlescape.methods.rows import CIFAR_ROWS
+    from saddlescape.methods.rows import CIFAR_ROWS, LARGE_ROWS, all_rows
     from saddlescape.published import recipes
     from saddlescape.report import table as tables
     from saddlescape.runs import format as files
@@ -77,19 +83,25 @@ def reproduce(
     if table not in TABLES:
         raise InputError(f"unknown table {table!r}; known are {', '.join(TABLES)}")
     dataset = TABLES[table]
+    large = dataset in ("imagenet-lt", "inat2018")
+    drawn = None if large else 100.0  # the large sets are long-tailed as they come
+    if methods.strip() == "paper":
+        methods = ",".join(LARGE_ROWS if large else CIFAR_ROWS)
     flags: dict[str, Any] = {"weight_decay": weight_decay}
     request = Request(
-        data=dataset, imbalance=imbalance if imbalance is not None else recipes()[dataset].get("imbalance", 100.0),
+        data=dataset, imbalance=imbalance if imbalance is not None else recipes()[dataset].get("imbalance", drawn),
         root=root, val=val, download=download, epochs=epochs, flags=flags, device=device, precision=precision,
         compile=compile, eval_every=eval_every, keep_every=keep_every,
     )  # fmt: skip
     if dry_run:
-        for config in plan_grid(request, parse_methods(methods, CIFAR_ROWS), seeds or [0], radius=rho, tuned=tuned):
+        for config in plan_grid(
+            request, parse_methods(methods, all_rows(dataset)), seeds or [0], radius=rho, tuned=tuned
+        ):
             print(f"# {config.method}, seed {config.seed}\n{to_toml(config)}")
         return
     with bar() as progress_bar, reading() as progress:
         results = run_grid(
-            request, parse_methods(methods, CIFAR_ROWS), seeds or [0], out, radius=rho, tuned=tuned, say=say,
+            request, parse_methods(methods, all_rows(dataset)), seeds or [0], out, radius=rho, tuned=tuned, say=say,
             progress=progress,
             watchers=lambda label, stage, start: [TrainingBar(progress_bar, stage, start, label)],
         )  # fmt: skip

@@ -6,6 +6,7 @@ import difflib
 from dataclasses import dataclass
 
 from saddlescape.errors import InputError
+from saddlescape.published import optimizers
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,16 @@ TERMS: dict[str, Term] = {
     "asam": Term("optimizer", "adaptive SAM", "Kwon et al., ICML 2021"),
     "pgd": Term("optimizer", "perturbed gradient descent", "Jin et al., ICML 2017"),
     "msam": Term("optimizer", "Momentum-SAM: ascent along the momentum, one pass", "Becker et al., NeurIPS 2025"),
+    "latesam": Term("optimizer", "SAM in the last quarter of training only", "after Zhou et al., ICLR 2025"),
+    "samon": Term("optimizer", "SAM that perturbs normalisation layers only", "Mueller et al., NeurIPS 2023"),
+    "partsam": Term("optimizer", "ascent on the tail images and a few others of each batch", "ours"),
+    "imbsam": Term("optimizer", "SAM on the tail's loss, plain gradient on the head's", "Zhou et al., ICCV 2023"),
+    "ssesam": Term("optimizer", "SAM with a radius for the head and one for the tail", "Lyu et al., AAAI 2025"),
+    "focalsam": Term("optimizer", "SAM weighted by class, focal style", "Li et al., ICML 2025"),
+    "ccsam": Term("optimizer", "class-conditional perturbation of the classifier", "Zhou et al., CVPR 2023"),
 }
 
-OPTIMIZERS = {"sam": "sam", "asam": "asam", "pgd": "pgd", "msam": "momentum-sam"}
+OPTIMIZERS: dict[str, str] = {word: str(table["optimizer"]) for word, table in optimizers().items()}
 """Word in a sum -> name in ``saddlescape.optim``."""
 
 

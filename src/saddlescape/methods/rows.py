@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from saddlescape.methods.grammar import TERMS
+from saddlescape.methods.grammar import OPTIMIZERS, TERMS
 from saddlescape.methods.systems import SYSTEMS
 from saddlescape.published import recipes
 
 CIFAR_ROWS = ("ce", "ce+sam", "ce+drw", "ce+drw+sam", "ldam+drw", "ldam+drw+sam", "vs", "vs+sam")
 LARGE_ROWS = ("ce", "ce+drw", "ce+drw+sam", "ldam+drw", "ldam+drw+sam")
+PUBLISHED_SYSTEMS = ("crt", "lws", "mislas", "disalign", "dro-lt")  # of the paper's table for the large sets
+PAPER = "Rangwani et al., NeurIPS 2022"
 
 
 @dataclass(frozen=True)
@@ -20,20 +22,36 @@ class Line:
     source: str
 
 
+def all_rows(dataset: str) -> tuple[str, ...]:
+    """What ``reproduce --methods all`` trains: the rows of the paper's table, then every system and SAM variant.
+
+    Rows whose first stage others share come first, so that a grid trains it once.
+    """
+    rows = LARGE_ROWS if dataset in ("imagenet-lt", "inat2018") else CIFAR_ROWS
+    variants = [f"ce+drw+{word}" for word in OPTIMIZERS if word not in ("sam", "ccsam")]
+    return (*rows, *SYSTEMS, "crt+sam", "mislas+sam", "glmc+sam", *variants)
+
+
 def listing() -> list[Line]:
     """Terms of sums, rows of the paper's tables with their radii, and named systems."""
     lines = [Line(word, term.kind, term.text, term.source) for word, term in TERMS.items()]
     for row in CIFAR_ROWS:
-        lines.append(Line(row, "row", _radii(row), "Rangwani et al., NeurIPS 2022, tables for CIFAR-10/100-LT"))
-    return lines + [Line(name, "system", system.text, system.source) for name, system in SYSTEMS.items()]
+        lines.append(Line(row, "row", _radii(row, ("cifar10", "cifar100")), f"{PAPER}, tables for CIFAR-10/100-LT"))
+    for row in LARGE_ROWS:
+        text = _radii(row, ("imagenet-lt", "inat2018"))
+        lines.append(Line(row, "row", text, f"{PAPER}, table for ImageNet-LT and iNaturalist 2018"))
+    for name, system in SYSTEMS.items():
+        table = f"; in {PAPER}" if name in PUBLISHED_SYSTEMS else ""
+        lines.append(Line(name, "system", system.text, system.source + table))
+    return lines
 
 
-def _radii(row: str) -> str:
+def _radii(row: str, datasets: tuple[str, str]) -> str:
     if not row.endswith("+sam"):
         return "SGD"
     base = row.removesuffix("+sam")
     parts = []
-    for dataset in ("cifar10", "cifar100"):
+    for dataset in datasets:
         radius = ", ".join(f"{value:g}" for value in recipes()[dataset]["rho"][base])
         parts.append(f"{dataset} rho {radius}")
     return "; ".join(parts) + (" (ours: the paper's code gives none)" if base == "vs" else "")

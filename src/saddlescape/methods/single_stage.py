@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from saddlescape.methods.grammar import OPTIMIZERS, Sum
+from saddlescape.methods.grammar import Sum
 from saddlescape.methods.recipe import Facts, Recipe
+from saddlescape.published import optimizer_recipe
 from saddlescape.schedules import stretch
 from saddlescape.training.stage import Options, Stage
-
-# Published next to SAM's: ASAM's radius is about ten times SAM's (davda54/sam), Momentum-SAM's about fifteen times.
-RADIUS_OVER_SAM = {"sam": 1.0, "asam": 10.0, "msam": 15.0}
-PGD = {"radius": 0.05, "t_thr": 100.0}
 
 
 def build(method: Sum, facts: Facts, table: Mapping[str, Any], epochs: int | None = None) -> Recipe:
@@ -31,24 +28,11 @@ def build(method: Sum, facts: Facts, table: Mapping[str, Any], epochs: int | Non
         early, loss_start = "ce", stretch(reference // 2, total, reference)
         lr_schedule = "ib" if lr_schedule == "paper-cifar" else lr_schedule
         notes.append(f"ib: cross-entropy before epoch {loss_start + 1}, as its authors train it")
+    optimizer, rho_start = "sgd", 0
     rho: tuple[float, ...] = ()
     optimizer_options: Options = {}
-    if method.optimizer in RADIUS_OVER_SAM:
-        radii = table["rho"]
-        found = radii.get(method.row, radii["default"])
-        factor = RADIUS_OVER_SAM[method.optimizer]
-        rho = tuple(round(factor * value, 10) for value in found)
-        if method.row not in radii:
-            notes.append(f"rho {rho[0]:g}: no published value for {method}, ours")
-        elif factor != 1:
-            notes.append(f"rho {rho[0]:g}: {factor:g} times SAM's, by its authors' rule of thumb")
-    elif method.optimizer == "pgd":
-        given = dict(PGD | table.get("pgd", {}))
-        rho, optimizer_options = (float(given.pop("radius")),), given
-        notes.append(
-            f"pgd: a random vector, uniform in a ball of radius {rho[0]:g}, every {given['t_thr']:g} steps; ours, the "
-            "paper's were not published"
-        )
+    if method.optimizer != "sgd":
+        optimizer, rho, optimizer_options, rho_start = _optimizer(method, facts, table, total, notes)
     stage = Stage(
         name="train",
         epochs=total,
@@ -66,10 +50,34 @@ def build(method: Sum, facts: Facts, table: Mapping[str, Any], epochs: int | Non
         lr_schedule=lr_schedule,
         momentum=float(table["momentum"]),
         weight_decay=float(table["weight_decay"]),
-        optimizer=OPTIMIZERS.get(method.optimizer, "sgd"),
+        optimizer=optimizer,
         optimizer_options=optimizer_options,
         rho=rho,
         rho_schedule="step" if len(rho) > 1 else "constant",
+        rho_start=rho_start,
         freeze_bn_stats=bool(table["freeze_bn_stats"]),
     )
     return Recipe(method=str(method), model=str(table["model"]), stages=(stage,), notes=tuple(notes))
+
+
+def _optimizer(
+    method: Sum, facts: Facts, table: Mapping[str, Any], total: int, notes: list[str]
+) -> tuple[str, tuple[float, ...], Options, int]:
+    """(name, radii, options, first epoch) of a sum's optimiser; what is not published is said in ``notes``."""
+    own = optimizer_recipe(method.optimizer, facts.dataset)
+    options: Options = dict(own["options"])
+    if "rho" in own:
+        rho: tuple[float, ...] = (float(own["rho"]),)
+        what = "a random vector of this length" if method.optimizer == "pgd" else "as its authors have it elsewhere"
+        notes.append(f"{method.optimizer}: rho {rho[0]:g}, {what}; the paper's tables have no such row")
+    else:
+        found = table["rho"].get(method.row, table["rho"]["default"])
+        factor = float(own["over_sam"])
+        rho = tuple(round(factor * value, 10) for value in found)
+        if method.row not in table["rho"]:
+            notes.append(f"rho {rho[0]:g}: no published value for {method}, ours")
+        elif factor != 1:
+            notes.append(f"rho {rho[0]:g}: {factor:g} times SAM's, by its authors' rule of thumb")
+    if method.optimizer == "ssesam":
+        options["total_steps"] = float(total * -(-facts.images // int(table["batch_size"])))
+    return str(own["optimizer"]), rho, options, int(total * float(own.get("start", 0.0)))

@@ -38,6 +38,22 @@ def system_recipe(name: str, dataset: str, imbalance: float) -> dict[str, Any]:
 
 
 @cache
+def optimizers() -> dict[str, Any]:
+    """How the optimisers of sums are set, by word."""
+    return tomllib.loads(resources.files(__name__).joinpath("optimizers.toml").read_text(encoding="utf-8"))
+
+
+def optimizer_recipe(word: str, dataset: str) -> dict[str, Any]:
+    """The numbers of an optimiser on a data set: ``optimizer``, ``rho`` or ``over_sam``, ``options``, ``start``."""
+    table = optimizers()[word]
+    merged: dict[str, Any] = {}
+    for layer in (table, table.get(dataset, {})):
+        merged |= {key: value for key, value in layer.items() if not isinstance(value, dict)}
+        merged["options"] = merged.get("options", {}) | layer.get("options", {})
+    return merged
+
+
+@cache
 def results() -> list[dict[str, Any]]:
     """Published figures: rows of dataset, imbalance, method, metric, mean, std."""
     rows: list[dict[str, Any]] = json.loads(

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from saddlescape.errors import InputError
+from saddlescape.methods.grammar import OPTIMIZERS
 from saddlescape.methods.resolve import canonical
-from saddlescape.methods.single_stage import RADIUS_OVER_SAM
 from saddlescape.runs import config as configuration
 from saddlescape.runs import format as files
 from saddlescape.runs.config import RunConfig
@@ -129,7 +129,7 @@ def _requests(
 
 
 def _has_radius(method: str) -> bool:
-    return any(word in RADIUS_OVER_SAM for word in method.lower().split("+"))
+    return any(word in OPTIMIZERS and word != "pgd" for word in method.lower().split("+"))
 
 
 def parse_methods(text: str, known: Sequence[str]) -> list[str]:

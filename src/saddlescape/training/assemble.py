@@ -141,9 +141,7 @@ def build_stage_optimizer(
         options["seed"] = seed  # of its random draws
     if stage.optimizer not in ONE_PASS:
         options["freeze_bn_stats"] = stage.freeze_bn_stats
-    if "class_counts" in inspect.signature(build_optimizer).parameters:
-        options["class_counts"] = class_counts
-    return build_optimizer(base, stage.optimizer, model=model, **options)
+    return build_optimizer(base, stage.optimizer, model=model, class_counts=class_counts, **options)
 
 
 def _check_words(stage: Stage) -> None:
