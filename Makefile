@@ -11,7 +11,7 @@ JOBS ?= 2
 demo: $(VENV)/.core
 	$(BIN)/saddlescape demo
 
-test: $(VENV)/.all
+test: $(VENV)/.all $(VENV)/.browser
 	$(BIN)/python tests/guard.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --durations 10
 
@@ -29,11 +29,18 @@ $(VENV)/bin/python:
 # torch first and pinned: a plain resolution would take a CUDA build of several gigabytes.
 $(VENV)/.core: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) torch
-	$(PIP) --editable '.[parquet]'
+	$(PIP) --editable '.[parquet,report]'
 	touch $@
 
 $(VENV)/.all: $(VENV)/.core
-	$(PIP) --editable '.[parquet,report,tensorboard,onnx,heif,integrations,test,lint]'
+	$(PIP) --editable '.[parquet,report,tensorboard,tune,onnx,heif,integrations,browser,test,lint]'
+	touch $@
+
+# The report is tested in a real browser: the system's Chromium, installed here where that is allowed. Without one these
+# tests are skipped and say why.
+$(VENV)/.browser: $(VENV)/.all
+	command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq chromium) >/dev/null 2>&1 || \
+		echo "no chromium here: the tests of the page in a browser will be skipped"
 	touch $@
 
 clean:

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from saddlescape.errors import InputError
 from saddlescape.losses.registry import LOSSES
 from saddlescape.methods.grammar import LEGAL, OPTIMIZERS, TERMS, Sum, parse, words
-from saddlescape.methods.rows import CIFAR_ROWS, LARGE_ROWS, listing
+from saddlescape.methods.resolve import read
+from saddlescape.methods.rows import CIFAR_ROWS, LARGE_ROWS, all_rows, listing
+from saddlescape.methods.systems import SYSTEMS
 from saddlescape.optim import OPTIMIZERS as KNOWN_OPTIMIZERS
 
 KINDS = {"loss": words("loss"), "balance": ["", *words("balance")], "optimizer": ["", *words("optimizer")]}
@@ -74,10 +76,23 @@ def test_words_are_names_of_the_instruments() -> None:
 
 
 def test_the_listing_names_every_term_and_row_with_a_source() -> None:
-    lines = {line.name: line for line in listing()}
+    # A row of both tables is listed for each; the first is that of CIFAR.
+    lines = {line.name: line for line in reversed(listing())}
     assert set(TERMS) | set(CIFAR_ROWS) <= set(lines)
     assert set(LARGE_ROWS) <= set(CIFAR_ROWS)
     assert all(line.text and line.source for line in lines.values())
     assert lines["ce+drw+sam"].text == "cifar10 rho 0.5; cifar100 rho 0.8"
     assert "ours" in lines["vs+sam"].text
     assert "ours" not in lines["ldam+drw+sam"].text
+    texts = [line.text for line in listing() if line.name == "ce+drw+sam"]
+    assert texts[1] == "imagenet-lt rho 0.05, 0.1, 0.5, 0.5; inat2018 rho 0.05, 0.1, 0.1, 0.2"
+    assert set(SYSTEMS) <= set(lines)
+
+
+def test_all_rows_train_a_first_stage_before_the_systems_that_share_it() -> None:
+    rows = all_rows("cifar10")
+    assert len(set(rows)) == len(rows)
+    assert rows.index("ce") < rows.index("crt") and rows.index("ce+sam") < rows.index("crt+sam")
+    assert set(SYSTEMS) <= set(rows)
+    assert {read(row)[1].optimizer for row in rows} >= set(OPTIMIZERS) - {"ccsam"}  # that one is in its system
+    assert all_rows("inat2018")[: len(LARGE_ROWS)] == LARGE_ROWS
