@@ -1,9 +1,11 @@
 """How fast and how exact is the curvature of one class? Ours against PyHessian, curvlinops and hessian-eigenthings.
 
-    python benchmarks/curvature.py --run RUN --threads 2
+    python benchmarks/curvature.py --checkpoint RUN --checkpoint OTHER_RUN --classes 0 4 9 --threads 2
 
-One process; all contenders take turns on the same weights, images and batches. README.md says what each row means,
-how each peer is used, and how to have the peers without touching torch. A peer that is not there is left out.
+A case is a checkpoint, a class and a number of images; its parts are measured one after another and each is written as
+soon as it is there, so an interrupted run goes on where it was, and ``--parts`` cuts it into pieces. All contenders
+take turns on the same weights, images and batches. README.md says what each row means, how each peer is used, and how
+to have the peers without touching torch. A peer that is not there is left out.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ from __future__ import annotations
 import argparse
 import copy
 import importlib
+import json
+import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -48,6 +52,9 @@ from saddlescape.training.precision import resolve_device
 PEERS = ("pyhessian", "curvlinops", "eigenthings")
 SEED = 0
 TOL = 1e-4  # of the extreme eigenvalues
+PARTS = (
+    "products", "reference", "extremes", "float32", "density", "spectrum", "without_products", "memory", "growth",
+)  # fmt: skip
 
 # Floor and goal for a class of 500 images under ResNet-32 on a CPU, against PyHessian. For an error less is better.
 AIMS = {
@@ -88,6 +95,7 @@ class Setting:
     rounds: int
     repeats: int
     device: torch.device
+    network: str = ""
 
     @property
     def synchronize(self) -> Callable[[], object]:
@@ -197,10 +205,10 @@ def factories(setting: Setting) -> dict[str, Callable[[], Contender]]:
 # --- what is measured of --------------------------------------------------------------------------------------------
 
 
-def from_run(options: argparse.Namespace) -> tuple[nn.Module, Dataset, dict[str, Any]]:
+def from_run(run: Path, options: argparse.Namespace) -> tuple[nn.Module, Dataset, dict[str, Any]]:
     """The network and data of a run folder, at its newest checkpoint."""
-    subject = open_subject(options.run, device=options.device)
-    told = {"run": options.run.name, "checkpoint": subject.checkpoint, "weights_sha256": subject.weights}
+    subject = open_subject(run, device=options.device)
+    told = {"run": run.name, "checkpoint": subject.checkpoint, "weights_sha256": subject.weights}
     return subject.model, subject.dataset, {**told, "model": subject.opened.config.model}
 
 
@@ -250,7 +258,7 @@ def measure_products(setting: Setting) -> tuple[dict[str, Timing], dict[str, Any
 
 
 def measure_whole(
-    setting: Setting, job: Callable[[Contender], Ends | None], exact: Ends
+    setting: Setting, job: Callable[[Contender], Ends | None], exact: Ends | None
 ) -> tuple[dict[str, Timing], dict[str, Any]]:
     """Seconds from network and images to the answer, building included; products made, and errors of both ends."""
     found: dict[str, tuple[Ends | None, int]] = {}
@@ -268,9 +276,9 @@ def measure_whole(
     return timings, told
 
 
-def errors_of(ends: Ends | None, exact: Ends) -> list[float] | None:
-    """Relative error of (lambda_min, lambda_max); None where a contender does not tell."""
-    return None if ends is None else [abs(a - b) / abs(b) for a, b in zip(ends, exact, strict=True)]
+def errors_of(ends: Ends | None, exact: Ends | None) -> list[float] | None:
+    """Relative error of (lambda_min, lambda_max); None where a contender does not tell, or nothing exact is known."""
+    return None if ends is None or exact is None else [abs(a - b) / abs(b) for a, b in zip(ends, exact, strict=True)]
 
 
 def exact_extremes(setting: Setting) -> tuple[Ends, dict[str, Any]]:
@@ -283,7 +291,7 @@ def exact_extremes(setting: Setting) -> tuple[Ends, dict[str, Any]]:
     return (low.value, high.value), told
 
 
-def measure_float32(setting: Setting, exact: Ends) -> dict[str, Any]:
+def measure_float32(setting: Setting, exact: Ends | None) -> dict[str, Any]:
     """Ends by ours in float32, settled as far as float32 goes, beside float64."""
     found = extremes(Ours(setting).operator, tol=1e-5, max_products=1000, seed=SEED)
     ends = found.smallest[0].value, found.largest[0].value
@@ -406,6 +414,14 @@ def ratio_rows(what: str, timings: Mapping[str, Timing], setting: Setting, aims:
     return rows
 
 
+def error_rows(what: str, record: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        _row(f"error of {what}, {name}", max(told["errors"]), "relative", False)
+        for name, told in record.items()
+        if told["errors"]
+    ]
+
+
 def memory_rows(memory: dict[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for name, used in memory.items():
@@ -446,10 +462,15 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Time the curvature of one class by ours and by its peers, interleaved, and tell the errors.",
-        epilog="example: python benchmarks/curvature.py --run runs/ce-drw --threads 2",
+        epilog="example: python benchmarks/curvature.py --checkpoint runs/ce-drw --classes 0 9",
     )
-    parser.add_argument("--run", type=Path, help="a run folder (default: a fresh network, trained for --train steps)")
-    parser.add_argument("--label", type=int, default=0, help="the class (default %(default)s)")
+    parser.add_argument(
+        "--checkpoint", type=Path, action="append", default=[], metavar="RUN",
+        help="a run folder, at its newest checkpoint; may be given again (default: a network after --train steps)",
+    )  # fmt: skip
+    parser.add_argument("--classes", type=int, nargs="+", default=[0], help="the classes (default: 0)")
+    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS, help="default: all")
+    parser.add_argument("--fresh", action="store_true", help="measure again what the JSON has already")
     parser.add_argument("--images", type=int, default=500, help="images of the class, at most (default %(default)s)")
     parser.add_argument("--batch", type=int, default=250, help="images in a batch, at most (default %(default)s)")
     parser.add_argument("--steps", type=int, default=100, help="Lanczos steps of a density (default %(default)s)")
@@ -458,9 +479,11 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=usable_cores(), help="torch's threads (default: all cores)")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=PEERS, help="default: all")
-    parser.add_argument("--model", default="resnet32", help="without --run (default %(default)s)")
-    parser.add_argument("--train", type=int, default=100, help="steps of training without --run (default %(default)s)")
-    parser.add_argument("--data", default="cifar10", choices=("cifar10", "synthetic"), help="without --run")
+    parser.add_argument("--model", default="resnet32", help="without --checkpoint (default %(default)s)")
+    parser.add_argument(
+        "--train", type=int, default=100, help="steps of training without --checkpoint (default %(default)s)"
+    )
+    parser.add_argument("--data", default="cifar10", choices=("cifar10", "synthetic"), help="without --checkpoint")
     parser.add_argument("--depths", type=int, nargs="+", default=[20, 32, 56], help="networks of the growth rows")
     parser.add_argument("--quick", action="store_true", help="a few images and steps: shows that all works, no figures")
     parser.add_argument("--out", type=Path, help="JSON (default: benchmarks/results/curvature-DEVICE.json)")
@@ -486,80 +509,143 @@ def main(argv: Sequence[str] | None = None) -> int:
     if taken["load_average"] and taken["load_average"][0] > 0.5:
         say("other work runs on this machine: ratios hold roughly, milliseconds do not")
     present, missing = find_peers(options.peers)
-    torch.manual_seed(SEED)
-    model, dataset, told = (from_run if options.run else trained_briefly)(options)
-    (inputs, targets), available = class_samples(dataset, [options.label], options.images, SEED)
-    setting = Setting(
-        model=model.float(), loss=nn.CrossEntropyLoss(), inputs=inputs.to(device), targets=targets.to(device),
-        batch=options.batch, peers=tuple(present), steps=options.steps, rounds=options.rounds, repeats=options.repeats,
-        device=device,
-    ).images(len(targets))  # fmt: skip
-    aims = (device.type, told["model"], len(setting.targets), setting.steps) == ("cpu", "resnet32", 500, 100)
-
-    exact, reference = exact_extremes(setting)
-    say(f"lambda_min {exact[0]:.6g}, lambda_max {exact[1]:.6g} in float64, {reference['products']} products")
-    product_times, products = measure_products(setting)
-    density_times, densities = measure_whole(setting, lambda c: c.density(setting.steps), exact)
-    extremes_times, ends = measure_whole(setting, lambda c: c.extremes(TOL, setting.steps), exact)
-    float32 = measure_float32(setting, exact)
-    free_times = measure_orthogonalisation(setting)
-    memory = measure_memory(setting)
-    growth = measure_growth(setting, dataset, options.depths)
-    rows = [
-        *ratio_rows("products per second", product_times, setting, aims),
-        *ratio_rows("whole density", density_times, setting, aims),
-        *ratio_rows("both extremes", extremes_times, setting, aims),
-        *ratio_rows("Lanczos without its products", free_times, setting, aims),
-        _row("error of float32 extremes against float64", max(float32["errors"]), "relative", aims),
-        *(
-            _row(f"error of {what}, {name}", max(each["errors"]), "relative", False)
-            for what, table_of in (("both extremes", ends), ("a density's ends", densities))
-            for name, each in table_of.items()
-            if each["errors"]
-        ),
-        *(_row(f"error of a product, {name}", each["error"], "relative", False) for name, each in products.items()),
-        *memory_rows(memory),
-        *growth_rows(growth),
-    ]
-    say(table(rows))
     out = options.out or ROOT / "benchmarks" / "results" / f"curvature-{device.type}.json"
-    write_result(
-        out,
-        {
-            "benchmark": "curvature",
-            "schema": SCHEMA,
-            "environment": taken | {"load_average_at_end": load_average()},
-            "settings": {
+    cases = {} if options.fresh else cases_in(out)
+    for run in options.checkpoint or [None]:
+        torch.manual_seed(SEED)
+        model, dataset, told = trained_briefly(options) if run is None else from_run(run, options)
+        for label in options.classes:
+            (inputs, targets), available = class_samples(dataset, [label], options.images, SEED)
+            setting = Setting(
+                model=model.float(), loss=nn.CrossEntropyLoss(), inputs=inputs.to(device), targets=targets.to(device),
+                batch=options.batch, peers=tuple(present), steps=options.steps, rounds=options.rounds,
+                repeats=options.repeats, device=device, network=told["model"],
+            ).images(len(targets))  # fmt: skip
+            settings = {
                 **told,
                 "draw_hash": dataset.draw_hash,
-                "label": options.label,
+                "label": label,
                 "images": len(setting.targets),
                 "available": available,
                 "batch": setting.batch,
                 "parameters": setting.dim,
                 "steps": setting.steps,
-                "rounds": setting.rounds,
-                "repeats": setting.repeats,
+                "threads": options.threads,
                 "tolerance": TOL,
                 "quick": options.quick,
-            },
-            "peers": present,
-            "missing": missing,
-            "stand_ins": {name: note for name in present if (note := stand_in(name))},
-            "rows": rows,
-            "reference": reference,
-            "products": products,
-            "density": densities,
-            "spectrum": measure_spectrum(setting),
-            "extremes": ends,
-            "float32": float32,
-            "without_products": {name: timing.as_json() for name, timing in free_times.items()},
-            "memory": memory,
-            "growth": growth,
-        },
-    )
+            }
+            key = f"{told['run'] or told['model']}, class {label}, {work_of(settings)}"
+            case = cases.get(key)
+            if case is None or case["settings"] != settings:
+                case = cases[key] = {"settings": settings, "parts": {}}
+            for part in (part for part in PARTS if part in options.parts):
+                if part in case["parts"]:
+                    continue
+                before = environment(device, given)
+                rows, record = measure_part(part, setting, dataset, case["parts"], options.depths)
+                case["parts"][part] = {
+                    "rows": rows,
+                    "record": record,
+                    "rounds": setting.rounds,
+                    "repeats": setting.repeats,
+                    "environment": before | {"load_average_at_end": load_average()},
+                }
+                say(f"{key}: {part}")
+                if rows:
+                    say(table(rows))
+                write_result(
+                    out,
+                    {
+                        "benchmark": "curvature",
+                        "schema": SCHEMA,
+                        "environment": taken,
+                        "peers": present,
+                        "missing": missing,
+                        "stand_ins": {name: note for name in present if (note := stand_in(name))},
+                        "rows": across(cases),
+                        "cases": cases,
+                    },
+                )
     say(f"written to {out.name}")
     return 0
+
+
+def cases_in(out: Path) -> dict[str, Any]:
+    """The cases of an earlier call; none where there is no such file."""
+    if not out.exists():
+        return {}
+    earlier = json.loads(out.read_text())
+    return dict(earlier["cases"]) if earlier.get("schema") == SCHEMA and "cases" in earlier else {}
+
+
+def work_of(settings: Mapping[str, Any]) -> str:
+    """What must be the same for the figures of two cases to stand in one row."""
+    return f"{settings['images']} images, {settings['steps']} steps, threads: {settings['threads']}"
+
+
+def measure_part(
+    part: str, setting: Setting, dataset: Dataset, done: Mapping[str, Any], depths: Sequence[int]
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """(rows, record) of one part. Errors of ends need the part "reference" among those ``done``; else they are None."""
+    aims = aims_hold(setting)
+    reference = done.get("reference", {}).get("record")
+    exact = (reference["lambda_min"], reference["lambda_max"]) if reference else None
+    if part == "reference":
+        return [], exact_extremes(setting)[1]
+    if part == "products":
+        times, record = measure_products(setting)
+        errors = [
+            _row(f"error of a product, {name}", told["error"], "relative", False) for name, told in record.items()
+        ]
+        return ratio_rows("products per second", times, setting, aims) + errors, record
+    if part == "density":
+        times, record = measure_whole(setting, lambda c: c.density(setting.steps), exact)
+        return ratio_rows("whole density", times, setting, aims) + error_rows("a density's ends", record), record
+    if part == "extremes":
+        times, record = measure_whole(setting, lambda c: c.extremes(TOL, setting.steps), exact)
+        return ratio_rows("both extremes", times, setting, aims) + error_rows("both extremes", record), record
+    if part == "float32":
+        record = measure_float32(setting, exact)
+        worst = max(record["errors"]) if record["errors"] else None
+        return [_row("error of float32 extremes against float64", worst, "relative", aims)], record
+    if part == "without_products":
+        times = measure_orthogonalisation(setting)
+        record = {name: timing.as_json() for name, timing in times.items()}
+        return ratio_rows("Lanczos without its products", times, setting, aims), record
+    if part == "memory":
+        record = measure_memory(setting)
+        return memory_rows(record), record
+    if part == "growth":
+        record = measure_growth(setting, dataset, depths)
+        return growth_rows(record), record
+    return [], measure_spectrum(setting)
+
+
+def aims_hold(setting: Setting) -> bool:
+    """Whether this is the work that the floors and goals speak of: ResNet-32, 500 images, 100 steps, on a CPU."""
+    return (setting.device.type, setting.network, len(setting.targets), setting.steps) == ("cpu", "resnet32", 500, 100)
+
+
+def across(cases: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every row over all cases of the same work: the median, and the least and greatest."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for case in cases.values():
+        for part in case["parts"].values():
+            for row in part["rows"]:
+                if row["value"] is not None:
+                    found.setdefault(f"{row['name']}, {work_of(case['settings'])}", []).append(row)
+    return [
+        {
+            "name": name,
+            "value": statistics.median(row["value"] for row in rows),
+            "range": [min(row["value"] for row in rows), max(row["value"] for row in rows)],
+            "unit": rows[0]["unit"],
+            "cases": len(rows),
+            "floor": rows[0]["floor"],
+            "goal": rows[0]["goal"],
+        }
+        for name, rows in found.items()
+    ]
 
 
 def stand_in(peer: str) -> str | None:

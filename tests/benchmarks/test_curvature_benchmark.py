@@ -136,24 +136,63 @@ def test_quick_writes_every_row_and_says_which_peers_are_missing(
     assert sorted([*result["missing"], *result["peers"]]) == sorted(script.PEERS)
     for key in ("device", "cpu", "python", "torch", "saddlescape", "commit", "command", "date"):
         assert isinstance(result["environment"][key], str) and result["environment"][key], key
-    settings = result["settings"]
+    (case,) = result["cases"].values()
+    assert list(case["parts"]) == list(script.PARTS)
+    record = {name: part["record"] for name, part in case["parts"].items()}
+    settings = case["settings"]
     assert (settings["images"], settings["batch"], settings["steps"], settings["quick"]) == (12, 6, 6, True)
-    rows = {row["name"]: row for row in result["rows"]}
-    assert len(rows) == len(result["rows"]) and all(name in printed for name in rows)
+    listed = [row for part in case["parts"].values() for row in part["rows"]]
+    rows = {row["name"]: row for row in listed}
+    assert len(rows) == len(listed) and all(name in printed for name in rows)
+    assert {row["name"] for row in result["rows"]} == {
+        f"{name}, 12 images, 6 steps, threads: 1" for name in rows if rows[name]["value"]
+    }
     for what in ("products per second", "whole density", "both extremes"):
         for name in ("ours, double backward", *result["peers"]):
             row = rows[f"{what}, ours over {name}"]
             assert row["value"] == pytest.approx(row["peer"]["median_s"] / row["ours"]["median_s"])
             assert row["floor"] is row["goal"] is None  # this was not the work that the aims speak of
     assert rows["error of float32 extremes against float64"]["value"] < 1e-4
-    used = result["memory"]["ours"]  # on a network this small the density's grid outweighs the Lanczos vectors
+    used = record["memory"]["ours"]  # on a network this small the density's grid outweighs the Lanczos vectors
     assert used["two_products_bytes"] > 0 and used["density_bytes"][0] < used["density_bytes"][1]
     names = {"ours", "ours, double backward", *result["peers"]}
     for section in ("products", "density", "extremes"):
-        assert set(result[section]) == names
-    assert all(each["error"] < 1e-4 for each in result["products"].values())
-    assert result["density"]["ours"]["products"] == 6 and result["extremes"]["ours"]["products"] > 2
-    assert {"images", "parameters", "Lanczos steps"} == set(result["growth"])
+        assert set(record[section]) == names
+    assert all(each["error"] < 1e-4 for each in record["products"].values())
+    assert record["density"]["ours"]["products"] == 6 and record["extremes"]["ours"]["products"] > 2
+    assert {"images", "parameters", "Lanczos steps"} == set(record["growth"])
     if "pyhessian" in result["peers"]:
         assert "torch.eig" in result["stand_ins"]["pyhessian"]
         assert "Lanczos without its products, ours over pyhessian" in rows
+
+
+def test_parts_of_many_classes_are_kept_one_by_one(
+    script: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from train_step import noise
+
+    monkeypatch.setattr(script, "load_images", lambda name: noise([20] * 10, SIZE))
+    monkeypatch.setattr(script, "new_model", tiny_network)
+    out = tmp_path / "curvature.json"
+    basis = ["--quick", "--threads", "1", "--out", str(out), "--peers", "--classes", "1", "4", "--parts"]
+    assert script.main([*basis, "products"]) == 0
+    first = json.loads(out.read_text())
+    assert [case["settings"]["label"] for case in first["cases"].values()] == [1, 4]
+    assert all(list(case["parts"]) == ["products"] for case in first["cases"].values())
+    ratio = "products per second, ours over ours, double backward"
+    values = [case["parts"]["products"]["rows"][0]["value"] for case in first["cases"].values()]
+    (row,) = [row for row in first["rows"] if row["name"] == f"{ratio}, 12 images, 6 steps, threads: 1"]
+    assert (row["value"], row["cases"]) == (pytest.approx(sum(values) / 2), 2)
+    assert row["range"] == [min(values), max(values)]
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(script, "measure_float32", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        script.main([*basis, "products", "reference", "float32"])
+    second = json.loads(out.read_text())
+    one, other = second["cases"].values()
+    assert list(one["parts"]) == ["products", "reference"] and list(other["parts"]) == ["products"]
+    for key, case in second["cases"].items():  # what was there has not been measured again
+        assert case["parts"]["products"] == first["cases"][key]["parts"]["products"]
