@@ -52,8 +52,9 @@ def _pgd(base: Optimizer, *, rho: float | None = None, model: nn.Module | None =
 
 def _split(kind: type[SplitOptimizer]) -> Builder:
     def build(base: Optimizer, *, rho: float | None = None, class_counts: ClassCounts, **kw: Any) -> Optimizer:
-        radius = {} if rho is None else {"rho": rho}
-        return kind(base, class_counts, **radius, **kw)
+        if rho is not None:
+            kw["rho"] = rho
+        return kind(base, class_counts, **kw)
 
     return build
 
@@ -69,8 +70,9 @@ def _cc_sam(
     head = getattr(getattr(model, "module", model), "head", None)
     if not isinstance(head, nn.Module):
         raise InputError("optimiser 'cc-sam' needs model= with a .head, whose parameters it perturbs")
-    radius = {} if rho is None else {"kappa": rho}
-    return ClassConditionalSAM(base, class_counts, head.parameters(), model=model, **radius, **kw)
+    if rho is not None:
+        kw["kappa"] = rho
+    return ClassConditionalSAM(base, class_counts, head.parameters(), model=model, **kw)
 
 
 OPTIMIZERS: dict[str, Builder] = {
