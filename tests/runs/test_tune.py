@@ -89,7 +89,7 @@ def test_a_grid_is_trained_with_tuned_settings(searched: Path) -> None:
     assert [f"train.lr={config.stages[0].lr:.6g}"] == wanted or not wanted
     (through_parent,) = plan_grid(request(val=0.0), ["ce"], [3], tuned=searched.parent)
     assert through_parent == config
-    with pytest.raises(InputError, match="no finished search for ce.sam"):
+    with pytest.raises(InputError, match=r"no finished search for ce\+sam"):
         plan_grid(request(val=0.0), ["ce+sam"], [3], tuned=searched)
 
 
