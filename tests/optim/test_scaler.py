@@ -248,3 +248,27 @@ def test_accumulation_clipping_and_scaling_together() -> None:
         scaler.update()
     for p, q in zip(whole.parameters(), parts.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["sam", "asam", "momentum-sam"])
+def test_autocast_around_the_whole_step_is_autocast_inside_the_closure(name: str) -> None:
+    """Autocast caches its narrow copies of the weights until it ends; the second pass must not see those of w."""
+    x, y = batch()
+    results = []
+    for outside in (False, True):
+        model = cnn()
+        optimizer = build(name, model)
+
+        def closure(model: nn.Module = model, optimizer: torch.optim.Optimizer = optimizer) -> Tensor:
+            optimizer.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16):
+                loss = F.cross_entropy(model(x).float(), y)
+            loss.backward()
+            return loss
+
+        for _ in range(3):
+            with torch.autocast("cpu", torch.bfloat16, enabled=outside):
+                optimizer.step(closure)
+        results.append([p.detach() for p in model.parameters()])
+    for a, b in zip(*results, strict=True):
+        assert torch.equal(a, b)

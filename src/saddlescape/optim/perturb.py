@@ -47,12 +47,16 @@ class Perturbation:
             copies = [torch.empty_like(tensor) for tensor in home]
             torch._foreach_copy_(copies, home)
             self._kept = self._kept | dict(zip(new, zip(home, copies, strict=True), strict=True))
+            # Autocast keeps the narrow copies of weights it has made: without this a whole step under autocast would
+            # make its second pass with those of the weights at home.
+            torch.clear_autocast_cache()
 
     @torch.no_grad()
     def restore(self) -> None:
         """Bring every saved parameter back to the bits it had; does nothing when none is away."""
         if self._kept:
             torch._foreach_copy_([home for home, _ in self._kept.values()], [copy for _, copy in self._kept.values()])
+            torch.clear_autocast_cache()
         self._kept = {}
 
 
