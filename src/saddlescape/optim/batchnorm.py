@@ -35,6 +35,11 @@ class KeptStatistics:
         self._kept: list[tuple[Tensor, Tensor]] = []
         self._remove_hook: weakref.finalize | None = None
 
+    @property
+    def buffers(self) -> list[Tensor]:
+        """The buffers that have been copied and are not back yet."""
+        return [buffer for buffer, _ in self._kept]
+
     @torch.no_grad()
     def keep(self) -> None:
         if self.model is not None:

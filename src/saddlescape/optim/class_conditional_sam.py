@@ -164,6 +164,9 @@ class ClassConditionalSAM(SplitOptimizer):
                     with _keeping(params):
                         perturbed.append(self._losses(again, len(subset), subset))
                     self._perturbation.restore()
+            # So it kept the statistics, of which the backward pass of a layer in train mode makes no use.
+            with torch.autograd._unsafe_preserve_version_counter(tuple(self._statistics.buffers)):
+                self._statistics.restore()
         with torch.enable_grad():
             both = (1 - self.phi) * losses.mean() + self.phi * torch.cat(perturbed).mean()
         self._backward(both, None, scaler)
