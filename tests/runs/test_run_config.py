@@ -62,7 +62,7 @@ def test_a_folder_keeps_it(tmp_path: Path) -> None:
         ("epochs = 200", "epochs = 1.5", "$.stages[0].epochs"),
         ("nesterov = true", "nesterov = 1", "$.stages[0].nesterov"),
         ("seed = 3", "seed = true", "$.seed"),
-        ("tau = 1.0", 'tau = "x"', "$.stages[0].loss_options"),
+        ("tau = 1.0", "tau = true", "$.stages[0].loss_options"),
         ('method = "vs+sam"', "", "method"),
         ("seed = 3", "seed = = 3", "line"),
         ("version = 1", "version = 2", "written by format 2, this version reads 1"),
