@@ -119,10 +119,10 @@ def test_quick_writes_every_row_and_says_which_peers_are_missing(
 
     real = script.importlib.import_module
 
-    def without_curvlinops(name: str, *rest: Any) -> types.ModuleType:
+    def without_curvlinops(name: str, package: str | None = None) -> types.ModuleType:
         if name == "peers.curvlinops":
             raise ModuleNotFoundError("No module named 'curvlinops'")
-        return real(name, *rest)
+        return real(name, package)
 
     monkeypatch.setattr(script, "load_images", lambda name: noise([20] * 10, SIZE))
     monkeypatch.setattr(script, "new_model", tiny_network)
