@@ -1,0 +1,67 @@
+"""Targets and counts as people have them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from saddlescape.errors import InputError
+from saddlescape.losses import check_class_counts
+from saddlescape.optim.class_labels import PerClass, checked_counts, checked_labels
+
+Y = [0, 2, 1]
+
+
+@pytest.mark.parametrize("targets", [
+    torch.tensor(Y, dtype=torch.int32),
+    torch.tensor(Y, dtype=torch.uint8),
+    torch.tensor(Y, dtype=torch.float32),
+    torch.tensor(Y)[:, None],
+    torch.tensor([[0.5, 0.5, 0.0], [0.1, 0.1, 0.8], [0.2, 0.6, 0.2]]),
+])  # fmt: skip
+def test_every_form_of_target(targets: torch.Tensor) -> None:  # K23
+    labels = checked_labels(targets, 3, "SAM")
+    assert labels.dtype == torch.int64
+    assert labels.tolist() == Y
+
+
+@pytest.mark.parametrize(("targets", "words"), [
+    (torch.tensor([0, -1, 2]), r"targets\[1\] is -1"),
+    (torch.tensor([0, 1, 3]), r"targets\[2\] is 3; labels are whole numbers from 0 to 2"),
+    (torch.tensor([0.5, 1, 2]), r"targets\[0\] is 0.5"),
+    (torch.tensor([float("nan"), 1, 2]), r"targets\[0\] is nan"),
+    (torch.zeros(3, 3, dtype=torch.int64), r"torch.int64 \[3, 3\]"),
+    (torch.zeros(3, 2), r"\[3, 2\]"),
+    (torch.zeros(()), r"\[\]"),
+    (torch.zeros(3, dtype=torch.complex64), "complex64"),
+    ([0, 1, 2], "got a list"),
+])  # fmt: skip
+def test_bad_targets_are_one_line(targets: torch.Tensor, words: str) -> None:  # K24
+    with pytest.raises(InputError, match=words) as caught:
+        checked_labels(targets, 3, "ImbSAM")
+    assert str(caught.value).startswith("ImbSAM: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("counts", [
+    [100, 10, 0], [0, 5, 0], [3], [[1, 2], [3, 4]], [5, float("nan")], [5, -1], "many", None,
+    [100, 10, 1], np.array([100, 10, 1]), torch.tensor([100, 10, 1]),
+])  # fmt: skip
+def test_counts_follow_the_rule_of_the_losses(counts: object) -> None:  # K22
+    """The rooms import none of each other, so the rule stands twice; word for word the same."""
+    said = []
+    for check in (checked_counts, check_class_counts):
+        try:
+            said.append(check(counts).tolist())  # type: ignore[arg-type]
+        except InputError as error:
+            said.append(str(error))
+    assert said[0] == said[1]
+
+
+def test_a_table_by_class() -> None:
+    table = PerClass(torch.tensor([0.5, 2.0], dtype=torch.float64))
+    assert table(torch.tensor([1, 0, 1])).tolist() == [2.0, 0.5, 2.0]
+    assert table(torch.tensor([1]), torch.float32).dtype == torch.float32
+    elsewhere = torch.zeros(4, dtype=torch.int64, device="meta")
+    assert table(elsewhere).is_meta and table(elsewhere).shape == (4,)
