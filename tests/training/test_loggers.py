@@ -1,0 +1,191 @@
+"""Weights & Biases and MLflow as watchers: read back from the real packages offline, and held to a stand-in."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from saddlescape.errors import InputError, MissingExtraError
+from saddlescape.training.mlflow_logger import MLflow
+from saddlescape.training.weights_and_biases import WeightsAndBiases
+
+NO_PARTS = cast(Any, None)
+ROW = {
+    "stage": 0,
+    "name": "first",
+    "epoch": 2,
+    "lr": 0.125,
+    "rho": None,
+    "test": {"accuracy": 70.0, "tail": None, "per_class": [1.0, 2.0], "mid": 5},
+}
+NUMBERS = {"stage": 0.0, "lr": 0.125, "test/accuracy": 70.0, "test/mid": 5.0}
+
+
+def installed(package: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(
+        importlib.util.find_spec(package) is None, reason=f"the package {package} (an extra) is not installed"
+    )
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # Set and then deleted, so that what a logger itself sets is taken back after the test.
+    for name in (
+        "WANDB_PROJECT", "WANDB_NAME", "WANDB_DIR", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME",
+        "MLFLOW_ALLOW_FILE_STORE", "MLFLOW_DISABLE_TELEMETRY",
+    ):  # fmt: skip
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.chdir(tmp_path)  # a logger that writes beside its folder is seen
+
+
+@installed("mlflow")
+def test_mlflow_is_read_back_and_goes_on_in_the_same_run(tmp_path: Path) -> None:
+    from mlflow.tracking import MlflowClient
+
+    folder = tmp_path / "ce-sam" / "mlflow"
+    for epoch in (2, 3):  # the second is a training taken up again
+        watcher = MLflow(folder)
+        watcher.on_epoch(NO_PARTS, {**ROW, "epoch": epoch, "lr": epoch / 8})
+        watcher.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["ce-sam"]
+    client = MlflowClient(tracking_uri=(folder / "mlruns").as_uri())
+    experiment = client.get_experiment_by_name("saddlescape")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert (run.info.run_name, run.info.status) == ("ce-sam", "FINISHED")
+    assert run.data.metrics == {**NUMBERS, "lr": 0.375}
+    history = client.get_metric_history(run.info.run_id, "lr")
+    assert sorted((m.step, m.value) for m in history) == [(3, 0.25), (4, 0.375)]
+
+
+@installed("mlflow")
+def test_mlflow_follows_its_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "elsewhere").as_uri())
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
+    watcher = MLflow(tmp_path / "run" / "mlflow")
+    watcher.on_epoch(NO_PARTS, ROW)
+    watcher.close()
+    assert (tmp_path / "elsewhere").is_dir()
+    assert not (tmp_path / "run" / "mlflow" / "mlruns").exists()
+    assert watcher.client.get_experiment_by_name("mine") is not None
+
+
+@installed("wandb")
+def test_wandb_offline_writes_below_its_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "ce-sam" / "wandb"
+    watcher = WeightsAndBiases(folder)
+    watcher.on_epoch(NO_PARTS, ROW)
+    kept = {name: value for name, value in dict(watcher.run.summary).items() if not name.startswith("_")}
+    assert kept == {"epoch": 3, **NUMBERS}
+    assert (watcher.run.project, watcher.run.name) == ("saddlescape", "ce-sam")
+    watcher.close()
+    (written,) = folder.glob("wandb/offline-run-*/*.wandb")
+    assert b"test/accuracy" in written.read_bytes()
+    assert [path.name for path in tmp_path.iterdir()] == ["ce-sam"]
+
+
+class FakeWandb(ModuleType):
+    """What `WeightsAndBiases` asks of wandb, and what was asked."""
+
+    class Error(Exception):
+        pass
+
+    def __init__(self, error: str | None = None) -> None:
+        super().__init__("wandb")
+        self.error, self.asked, self.rows, self.finished = error, cast(list[dict[str, Any]], []), cast(list[Any], []), 0
+
+    def init(self, **asked: Any) -> SimpleNamespace:
+        if self.error:
+            raise self.Error(self.error)
+        self.asked.append(asked)
+        return SimpleNamespace(id=asked["id"] or "abc123", log=self.rows.append, finish=self.finish)
+
+    def finish(self) -> None:
+        self.finished += 1
+
+
+def test_wandb_is_asked_for_the_same_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    folder = tmp_path / "ce-sam" / "wandb"
+    for _ in range(2):
+        watcher = WeightsAndBiases(folder)
+        watcher.on_epoch(NO_PARTS, ROW)
+        watcher.close()
+    assert [asked["id"] for asked in fake.asked] == [None, "abc123"]
+    assert all((a["project"], a["name"], a["dir"]) == ("saddlescape", "ce-sam", str(folder)) for a in fake.asked)
+    assert "mode" not in fake.asked[0]  # whether anything leaves the machine is for wandb's own environment to say
+    assert fake.rows == [{"epoch": 3, **NUMBERS}] * 2
+    assert fake.finished == 2
+
+
+def test_wandb_follows_its_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    monkeypatch.setenv("WANDB_PROJECT", "mine")
+    monkeypatch.setenv("WANDB_NAME", "third try")
+    WeightsAndBiases(tmp_path / "run" / "wandb")
+    assert (fake.asked[0]["project"], fake.asked[0]["name"]) == ("mine", "third try")
+
+
+def test_a_wandb_that_does_not_start_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", FakeWandb("no key\nconfigured"))
+    with pytest.raises(InputError, match=r"^wandb does not start: no key configured; set WANDB_MODE=offline"):
+        WeightsAndBiases(tmp_path / "run" / "wandb")
+
+
+def test_mlflow_logs_each_number_at_its_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logged: list[tuple[str, str, float, int]] = []
+    ended: list[tuple[str, str | None]] = []
+
+    class Client:
+        def __init__(self, tracking_uri: str) -> None:
+            assert tracking_uri == (tmp_path / "run" / "mlflow" / "mlruns").as_uri()
+
+        def get_experiment_by_name(self, name: str) -> None:
+            return None
+
+        def create_experiment(self, name: str) -> str:
+            return "7"
+
+        def create_run(self, experiment: str, run_name: str) -> SimpleNamespace:
+            assert (experiment, run_name) == ("7", "run")
+            return SimpleNamespace(info=SimpleNamespace(run_id="r1"))
+
+        def log_metric(self, run_id: str, name: str, value: float, step: int) -> None:
+            logged.append((run_id, name, value, step))
+
+        def set_terminated(self, run_id: str, status: str | None = None) -> None:
+            ended.append((run_id, status))
+
+    tracking = ModuleType("mlflow.tracking")
+    tracking.MlflowClient = Client  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "mlflow", ModuleType("mlflow"))
+    monkeypatch.setitem(sys.modules, "mlflow.tracking", tracking)
+    watcher = MLflow(tmp_path / "run" / "mlflow")
+    watcher.on_epoch(NO_PARTS, ROW)
+    watcher.close()
+    assert logged == [("r1", name, value, 3) for name, value in NUMBERS.items()]
+    assert ended == [("r1", None)]
+
+
+@pytest.mark.parametrize(
+    ("logger", "module", "extra"),
+    [(WeightsAndBiases, "wandb", "wandb"), (MLflow, "mlflow.tracking", "mlflow")],
+)
+def test_a_missing_package_is_said(
+    logger: type, module: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtraError, match=rf"saddlescape\[{extra}\]"):
+        logger(tmp_path)
+    assert list(tmp_path.iterdir()) == []
