@@ -193,9 +193,7 @@ def sgd_by_hand(
     velocity: list[Tensor] | None = None
     for number in range(steps):
         decayed = [g + 1e-2 * p for g, p in zip(gradient(w, number), w, strict=True)]
-        velocity = (
-            decayed if velocity is None else [0.9 * v + d for v, d in zip(velocity, decayed, strict=True)]
-        )
+        velocity = decayed if velocity is None else [0.9 * v + d for v, d in zip(velocity, decayed, strict=True)]
         w = [p - lr * v for p, v in zip(w, velocity, strict=True)]
     return w
 
@@ -688,6 +686,49 @@ def test_no_step_waits_for_the_device(name: str) -> None:
     for _ in range(2):
         Run(model, x, y).step(optimizer)
     assert optimizer.grad_norm.is_meta
+
+
+def test_a_compiled_network_takes_batches_with_and_without_tail_images() -> None:
+    """torch compiles the backward pass when it is first run; that run must not settle for a graph used once."""
+    results = []
+    for wrap in (lambda model: model, lambda model: torch.compile(model, backend="aot_eager")):
+        torch.compiler.reset()
+        model = net(norm=True, dtype=torch.float32, head="cosine")
+        network = wrap(model)
+        optimizer = build("imbsam", model)
+        for classes in ([0, 1], [0, 1, 2, 3], [2, 3], [0, 1, 2, 3]):
+            x, y = batch(dtype=torch.float32, classes=classes)
+            optimizer.step(
+                lambda network=network, x=x, y=y: F.cross_entropy(network(x), y, reduction="none"), targets=y
+            )
+        results.append(weights(model))
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_a_network_compiled_for_one_backward_pass_is_one_line_and_its_way_out_works() -> None:
+    from torch._functorch import config
+
+    torch.compiler.reset()
+    x, y = batch(dtype=torch.float32)
+    model = net(dtype=torch.float32, head="cosine")
+    network = torch.compile(model, backend="aot_eager")
+    F.cross_entropy(network(x), y).backward()  # as plain training does
+    optimizer = build("focal-sam", model)
+    before = weights(model)
+
+    def closure() -> Tensor:
+        return F.cross_entropy(network(x), y, reduction="none")
+
+    with pytest.raises(InputError, match=r"donated_buffer = False, then call torch.compiler.reset\(\)") as caught:
+        optimizer.step(closure, targets=y)
+    assert "\n" not in str(caught.value)
+    assert same_bits(before, weights(model))
+    with config.patch(donated_buffer=False):
+        torch.compiler.reset()
+        optimizer.step(closure, targets=y)
+    torch.compiler.reset()
+    assert not same_bits(before, weights(model))
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------

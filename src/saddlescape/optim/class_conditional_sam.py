@@ -29,7 +29,7 @@ from torch.optim import Optimizer
 from saddlescape.errors import InputError
 from saddlescape.optim.class_labels import ClassCounts
 from saddlescape.optim.perturb import global_norm, move
-from saddlescape.optim.split import NORM_EPS, SplitClosure, SplitOptimizer
+from saddlescape.optim.split import NORM_EPS, SplitClosure, SplitOptimizer, backward_again
 
 Norm = Literal["tensor", "joint"]
 Reclassify = Callable[[Tensor], Tensor]
@@ -184,7 +184,8 @@ class ClassConditionalSAM(SplitOptimizer):
                 # An overflow here makes the perturbed losses NaN, which the scaler finds in the gradients of the step.
                 scale = scaler.scale(torch.ones((), device=loss.device))
                 loss = loss * scale
-            found = torch.autograd.grad(loss, params, retain_graph=True, allow_unused=True)
+            with backward_again():
+                found = torch.autograd.grad(loss, params, retain_graph=True, allow_unused=True)
         gradients = [torch.zeros_like(p) if g is None else g for p, g in zip(params, found, strict=True)]
         if scale is not None:
             gradients = [gradient / scale.to(gradient.device) for gradient in gradients]

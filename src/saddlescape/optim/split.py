@@ -7,6 +7,7 @@ vector is the subclass's affair; what is the same for all of them is here.
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -63,6 +64,8 @@ class SplitOptimizer(WrappedOptimizer):
     Weights are ``w`` bit for bit between steps and after an exception; ``rho`` 0 is the base optimiser in one pass;
     ``clip_grad_norm``, ``freeze_bn_stats``, ``set_rho`` and ``state_dict`` are those of every wrapper here.
     Under DistributedDataParallel each rank gives its own part of the batch; see the classes for what is exchanged.
+    A compiled network is fine where all its batches have one size and it has been trained by nothing else before;
+    otherwise torch may have compiled it for a single backward pass, which is said in one line with the way out.
 
     A subclass writes ``_split_step(closure, labels, scaler) -> loss``.
 
@@ -178,11 +181,13 @@ class SplitOptimizer(WrappedOptimizer):
         self, losses: Tensor, weights: Tensor | None, scaler: GradScaler | None, retain_graph: bool = False
     ) -> None:
         """Backward of the mean of the losses, each times its weight; gradients add to those that are there."""
-        with torch.enable_grad():
+        with torch.enable_grad(), backward_again():
             loss = losses.mean() if weights is None else (losses * weights.to(losses.dtype)).mean()
             if scaler is not None:
                 loss = scaler.scale(loss)
-            loss.backward(retain_graph=retain_graph)
+            # Compiled code whose first backward pass does not keep the graph reuses memory and never can keep it:
+            # a batch without tail images would spoil those that come after. The graph goes with the losses.
+            loss.backward(retain_graph=retain_graph or compiling())
 
     def _direction(self, number: int, scaler: GradScaler | None, factor: float = 1.0) -> Direction | None:
         """Take the gradients that are there away as ascent direction number ``number`` of this step.
@@ -225,6 +230,25 @@ class SplitOptimizer(WrappedOptimizer):
         for group, (params, gradients) in direction.pairs:
             uphill = -group["rho"] if group.get("maximize") else group["rho"]
             move(params, gradients, uphill * direction.factor / (direction.norm + NORM_EPS))
+
+
+@contextlib.contextmanager
+def backward_again() -> Iterator[None]:
+    """Around a backward pass that keeps the graph: says in one line what torch says of a compiled one that cannot."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "donated buffer" not in str(error):
+            raise
+        raise InputError(
+            "the network was compiled for one backward pass over a forward pass and a split needs several: set "
+            "torch._functorch.config.donated_buffer = False, then call torch.compiler.reset(), and step again"
+        ) from error
+
+
+def compiling() -> bool:
+    """Whether torch.compile is in use in this process; its module is not imported to find out, that takes seconds."""
+    return "torch._dynamo" in sys.modules
 
 
 def alone() -> bool:

@@ -1,0 +1,177 @@
+"""SAM-ON and SAM on the head: which layers climb, by their own gradient alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from saddlescape.errors import InputError
+from saddlescape.optim import ASAM, SAM
+from saddlescape.optim.layers import is_normalisation, parameters_of
+
+
+class Net(nn.Module):
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.first, self.norm = nn.Linear(6, 10), nn.BatchNorm1d(10)
+        self.second, self.last_norm = nn.Linear(10, 10), nn.LayerNorm(10)
+        self.head = nn.Linear(10, 4)
+        for param in (self.norm.weight, self.norm.bias, self.last_norm.weight):
+            nn.init.normal_(param)
+        self.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.last_norm(torch.tanh(self.second(torch.tanh(self.norm(self.first(x)))))))
+
+
+def batch(seed: int = 1) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(20, 6, generator=generator, dtype=torch.float64)
+    return x, torch.randint(0, 4, (20,), generator=generator)
+
+
+def closure_of(optimizer: Any, model: nn.Module, x: Tensor, y: Tensor, seen: list[set[str]] | None = None) -> Any:
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        if seen is not None:
+            seen.append({name for name, p in model.named_parameters() if p.grad is not None})
+        return loss
+
+    return closure
+
+
+CLIMBING = {
+    "norm": {"norm.weight", "norm.bias", "last_norm.weight", "last_norm.bias"},
+    "head": {"head.weight", "head.bias"},
+}
+
+
+@pytest.mark.parametrize("layers", CLIMBING)
+@pytest.mark.parametrize("form", ["closure", "two calls"])
+@pytest.mark.parametrize("eta", [None, 0.01])
+def test_six_steps_equal_the_formula(layers: Any, form: str, eta: float | None) -> None:
+    model, slow = Net(), Net()
+    rho, climbing = 0.4, CLIMBING[layers]
+    base = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-2)
+    if eta is None:
+        optimizer = SAM(base, rho, model=model, layers=layers)
+    else:
+        optimizer = SAM(base, rho, adaptive=True, model=model, layers=layers)
+    w = {name: p.detach().clone() for name, p in slow.named_parameters()}
+    buffers = {name: b.clone() for name, b in slow.named_buffers()}
+    velocity = {name: torch.zeros_like(p) for name, p in w.items()}
+
+    def grad(at: dict[str, Tensor], x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        leaves = {name: p.clone().requires_grad_() for name, p in at.items()}
+        state = {name: b.clone() for name, b in buffers.items()}
+        loss = F.cross_entropy(torch.func.functional_call(slow, {**leaves, **state}, (x,)), y)
+        return dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
+
+    for number in range(6):
+        x, y = batch(number)
+        g = grad(w, x, y)
+        t = {name: torch.ones_like(p) if eta is None else p.abs() for name, p in w.items()}
+        norm = torch.cat([(t[name] * g[name]).flatten() for name in climbing]).norm() + 1e-12
+        at = {n: p + (rho * t[n] ** 2 * g[n] / norm if n in climbing else 0) for n, p in w.items()}
+        g = grad(at, x, y)
+        for name in w:
+            velocity[name] = 0.9 * velocity[name] + g[name] + 1e-2 * w[name]
+            w[name] = w[name] - 0.1 * velocity[name]
+        if form == "closure":
+            optimizer.step(closure_of(optimizer, model, x, y))
+        else:
+            closure_of(optimizer, model, x, y)()
+            assert optimizer.ascend()
+            closure_of(optimizer, model, x, y)()
+            optimizer.descend()
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(p.detach(), w[name], rtol=1e-10, atol=1e-11)
+
+
+def test_the_first_pass_computes_no_other_weight_gradients() -> None:
+    for layers, names in CLIMBING.items():
+        model = Net()
+        model.second.bias.requires_grad_(False)  # frozen by the user, and so it stays
+        optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1), 0.3, model=model, layers=layers)  # type: ignore[arg-type]
+        seen: list[set[str]] = []
+        optimizer.step(closure_of(optimizer, model, *batch(), seen))
+        trained = {name for name, _ in model.named_parameters()} - {"second.bias"}
+        assert seen == [names, trained]
+        assert {name for name, p in model.named_parameters() if p.requires_grad} == trained
+
+        def broken(optimizer: SAM = optimizer) -> Tensor:
+            raise RuntimeError("stop")
+
+        with pytest.raises(RuntimeError, match="stop"):
+            optimizer.step(broken)
+        assert {name for name, p in model.named_parameters() if p.requires_grad} == trained
+
+
+def test_radius_zero_is_the_base_and_a_group_of_radius_zero_stays() -> None:
+    x, y = batch()
+    results = []
+    for layers in (None, "norm"):
+        model = Net()
+        optimizer: Any = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        if layers:
+            optimizer = SAM(optimizer, 0.0, model=model, layers="norm")
+        for _ in range(3):
+            optimizer.step(closure_of(optimizer, model, x, y))
+        results.append([*model.parameters(), *model.buffers()])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+    model = Net()
+    groups = [
+        {"params": [p for n, p in model.named_parameters() if n != "norm.bias"]},
+        {"params": [model.norm.bias], "rho": 0.0},
+    ]
+    optimizer = SAM(torch.optim.SGD(groups, lr=0.1), 0.3, model=model, layers="norm")
+    home = {name: p.detach().clone() for name, p in model.named_parameters()}
+    closure_of(optimizer, model, x, y)()
+    optimizer.ascend()
+    away = {name for name, p in model.named_parameters() if not torch.equal(p.detach(), home[name])}
+    assert away == CLIMBING["norm"] - {"norm.bias"}
+    optimizer.restore()
+
+
+class LlamaRMSNorm(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3))
+
+
+class NormedLinear(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3, 2))
+
+
+def test_what_counts_as_normalisation() -> None:
+    norms = [nn.BatchNorm2d(3), nn.SyncBatchNorm(3), nn.InstanceNorm2d(3, affine=True), nn.GroupNorm(1, 3),
+             nn.LayerNorm(3), nn.RMSNorm(3), LlamaRMSNorm()]  # fmt: skip
+    assert all(is_normalisation(module) for module in norms)
+    others = [nn.Linear(3, 3), NormedLinear(), nn.Sequential(nn.BatchNorm1d(3)), nn.LocalResponseNorm(2)]
+    assert not any(is_normalisation(module) for module in others)
+    model = nn.Sequential(nn.Linear(3, 3), norms[0], nn.Sequential(nn.LayerNorm(3), NormedLinear()))
+    assert len(parameters_of("norm", model, "SAM")) == 4
+
+
+def test_bad_input_is_one_line() -> None:
+    model = nn.Linear(3, 2)
+    base = torch.optim.SGD(model.parameters(), lr=0.1)
+    for build, words in (
+        (lambda: SAM(base, layers="norm"), "needs model="),
+        (lambda: SAM(base, layers="norm", model=model), "Linear has no normalisation layer"),
+        (lambda: SAM(base, layers="head", model=model), "Linear has no model.head"),
+        (lambda: SAM(base, layers="bias", model=model), "must be 'all', 'norm' or 'head'"),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(InputError, match=words) as caught:
+            build()
+        assert "\n" not in str(caught.value)
+    assert ASAM(base, scale_biases=True).layers == "all"
