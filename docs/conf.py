@@ -35,7 +35,13 @@ LITERAL = re.compile(r"(``.+?``)")
 def plain_words(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Docstrings are written to be read in a terminal; mend what reStructuredText would take amiss."""
     mended: list[str] = []
+    literal: int | None = None  # the margin of the paragraph whose "::" began a literal block, which stays as it is
     for line in lines:
+        margin = len(line) - len(line.lstrip())
+        if literal is not None and (not line.strip() or margin > literal):
+            mended.append(line)
+            continue
+        literal = margin if line.rstrip().endswith("::") else None
         # A list right under the line that announces it would be one paragraph with that line.
         if mended and mended[-1].rstrip().endswith(":") and re.match(r"\s*(1\.|-) ", line):
             mended.append("")

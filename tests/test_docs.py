@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import importlib
 import inspect
 import os
@@ -49,6 +50,13 @@ def test_the_reference_has_every_public_name(site: Path, room: str) -> None:
         thing = getattr(module, name)
         if inspect.isclass(thing) or inspect.isfunction(thing):  # tables such as LOSSES are told by what reads them
             assert f'id="saddlescape.{room}.{name}"' in page, name
+
+
+def test_no_escape_that_the_reference_makes_is_seen_by_a_reader(site: Path) -> None:
+    for page in site.glob("api_*.html"):
+        text = html.unescape(re.sub(r"<[^>]+>", "", page.read_text(encoding="utf-8")))
+        assert r"\|" not in text, page.name
+        assert r"\*" not in text, page.name
 
 
 def test_no_page_loads_anything_from_elsewhere(site: Path) -> None:
