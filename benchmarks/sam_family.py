@@ -41,10 +41,14 @@ SEED = 0
 
 
 def long_tailed_batch(size: int, pixels: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Noise [size, 3, pixels, pixels] and labels [size] in the proportions of CIFAR-10-LT, imbalance 100."""
+    """Noise [size, 3, pixels, pixels] and labels [size] in the proportions of CIFAR-10-LT, imbalance 100.
+
+    The last image is of the smallest class: to ImbSAM a batch without tail images would be an SGD step.
+    """
     generator = torch.Generator().manual_seed(SEED)
     images = torch.randn(size, 3, pixels, pixels, generator=generator)
     labels = torch.multinomial(torch.tensor(COUNTS, dtype=torch.float64), size, True, generator=generator)
+    labels[-1] = len(COUNTS) - 1
     return images.to(device), labels.to(device)
 
 
