@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 JOBS ?= 2
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
 demo: $(VENV)/.core
 	$(BIN)/saddlescape demo
@@ -19,6 +19,9 @@ lint: $(VENV)/.all
 	$(BIN)/ruff check src tests benchmarks examples
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(VENV)/.all
+	$(BIN)/python -m sphinx -W -b html docs docs/_build
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -33,7 +36,7 @@ $(VENV)/.core: $(VENV)/bin/python pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.all: $(VENV)/.core
-	$(PIP) --editable '.[parquet,report,tensorboard,tune,onnx,heif,integrations,browser,test,lint]'
+	$(PIP) --editable '.[parquet,report,tensorboard,tune,wandb,mlflow,onnx,heif,integrations,browser,docs,test,lint]'
 	touch $@
 
 # The report is tested in a real browser: the system's Chromium, installed here where that is allowed. Without one these

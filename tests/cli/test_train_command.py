@@ -177,3 +177,21 @@ def test_tensorboard_files_on_request(cli):
     outcome = cli("train", "digits", "--method", "ce", "--epochs", 1, "--out", "run", "--tensorboard")
     assert outcome.code == 0, outcome.err
     assert list(Path("run/tensorboard").glob("events*"))
+
+
+def test_loggers_on_request_write_into_the_run_and_are_closed(cli, monkeypatch):
+    pytest.importorskip("mlflow")
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_ALLOW_FILE_STORE", "MLFLOW_DISABLE_TELEMETRY"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    outcome = cli("train", "digits", "--method", "ce", "--epochs", 1, "--out", "run", "--log", "mlflow")
+    assert outcome.code == 0
+    status = [path for path in Path("run/mlflow/mlruns").rglob("meta.yaml") if "end_time: null" in path.read_text()]
+    assert Path("run/mlflow/run_id").is_file() and not status
+
+
+def test_a_logger_that_nobody_knows_is_refused_before_anything_is_written(cli):
+    outcome = cli("train", "digits", "--method", "ce", "--epochs", 1, "--out", "run", "--log", "paper")
+    assert outcome.code == 2
+    assert "tensorboard, wandb, mlflow" in outcome.err
+    assert not Path("run").exists()

@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from saddlescape.cli.display import TrainingBar, bar, console, percent, reading, say
 from saddlescape.cli.whole import Whole
+from saddlescape.errors import InputError
 
 
 def train(
@@ -43,6 +44,7 @@ def train(
     keep_every: Whole = 0,
     track_curvature: str | None = None,
     tensorboard: bool = False,
+    log: str = "",
     recipe: Path | None = None,
     from_: Annotated[Path | None, Parameter(name="--from")] = None,
     dry_run: bool = False,
@@ -98,6 +100,8 @@ def train(
         Measure each class's lambda_min and lambda_max while training: every=10, or every=10,samples=256,products=60.
     tensorboard:
         Also write TensorBoard files into the run folder.
+    log:
+        Other loggers, joined by commas: tensorboard, wandb, mlflow (extras of these names).
     recipe:
         Train exactly what this config.toml says (another run's, or edited by hand); other flags are then refused.
     from_:
@@ -150,24 +154,53 @@ def train(
         f"{dataset.num_classes} classes ({counts}), {config.device}, {config.precision}"
         f"{', compiled' if config.compile else ''} -> {folder}")  # fmt: skip
     live = None if tracking is None else LiveCourse(folder, config, dataset, tracking, say)
-    with bar() as progress_bar, contextlib.nullcontext() if live is None else live:
+    names = _logger_names(log, tensorboard)
+    loggers: list[Any] = []  # built once the folder is a run's, for they write into it
+
+    def logging(closing: contextlib.ExitStack) -> list[Any]:
+        if not loggers:
+            for name in names:
+                loggers.append(_logger(name, folder / name))
+                closing.callback(getattr(loggers[-1], "close", lambda: None))
+        return loggers
+
+    with (
+        bar() as progress_bar,
+        contextlib.nullcontext() if live is None else live,
+        contextlib.ExitStack() as closing,
+    ):
         result = execute(
             config, dataset, folder, say=say,
             watchers=lambda stage, start: [
                 TrainingBar(progress_bar, stage, start, config.method),
-                *_loggers(tensorboard, folder),
+                *logging(closing),
                 *([live.watcher(stage, start)] if live else []),
             ],
         )  # fmt: skip
     show(result, folder)
 
 
-def _loggers(tensorboard: bool, folder: Path) -> list[Any]:
-    if not tensorboard:
-        return []
+def _logger_names(log: str, tensorboard: bool) -> list[str]:
+    """The loggers asked for. Raises InputError for one that nobody knows."""
+    names = [*(["tensorboard"] if tensorboard else []), *(name.strip() for name in log.split(",") if name.strip())]
+    for name in names:
+        if name not in ("tensorboard", "wandb", "mlflow"):
+            raise InputError(f"--log {name}: no such logger; known are tensorboard, wandb, mlflow")
+    return list(dict.fromkeys(names))
+
+
+def _logger(name: str, folder: Path) -> Any:
+    if name == "wandb":
+        from saddlescape.training.weights_and_biases import WeightsAndBiases
+
+        return WeightsAndBiases(folder)
+    if name == "mlflow":
+        from saddlescape.training.mlflow_logger import MLflow
+
+        return MLflow(folder)
     from saddlescape.training.tensorboard import TensorBoard
 
-    return [TensorBoard(folder / "tensorboard")]
+    return TensorBoard(folder)
 
 
 def show(result: dict[str, Any], folder: Path) -> None:

@@ -99,7 +99,7 @@ def assemble(
     )
     return Parts(
         model=model,
-        forward=torch.compile(model, dynamic=False) if compile_model else model,
+        forward=_compiled(model, optimizer) if compile_model else model,
         objective=objective,
         optimizer=optimizer,
         loader=training_loader(stage, dataset, device=device, seed=seed, workers=workers),
@@ -121,6 +121,15 @@ def assemble(
         eval_every=eval_every,
         step_options={} if scaler is None else {"scaler": scaler},
     )
+
+
+def _compiled(model: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[Tensor], Tensor]:
+    if getattr(optimizer, "per_sample", False):
+        # These go back through one graph more than once, which buffers given away in the first pass would forbid.
+        import torch._functorch.config as functorch
+
+        functorch.donated_buffer = False
+    return cast(Callable[[Tensor], Tensor], torch.compile(model, dynamic=False))
 
 
 def build_stage_optimizer(
