@@ -478,10 +478,12 @@ def test_interrupt_at_any_line_leaves_weights_before_or_after_the_step(name: str
 
     before, after, total = go(None)
     assert total > 50
-    for number in range(1, total + 1, 7):
+    for number in range(1, total + 1, 3):
         start, end, _ = go(number)
         assert same_bits(start, before)
         assert same_bits(end, before) or same_bits(end, after), f"half done after an interrupt at line event {number}"
+        # Hooks on saved tensors that were left behind would spoil all autograd of the process.
+        assert torch._C._autograd._top_saved_tensors_default_hooks(True) is None, f"hooks stay on after {number}"
 
 
 # --- running statistics -----------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ costs a classification of each image and nothing of the backbone.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
@@ -152,7 +153,9 @@ class ClassConditionalSAM(SplitOptimizer):
             parts = [(label, subset, losses[subset]) for label, subset in _by_class(labels)]
         moves = [(subset, self._deltas(part, float(self.class_counts[label]), scaler)) for label, subset, part in parts]
         perturbed = []
-        with self._away():
+        keeping = _Keeping()
+        with contextlib.ExitStack() as leaving, self._away():
+            leaving.callback(keeping.off)
             if self.freeze_bn_stats:
                 self._statistics.keep()
             for subset, deltas in moves:
@@ -161,8 +164,11 @@ class ClassConditionalSAM(SplitOptimizer):
                 with torch.autograd._unsafe_preserve_version_counter(tuple(params)):
                     self._perturbation.save(params)
                     move(params, [delta for _, delta in deltas], 1.0)
-                    with _keeping(params):
+                    try:
+                        keeping.on(params)
                         perturbed.append(self._losses(again, len(subset), subset))
+                    finally:
+                        keeping.off()
                     self._perturbation.restore()
             # So it kept the statistics, of which the backward pass of a layer in train mode makes no use.
             with torch.autograd._unsafe_preserve_version_counter(tuple(self._statistics.buffers)):
@@ -208,12 +214,27 @@ def _by_class(labels: Tensor) -> list[tuple[int, Tensor]]:
     return [(int(label), (here == label).nonzero().flatten().to(labels.device)) for label in here.unique()]
 
 
-def _keeping(params: list[Tensor]) -> saved_tensors_hooks:
-    """Inside, autograd keeps copies of ``params`` for the backward pass, which comes when they are home again."""
-    storages = {param.untyped_storage().data_ptr() for param in params}
+class _Keeping:
+    """While on, autograd keeps copies of ``params`` for the backward pass, which comes when they are home again.
 
-    def pack(tensor: Tensor) -> Tensor:
-        mine = tensor.layout == torch.strided and tensor.untyped_storage().data_ptr() in storages
-        return tensor.detach().clone() if mine else tensor.detach()
+    ``off`` may be called again: hooks that an interrupt left behind would spoil all autograd of the process, so they
+    are taken off where they were put on and once more where the step is left.
+    """
 
-    return saved_tensors_hooks(pack, lambda tensor: tensor)
+    def __init__(self) -> None:
+        self._hooks: saved_tensors_hooks | None = None
+        self._active = False
+
+    def on(self, params: list[Tensor]) -> None:
+        storages = {param.untyped_storage().data_ptr() for param in params}
+
+        def pack(tensor: Tensor) -> Tensor:
+            mine = tensor.layout == torch.strided and tensor.untyped_storage().data_ptr() in storages
+            return tensor.detach().clone() if mine else tensor.detach()
+
+        self._hooks = saved_tensors_hooks(pack, lambda tensor: tensor)
+        self._active = self._hooks.__enter__() is None  # type: ignore[func-returns-value]
+
+    def off(self) -> None:
+        if self._active and self._hooks is not None:
+            self._active = self._hooks.__exit__() is not None  # type: ignore[func-returns-value]
