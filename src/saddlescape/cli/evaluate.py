@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from saddlescape.cli.display import console, percent, reading
+from saddlescape.cli.display import console, percent, reading, say
 from saddlescape.errors import InputError
 
 
@@ -24,7 +24,7 @@ def evaluate(
 ) -> None:
     """Score a run: accuracy, balanced accuracy, calibration error, head/mid/tail and every class.
 
-    On the run's own test set this also keeps its answers (test_predictions.npz, tail_errors.npz) for the report.
+    On a finished run's own test set this also keeps its answers (test_predictions.npz, tail_errors.npz) for the report.
 
     Example: saddlescape evaluate runs/vs-sam --post-hoc 1.0
 
@@ -57,8 +57,9 @@ def evaluate(
         raise InputError(f"--out {out} is a folder; give a file such as {out / 'scores.json'}")
     with reading() as progress:
         scores, dataset = evaluate_run(
-            run, data=data, root=root, split=split, post_hoc=post_hoc, device=device, progress=progress
-        )
+            run, data=data, root=root, split=split, post_hoc=post_hoc, device=device, progress=progress,
+            say=say,
+        )  # fmt: skip
     groups = ", ".join(f"{name} {percent(value)}" for name, value in scores.groups.items())
     console.print(escape(
         f"{run} on {dataset.name} ({split}, {scores.images} images): accuracy {percent(scores.accuracy)} ({groups}), "

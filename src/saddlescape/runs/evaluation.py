@@ -14,6 +14,7 @@ from saddlescape.data.loader import build_loader
 from saddlescape.data.types import ArraySplit, Dataset, FileSplit, Split
 from saddlescape.errors import InputError
 from saddlescape.losses.logit_adjustment import post_hoc_adjust
+from saddlescape.runs import format as files
 from saddlescape.runs.answers import write_answers
 from saddlescape.runs.opened import Opened, open_run
 from saddlescape.runs.plan import load_data
@@ -32,10 +33,12 @@ def evaluate_run(
     post_hoc: float | None = None,
     device: str = "auto",
     progress: Callable[..., None] | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> tuple[Scores, Dataset]:
     """Scores and the data set they are for; see ``saddlescape evaluate --help``.
 
-    On the run's own test set its answers are kept in the run folder, for the report.
+    On its own test set a finished run's answers are kept in the run folder, for the report; a folder that cannot be
+    written is told to ``say`` and costs nothing else.
 
     Raises:
         InputError: no such split, classes that the run does not know, or data that cannot be read.
@@ -59,8 +62,12 @@ def evaluate_run(
 
     precision = Precision(opened.config.precision, where.type)
     scorer = score(model, loader.epoch(0), dataset.num_classes, precision, adjust, opened.logit_scale)
-    if data is None and split == "test" and post_hoc is None:
-        write_answers(folder, scorer, dataset, opened.preprocess)
+    # Answers of an unfinished run would pass for those of the finished one later on.
+    if data is None and split == "test" and post_hoc is None and files.read_result(folder) is not None:
+        try:
+            write_answers(folder, scorer, dataset, opened.preprocess)
+        except InputError as error:
+            say(f"warning: the answers are not kept for the report: {error}")
     return scorer.scores(dataset.groups), dataset
 
 
