@@ -147,17 +147,25 @@ def test_it_goes_on_from_the_step_and_the_class_where_it_was_cut_off(run: Path, 
         return say
 
     with pytest.raises(KeyboardInterrupt):
-        measure_run(subject, depth, classes=[9, 8], say=cut("class 8: step 25"))
+        measure_run(subject, depth, classes=[9, 8], say=cut("class 8: step 25"), patience=0)
     assert [row["label"] for row in json.loads((run / CURVATURE).read_text())["classes"]] == [9]
     assert list(run.glob("curvature/*/class_8.partial.npz"))
     said: list[str] = []
-    rows = measure_run(subject, depth, classes=[9, 8], say=said.append)["classes"]
+    rows = measure_run(subject, depth, classes=[9, 8], say=said.append, patience=0)["classes"]
     assert not any("class 9" in line or "step" in line for line in said)  # neither the class nor 25 steps anew
     images, targets = subject.samples([8])[0]
     whole = class_spectra(
         subject.model, nn.CrossEntropyLoss(), (images, targets), lanczos_steps=27, trace_probes=0, tol=depth.tol
     )[8]
     assert (rows[0]["lambda_min"], rows[0]["lambda_max"]) == (whole.lambda_min, whole.lambda_max)
+
+
+def test_a_class_that_is_quick_is_told_in_one_line(subject: Subject) -> None:
+    lines: list[str] = []
+    depth = Depth(lanczos_steps=26, refine=0, trace_probes=0, gauss_newton=False)
+    measure_run(subject, depth, classes=[8, 9], say=lines.append)
+    assert [line.split(":")[0] for line in lines] == ["class 8", "class 9"]
+    assert not any("step" in line for line in lines)
 
 
 def test_a_sample_and_a_group(subject: Subject) -> None:

@@ -33,6 +33,7 @@ from saddlescape.runs.subject import Subject, present_classes, set_aside
 
 FORMAT = "saddlescape-curvature-1"
 CURVATURE, SPECTRA = "curvature.json", "curvature"
+PATIENCE = 10.0  # seconds between two lines on the way through one class: a pipe or a log is read by people too
 Say = Callable[[str], None]
 
 
@@ -63,8 +64,11 @@ def measure_run(
     classes: Sequence[int] | None = None,
     groups: bool = False,
     say: Say = lambda line: None,
+    patience: float = PATIENCE,
 ) -> dict[str, Any]:
     """Measure classes (default: all that have images) and, with ``groups``, the mean loss of head, mid and tail.
+
+    ``say`` gets a line when an item is done, and one on the way where it takes longer than ``patience`` seconds.
 
     Returns what lies in ``curvature.json`` afterwards: the rows asked for and those measured before under the same
     settings. A file with other settings is renamed, not lost.
@@ -87,7 +91,7 @@ def measure_run(
         work = _Work([_size(subject, depth, *item) for item in todo])
         for kind, key in todo:
             name = f"class {subject.dataset.classes[key]}" if isinstance(key, int) else f"group {key}"
-            tell = _teller(say, name, work)
+            tell = _teller(say, name, work, patience)
             began = time.monotonic()
             row = (
                 _measure_class(subject, depth, key, tell)
@@ -296,13 +300,19 @@ def duration(seconds: float | None) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _teller(say: Say, name: str, work: _Work) -> Say:
-    """Turn the lines of ``class_spectra`` on its way ("class 3: step 25 of 100") into ones with the class's name."""
+def _teller(say: Say, name: str, work: _Work, patience: float) -> Say:
+    """Turn the lines of ``class_spectra`` on its way ("class 3: step 25 of 100") into ones with the class's name, at
+    most one in ``patience`` seconds."""
+    last = time.monotonic()
 
     def tell(line: str) -> None:
+        nonlocal last
         step = re.search(r"step (\d+) of (\d+)", line)
-        if step is not None:
-            work.part = int(step[1]) / int(step[2])
+        if step is None:
+            return
+        work.part = int(step[1]) / int(step[2])
+        if time.monotonic() - last >= patience:
+            last = time.monotonic()
             say(f"{name}: {step[0]}, about {duration(work.left())} left for all")
 
     return tell
