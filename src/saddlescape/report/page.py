@@ -1,17 +1,19 @@
 """One self-contained HTML page: works from a file, offline, and may ask nothing of any network.
 
-Everything from data passes Jinja2's escaping or ``text.json_for_html``; plotly.js is inlined once; the page's own
-content policy allows these two scripts by their hashes and nothing else, so that even what slipped through could not
-run.
+Everything from data passes Jinja2's escaping or ``text.json_for_html``; plotly.js lies in the page once, packed, and is
+unpacked when a figure comes near; the page's own content policy allows these two scripts by their hashes and nothing
+else, so that even what slipped through could not run.
 """
 
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -112,7 +114,7 @@ def render(runs: Sequence[RunData], title: str = "") -> str:
         height=plate_height,
         colours=Markup(text.json_for_html(exchange())),
         style=Markup(style),
-        engine=Markup(engine),
+        engine=Markup(packed(engine)),
         script=Markup(own),
         policy=policy(engine, own),
     )
@@ -128,12 +130,18 @@ def policy(*scripts: str) -> str:
 
 
 def plotly_js() -> str:
-    """plotly.js as it is inlined. Raises MissingExtraError."""
+    """plotly.js as it comes. Raises MissingExtraError."""
     try:
         from plotly.offline import get_plotlyjs
     except ImportError:
         raise MissingExtraError("the report", "report", "plotly") from None
-    return str(get_plotlyjs()).replace("\r\n", "\n").replace("</script", "<\\/script")
+    return str(get_plotlyjs())
+
+
+@lru_cache(maxsize=1)
+def packed(script: str) -> str:
+    """gzip, in base64: two fifths of the size, and nothing in it that a browser could read as markup."""
+    return base64.b64encode(gzip.compress(script.encode(), 9, mtime=0)).decode()
 
 
 def study(runs: Sequence[RunData], key: str) -> Study:

@@ -24,6 +24,30 @@
   const plain = (text) => String(text).replace(/&lt;/g, "<").replace(/&gt;/g, ">").replace(/&amp;/g, "&");
   const element = (name, text) => Object.assign(document.createElement(name), { textContent: text ?? "" });
 
+  // Plotly lies in the page packed, and is unpacked when the first figure comes near or the page has been painted and
+  // nothing else is to be done: words and tables are there at once.
+  let engine = null;
+  const plotly = () => (engine ??= unpack());
+
+  async function unpack() {
+    const packed = document.getElementById("engine");
+    const bytes = decode(packed.textContent.trim());
+    packed.textContent = "";
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    const script = document.createElement("script");
+    script.textContent = await new Response(stream).text();
+    document.head.append(script);
+    if (!window.Plotly) throw new Error("the drawing library did not start");
+    return window.Plotly;
+  }
+
+  function decode(text) {
+    if (Uint8Array.fromBase64) return Uint8Array.fromBase64(text);
+    const letters = atob(text), bytes = new Uint8Array(letters.length);
+    for (let i = 0; i < letters.length; i++) bytes[i] = letters.charCodeAt(i);
+    return bytes;
+  }
+
   class Plate {
     constructor(figure) {
       this.figure = figure;
@@ -53,6 +77,12 @@
     }
 
     async draw() {
+      this.chart.setAttribute("aria-busy", "true");
+      let Plotly;
+      try { Plotly = await plotly(); } catch (problem) {
+        this.chart.textContent = `This browser cannot draw the figures (${problem.message}): a newer one can.`;
+        return;
+      } finally { this.chart.removeAttribute("aria-busy"); }
       const { figure, text } = this.variant;
       const layout = themed(this.narrow ? figure.narrow : figure.layout);
       if (!this.narrow && this.choice === null) this.chart.style.height = "";
@@ -224,6 +254,8 @@
     }
   }, { rootMargin: "300px 0px" });
   for (const figure of plates.keys()) seen.observe(figure);
+  const idle = window.requestIdleCallback || ((call) => setTimeout(call, 300));
+  if (plates.size) requestAnimationFrame(() => idle(() => plotly().catch(() => {}), { timeout: 1500 }));
 
   const sizes = new ResizeObserver((entries) => {
     for (const { target } of entries) {
