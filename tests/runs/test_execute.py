@@ -294,6 +294,31 @@ def test_a_full_disk_in_mid_run_is_one_line_and_the_run_goes_on_later(
     assert_same(tmp_path / "run", tmp_path / "whole")
 
 
+def test_a_checkpoint_is_due_when_its_time_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    due, never = module.every(60), module.every(0)
+    said = []
+    for clock[0] in (101.0, 159.9, 160.0, 160.1, 219.0, 221.0, 900.0, 901.0):
+        said.append(due())
+        assert not never()
+    assert said == [False, False, True, False, False, True, True, False]
+
+
+def test_a_run_that_dies_in_mid_epoch_goes_on_from_its_newest_checkpoint(planned: Any, tmp_path: Path) -> None:
+    config, dataset, _ = planned()
+    folder, lines = tmp_path / "run", []
+    with pytest.MonkeyPatch.context() as patch:
+        crash_at(patch, 3)
+        with pytest.raises(Crash):
+            execute(config, dataset, folder, save_every=1e-9)
+    assert CheckpointFolder(folder / files.CHECKPOINT).cursors()[-1] == Cursor(0, 0, 2)
+    execute(config, dataset, folder, say=lines.append)
+    execute(config, dataset, tmp_path / "whole")
+    assert any("epoch 0, batch 2" in line for line in lines)
+    assert_same(folder, tmp_path / "whole")
+
+
 def test_a_loss_that_blows_up_keeps_the_last_good_checkpoint(start: Start, tmp_path: Path) -> None:
     # The warm-up of 40 epochs is one epoch; a float32 of 1e30 overflows soon after.
     settings = ["train.lr=1e30", "train.augment=none"]

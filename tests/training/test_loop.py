@@ -195,6 +195,20 @@ def parts_head(changes: dict[str, Any]) -> str:
     return str(changes.get("head", "linear"))
 
 
+def test_saving_in_mid_epoch_whenever_asked_changes_no_bit() -> None:
+    asked = iter(range(1, 100))
+    kept = train(build(), should_save=lambda: next(asked) in (2, 4, 6))  # of 12 steps; the 4th ends an epoch
+    at = [(epoch, 0 if running is None else running.batch) for epoch, running in kept.saved]
+    assert at == [(0, 2), (1, 0), (1, 2), (2, 0), (3, 0)]
+    whole, resumed = train(build()), build()
+    resumed.model.load_state_dict(kept.states[2][0])
+    resumed.optimizer.load_state_dict(kept.states[2][1])
+    later = train(resumed, start_epoch=1, running=Running(**kept.saved[2][1].state()))  # type: ignore[union-attr]
+    assert_equal_bits(weights(whole.parts.model), weights(kept.parts.model))
+    assert_equal_bits(weights(whole.parts.model), weights(resumed.model))
+    assert without_times(kept.rows[:1] + later.rows) == without_times(whole.rows)
+
+
 def test_accumulated_micro_batches_equal_big_batches() -> None:
     """Without augmentation and norm layers the cut must not show; the last group of an epoch is a partial one."""
 

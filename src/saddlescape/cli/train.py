@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,6 +43,7 @@ def train(
     compile: bool | None = None,
     eval_every: Whole = 1,
     keep_every: Whole = 0,
+    save_every: float = 10.0,
     track_curvature: str | None = None,
     tensorboard: bool = False,
     log: str = "",
@@ -57,7 +59,8 @@ def train(
     Parameters
     ----------
     data:
-        digits, cifar10, cifar100, or the path of a folder of images, a "path label" list, or parquet files.
+        digits, cifar10, cifar100, imagenet-lt, inat2018, or the path of a folder of images, a "path label" list, or
+        parquet files.
     method:
         A sum such as ce+drw+sam, or a named system; see `saddlescape methods`. Default: follows from the data.
     out:
@@ -96,6 +99,8 @@ def train(
         Test every so many epochs (and after the last).
     keep_every:
         Keep the checkpoint of every so many epochs, for the course of the curvature.
+    save_every:
+        Minutes after which a checkpoint is written in the middle of an epoch too (0: after epochs only).
     track_curvature:
         Measure each class's lambda_min and lambda_max while training: every=10, or every=10,samples=256,products=60.
     tensorboard:
@@ -119,6 +124,8 @@ def train(
     from saddlescape.runs.execute import execute
     from saddlescape.runs.plan import Request, plan, plan_from_file
 
+    if not (math.isfinite(save_every) and save_every >= 0):
+        raise InputError(f"--save-every {save_every}: minutes, 0 or more")
     tracking = None if track_curvature is None else parse_tracking(track_curvature)
     flags: dict[str, Any] = {
         "rho": None if rho is None else (rho,),
@@ -170,7 +177,7 @@ def train(
         contextlib.ExitStack() as closing,
     ):
         result = execute(
-            config, dataset, folder, say=say,
+            config, dataset, folder, say=say, save_every=60 * save_every,
             watchers=lambda stage, start: [
                 TrainingBar(progress_bar, stage, start, config.method),
                 *logging(closing),

@@ -6,6 +6,7 @@ import os
 import platform
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -31,6 +32,8 @@ from saddlescape.training.stage import Stage
 
 Say = Callable[[str], None]
 
+SAVE_EVERY = 600.0  # seconds: what a kill in the middle of a long epoch may cost
+
 
 @contextmanager
 def stop_on_signal() -> Iterator[Callable[[], bool]]:
@@ -53,6 +56,20 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
             signal.signal(number, old)
 
 
+def every(seconds: float) -> Callable[[], bool]:
+    """True once whenever so many seconds have passed since it last was (or since this call); 0: never."""
+    last = time.monotonic()
+
+    def due() -> bool:
+        nonlocal last
+        if seconds <= 0 or time.monotonic() - last < seconds:
+            return False
+        last = time.monotonic()
+        return True
+
+    return due
+
+
 def execute(
     config: RunConfig,
     dataset: Dataset,
@@ -60,8 +77,12 @@ def execute(
     *,
     watchers: Callable[[Stage, int], Sequence[Watcher]] = lambda stage, start: (),
     say: Say = lambda line: None,
+    save_every: float = SAVE_EVERY,
 ) -> dict[str, Any]:
     """Run or resume ``config`` in ``folder`` and return its result.
+
+    A checkpoint is written after each epoch, and in the middle of one when ``save_every`` seconds have passed since the
+    last of these (0: not then); it changes no bit of the result.
 
     Raises:
         InputError: the folder belongs to another configuration, is in use, cannot be written; or training failed.
@@ -77,7 +98,7 @@ def execute(
             return finished
         if config.threads and torch.device(config.device).type == "cpu":
             torch.set_num_threads(config.threads)
-        return _run(config, dataset, folder, watchers, say)
+        return _run(config, dataset, folder, watchers, say, every(save_every))
 
 
 def _refuse_strangers(folder: Path) -> None:
@@ -119,7 +140,7 @@ def _with_threads_of(old: RunConfig, config: RunConfig, say: Say) -> RunConfig:
 
 def _run(
     config: RunConfig, dataset: Dataset, folder: Path,
-    watchers: Callable[[Stage, int], Sequence[Watcher]], say: Say,
+    watchers: Callable[[Stage, int], Sequence[Watcher]], say: Say, should_save: Callable[[], bool],
 ) -> dict[str, Any]:  # fmt: skip
     device = torch.device(config.device)
     precision = Precision(config.precision, device.type)
@@ -185,7 +206,7 @@ def _run(
             elif start < stage.epochs:
                 fit(
                     parts, start_epoch=start, running=running, save=save, record=record,
-                    should_stop=should_stop, watchers=watchers(stage, start),
+                    should_stop=should_stop, should_save=should_save, watchers=watchers(stage, start),
                 )  # fmt: skip
     result = summarise(config, dataset, files.read_rows(folder / files.METRICS))
     if len(config.stages) > 1:

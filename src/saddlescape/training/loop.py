@@ -78,13 +78,15 @@ def fit(
     save: Callable[[int, Running | None], None],
     record: Callable[[dict[str, Any]], None],
     should_stop: Callable[[], bool] = lambda: False,
+    should_save: Callable[[], bool] = lambda: False,
     watchers: Sequence[Watcher] = (),
     check_every: int | None = None,
 ) -> None:
     """Train ``parts`` from ``start_epoch`` (and from the middle of it, if ``running`` is given) to the end.
 
     ``record(row)`` gets one row an epoch, before ``save(epochs_done, None)``; ``save(epoch, running)`` is also called
-    in mid-epoch when ``should_stop()`` turns true, and :class:`Interrupted` is raised after it.
+    in mid-epoch whenever ``should_save()``, which is asked after every step, says so, and when ``should_stop()`` turns
+    true, with :class:`Interrupted` raised after it.
 
     Raises:
         InputError: the loss or a weight is not finite (epoch, step, likely cause).
@@ -104,9 +106,11 @@ def fit(
                 raise not_finite("the training loss is", epoch, running.batch, lr, rho, parts.precision)
             for watcher in watchers:
                 watcher.on_step(parts, epoch, running)
-            if should_stop() and running.batch < len(parts.loader) and all_finite(parts.model):
+            stop, due = should_stop(), should_save()
+            if (stop or due) and running.batch < len(parts.loader) and all_finite(parts.model):
                 save(epoch, running)
-                raise Interrupted
+                if stop:
+                    raise Interrupted
         if not math.isfinite(running.mean_loss()):
             raise not_finite("the training loss is", epoch, running.batch, lr, rho, parts.precision)
         if not all_finite(parts.model):
