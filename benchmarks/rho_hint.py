@@ -1,0 +1,185 @@
+"""Does the rho at which the tail's negative curvature is amplified agree with the rho that trains best?
+
+    python benchmarks/rho_hint.py --seeds 0 1 2 --runs runs/rho-hint --out benchmarks/results/rho_hint-digits.json
+
+For each seed: one run by SGD, ``curvature --advise-rho`` on it after training and at kept checkpoints, and a run by SAM
+at each radius. Test accuracies of every radius are told, none is chosen; the hint comes from training images alone. Run
+folders are kept, and what is there already is not trained again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shutil
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import SCHEMA, environment, write_result
+
+from saddlescape.cli.app import run as saddlescape
+from saddlescape.runs.format import read_json, read_result
+from saddlescape.runs.rho_advice import ADVICE, RHOS
+
+FIGURES = ("accuracy", "tail")
+KINDS = ("class_batches", "training_batches")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    arguments = parser().parse_args(argv)
+    hints, scores = [], []
+    for seed in arguments.seeds:
+        plain = train(arguments, arguments.method, seed)
+        hints += [{"seed": seed, "epoch": epoch, **advice(arguments, plain, epoch)} for epoch in arguments.at]
+        scores.append({"seed": seed, "rho": 0.0, **result(plain)})
+        for rho in arguments.rhos:
+            scores.append({"seed": seed, "rho": rho, **result(train(arguments, f"{arguments.method}+sam", seed, rho))})
+    rows = table(scores, hints, arguments.rhos)
+    kept = {
+        "benchmark": "rho_hint",
+        "schema": SCHEMA,
+        "environment": environment(torch.device("cpu"), argv),
+        "rows": rows,
+        "summary": summary(rows, hints),
+        "runs": scores,
+        "hints": hints,
+    }
+    write_result(arguments.out, kept)
+    for line in markdown(rows, kept["summary"]):
+        print(line)
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--data", default="digits")
+    made.add_argument("--method", default="ce+drw", help="a sum without an optimiser")
+    made.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    made.add_argument("--rhos", type=float, nargs="+", default=list(RHOS))
+    made.add_argument("--epochs", type=int, default=300)
+    made.add_argument("--at", type=int, nargs="+", default=[150, 300], help="epochs after which to ask for the hint")
+    made.add_argument("--samples", type=int, default=256, help="images of each larger class for its Hessian")
+    made.add_argument("--flags", nargs="*", default=[], help="further flags of train, without the leading dashes: k=v")
+    made.add_argument("--runs", type=Path, required=True, help="folder of the run folders")
+    made.add_argument("--out", type=Path, required=True)
+    return made
+
+
+def train(arguments: argparse.Namespace, method: str, seed: int, rho: float | None = None) -> Path:
+    """The folder of a finished run, trained (further) if need be."""
+    folder: Path = arguments.runs / (f"{method}-seed{seed}" if rho is None else f"{method}-{rho:g}-seed{seed}")
+    command = ["train", arguments.data, "--method", method, "--seed", str(seed), "--epochs", str(arguments.epochs)]
+    command += ["--eval-every", str(arguments.epochs), "--out", str(folder)]
+    command += ["--keep-every", str(math.gcd(*arguments.at))] if rho is None else ["--rho", f"{rho:g}"]
+    for flag in arguments.flags:
+        name, value = flag.split("=")
+        command += [f"--{name}", value]
+    succeed(command)
+    return folder
+
+
+def succeed(command: Sequence[str]) -> None:
+    """Raises SystemExit with the command where it fails; it has told why."""
+    if saddlescape(command):
+        raise SystemExit("failed: saddlescape " + " ".join(command))
+
+
+def advice(arguments: argparse.Namespace, folder: Path, epoch: int) -> dict[str, Any]:
+    """The hint of a checkpoint, and of each tail class with proved negative curvature the radii that amplify it."""
+    checkpoint = f"s0-e{epoch:05d}-b000000"
+    kept = folder / f"rho-advice-{checkpoint}.json"
+    if not kept.exists():
+        command = ["curvature", str(folder), "--advise-rho", "--checkpoint", checkpoint]
+        command += ["--samples-per-class", str(arguments.samples), "--rho", *[f"{rho:g}" for rho in arguments.rhos]]
+        succeed(command)
+        shutil.copyfile(folder / ADVICE, kept)
+    content = read_json(kept)
+    tail = [row for row in content["classes"] if row["group"] == "tail"]
+    saddles = [row for row in tail if row["negative_curvature_proved"]]
+    return {
+        "hint": content["hint"],
+        "tail_classes": len(tail),
+        "saddles": [row["class"] for row in saddles],
+        "lambda_min": [row["lambda_min"] for row in saddles],
+        **{kind: [(row[kind] or {}).get("amplified_rho", []) for row in saddles] for kind in KINDS},
+    }
+
+
+def result(folder: Path) -> dict[str, float]:
+    found = read_result(folder)
+    if found is None:
+        raise SystemExit(f"{folder} has no result")
+    return {name: float(found[name]) for name in FIGURES}
+
+
+def table(
+    scores: Sequence[dict[str, Any]], hints: Sequence[dict[str, Any]], rhos: Sequence[float]
+) -> list[dict[str, Any]]:
+    """A row a radius: accuracies over seeds, and the share of tail saddles that it amplifies, by epoch and batches."""
+    rows = []
+    for rho in (0.0, *rhos):
+        mine = [score for score in scores if score["rho"] == rho]
+        row: dict[str, Any] = {"rho": rho, "seeds": len(mine)}
+        for name in FIGURES:
+            values = [score[name] for score in mine]
+            spread = statistics.stdev(values) if len(values) > 1 else None
+            row[name] = {"mean": statistics.mean(values), "std": spread}
+        row["amplified"] = {
+            kind: {str(epoch): share(hints, epoch, kind, rho) for epoch in sorted({hint["epoch"] for hint in hints})}
+            for kind in KINDS
+        }
+        rows.append(row)
+    return rows
+
+
+def share(hints: Sequence[dict[str, Any]], epoch: int, kind: str, rho: float) -> float | None:
+    """Of the tail saddles at ``epoch``, over all seeds, the share amplified at ``rho``; None without a saddle."""
+    radii = [one for hint in hints if hint["epoch"] == epoch for one in hint[kind]]
+    return sum(rho in one for one in radii) / len(radii) if radii else None
+
+
+def summary(rows: Sequence[dict[str, Any]], hints: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The radius with the best mean of each figure, beside the first radius that amplifies most tail saddles."""
+    found: dict[str, Any] = {}
+    for name in FIGURES:
+        best = max(rows, key=lambda row: row[name]["mean"])
+        found[f"best_{name}"] = {"rho": best["rho"], **best[name]}
+    found["amplifies_most_from"] = {
+        kind: {
+            epoch: next((row["rho"] for row in rows if (row["amplified"][kind][epoch] or 0) > 0.5), None)
+            for epoch in rows[0]["amplified"][kind]
+        }
+        for kind in KINDS
+    }
+    found["tail_saddles"] = sum(len(hint["saddles"]) for hint in hints)
+    return found
+
+
+def markdown(rows: Sequence[dict[str, Any]], told: dict[str, Any]) -> list[str]:
+    """The table as lines of Markdown."""
+    columns = [(kind, epoch) for kind in KINDS for epoch in rows[0]["amplified"][kind]]
+    names = [f"amplified, {kind.split('_')[0]} batches, epoch {epoch}" for kind, epoch in columns]
+    lines = ["| rho | accuracy | tail | " + " | ".join(names) + " |", "| --- " * (3 + len(columns)) + "|"]
+    for row in rows:
+        cells = [f"{row['rho']:g}" if row["rho"] else "SGD"]
+        for name in FIGURES:
+            spread = "" if row[name]["std"] is None else f" ± {row[name]['std']:.1f}"
+            cells.append(f"{row[name]['mean']:.1f}{spread}")
+        for kind, epoch in columns:
+            part = row["amplified"][kind][epoch]
+            cells.append("-" if part is None or not row["rho"] else f"{part:.0%}")
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        f"best accuracy at rho {told['best_accuracy']['rho']:g}, best tail at rho {told['best_tail']['rho']:g}",
+    ]
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())
