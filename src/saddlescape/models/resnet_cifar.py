@@ -19,7 +19,7 @@ from typing import cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from saddlescape.models.heads import HeadAlias, network_layers
+from saddlescape.models.heads import HeadAlias, TwoBranchHead
 
 
 class OptionAShortcut(nn.Module):
@@ -69,8 +69,12 @@ class ResNetCifar(HeadAlias, nn.Module):
         self.layer2 = self._layer(width, 2 * width, blocks, stride=2)
         self.layer3 = self._layer(2 * width, 4 * width, blocks, stride=2)
         self.linear = head
-        convolutions = [module for module in self.modules() if isinstance(module, nn.Conv2d)]
-        for module in (*convolutions, *network_layers(head)):
+        initialised: list[nn.Conv2d | nn.Linear] = [
+            module for module in self.modules() if isinstance(module, nn.Conv2d)
+        ]
+        if isinstance(head, nn.Linear | TwoBranchHead):
+            initialised += [module for module in head.modules() if isinstance(module, nn.Linear)]
+        for module in initialised:
             nn.init.kaiming_normal_(module.weight)
 
     @staticmethod

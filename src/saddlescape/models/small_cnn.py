@@ -7,7 +7,7 @@ from typing import ClassVar, cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from saddlescape.models.heads import HeadAlias, network_layers
+from saddlescape.models.heads import HeadAlias
 
 
 class SmallCNN(HeadAlias):
@@ -28,8 +28,9 @@ class SmallCNN(HeadAlias):
         self.conv3 = nn.Conv2d(32, 64, 3, padding=1, bias=False)
         self.bn3 = nn.BatchNorm2d(64)
         self.linear = head
-        for module in (self.conv1, self.conv2, self.conv3, *network_layers(head)):
-            nn.init.kaiming_normal_(module.weight)
+        for module in (self.conv1, self.conv2, self.conv3, head):
+            if isinstance(module, nn.Conv2d | nn.Linear):  # another head keeps its own initialisation
+                nn.init.kaiming_normal_(module.weight)
 
     def features(self, x: Tensor) -> Tensor:
         x = F.relu(self.bn1(self.conv1(x)))

@@ -5,7 +5,7 @@ from saddlescape.models.heads.centroid import CentroidHead, CentroidMode
 from saddlescape.models.heads.cosine import CosineHead
 from saddlescape.models.heads.disalign import DisAlignHead
 from saddlescape.models.heads.disalign_cvpods import DisAlignCvpodsHead
-from saddlescape.models.heads.linear import LinearHead, linear_map, network_layers
+from saddlescape.models.heads.linear import LinearHead, linear_map
 from saddlescape.models.heads.projection import ProjectionHead
 from saddlescape.models.heads.prototype import PrototypeHead
 from saddlescape.models.heads.registry import HEADS, HeadKind, make_head
@@ -30,6 +30,5 @@ __all__ = [
     "TwoBranchHead",
     "linear_map",
     "make_head",
-    "network_layers",
     "tau_normalized",
 ]

@@ -40,18 +40,6 @@ def linear_map(head: nn.Module, weight_like: Tensor | None = None) -> tuple[Tens
     return weight, weight.new_zeros(len(weight)) if bias is None else bias.detach()
 
 
-def network_layers(head: nn.Module) -> list[nn.Linear]:
-    """The linear layers of a head that the network around it initialises as it does its own classifier.
-
-    That is a linear layer itself, and what a head with a method ``network_layers`` names; any other head keeps the
-    initialisation that it has given itself.
-    """
-    own = getattr(head, "network_layers", None)
-    if isinstance(head, nn.Linear):
-        return [head]
-    return list(own()) if callable(own) else []
-
-
 @torch.no_grad()
 def copy_linear_map(layer: nn.Linear, previous: nn.Module) -> None:
     """Give ``layer`` the weight and bias of ``previous``; see :func:`linear_map`."""

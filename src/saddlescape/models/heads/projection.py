@@ -41,9 +41,6 @@ class ProjectionHead(nn.Module):
         """
         copy_linear_map(self.linear, previous)
 
-    def network_layers(self) -> list[nn.Linear]:
-        return [self.linear]
-
     def linear_map(self) -> tuple[Tensor, Tensor]:
         return self.linear.weight, self.linear.bias
 

@@ -40,9 +40,6 @@ class TwoBranchHead(nn.Module):
         copy_linear_map(self.fc, previous)
         copy_linear_map(self.fc_cb, previous)
 
-    def network_layers(self) -> list[nn.Linear]:
-        return [self.fc, self.fc_cb, self.projection, self.prediction]
-
     def linear_map(self) -> tuple[Tensor, Tensor]:
         return self.fc_cb.weight, self.fc_cb.bias
 
