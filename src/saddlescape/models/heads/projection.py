@@ -20,8 +20,8 @@ def projection_mlp(in_features: int) -> nn.Sequential:
 class ProjectionHead(nn.Module):
     """``forward`` [N, d] -> [N, C]: logits of ``linear``; ``project`` [N, d] -> [N, p]: points of the unit sphere.
 
-    p (``projection_dim``) is 128, or 1024 from 2048 features on. Sizes as in the published ProCo and BCL codes, and as in
-    ProCo's CIFAR code the classifier keeps torch's own initialisation, which is smaller than the networks' Kaiming.
+    p (``projection_dim``) is 128, or 1024 from 2048 features on. Sizes as in the published ProCo and BCL codes; as
+    in ProCo's CIFAR code the classifier keeps torch's own initialisation, smaller than the networks' Kaiming.
 
     Deviations from those codes: on ImageNet-LT and iNaturalist they put a cosine classifier with a factor of 30 where
     this head has a linear one (their CIFAR code has a linear one too).
