@@ -102,6 +102,16 @@ def test_a_group_is_the_unweighted_mean_of_its_classes() -> None:
     assert scores.groups["all"] == pytest.approx(50.0) == scores.balanced_accuracy
 
 
+@pytest.mark.parametrize("spoiled", [float("inf"), float("nan")])
+def test_answers_that_are_no_numbers_are_wrong_and_have_no_loss(spoiled: float) -> None:
+    targets = torch.tensor([0, 0, 1, 1])
+    logits = 5 * torch.eye(2)[targets]
+    logits[0, 0] = spoiled  # of class 0, the right one
+    scores = scorer(logits, targets).scores({"head": [0]})
+    assert (scores.accuracy, scores.per_class, scores.groups) == (75.0, [50.0, 100.0], {"head": 50.0})
+    assert (scores.loss, scores.ece) == (None, None)
+
+
 def test_scores_do_not_depend_on_the_cut_into_batches_nor_on_the_float_type() -> None:
     logits, targets = example(64, 5, 4)
     whole = scorer(logits, targets, 64).scores({"g": [0, 1]})

@@ -60,10 +60,11 @@ def evaluate(
             run, data=data, root=root, split=split, post_hoc=post_hoc, device=device, progress=progress,
             say=say,
         )  # fmt: skip
+    loss = "n/a" if scores.loss is None else f"{scores.loss:.3f}"
     groups = ", ".join(f"{name} {percent(value)}" for name, value in scores.groups.items())
     console.print(escape(
         f"{run} on {dataset.name} ({split}, {scores.images} images): accuracy {percent(scores.accuracy)} ({groups}), "
-        f"balanced {percent(scores.balanced_accuracy)}, calibration error {percent(scores.ece)}, loss {scores.loss:.3f}"
+        f"balanced {percent(scores.balanced_accuracy)}, calibration error {percent(scores.ece)}, loss {loss}"
     ))  # fmt: skip
     if scores.present < dataset.num_classes:
         console.print(f"{scores.present} of {dataset.num_classes} classes have images here")

@@ -28,7 +28,7 @@ def write_answers(folder: Path, scorer: Scorer, dataset: Dataset, preprocess: Pr
         InputError: the folder cannot be written, or an image cannot be read any more.
     """
     labels, predictions = scorer.predicted()
-    confidences = torch.cat(scorer.confidences).cpu().numpy().astype(np.float32)
+    confidences = np.nan_to_num(torch.cat(scorer.confidences).cpu().numpy().astype(np.float32))  # not finite: 0
     _write(
         folder / PREDICTIONS, format=PREDICTIONS_FORMAT, labels=labels, predictions=predictions,
         indices=np.arange(len(labels)), confidences=confidences,

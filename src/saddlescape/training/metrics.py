@@ -14,14 +14,15 @@ from torch import Tensor
 class Scores:
     """Percentages, except ``ece`` (also percent) and ``loss`` (nats). A class or group without images is None.
 
+    An image whose logits are not finite numbers counts as wrong; ``loss`` and ``ece`` are None if there is one.
     ``accuracy`` is over images; ``balanced_accuracy`` is the mean of the per-class accuracies of the ``present``
     classes; a group's accuracy is the unweighted mean over its present classes (methods.md 1.3).
     """
 
     accuracy: float
     balanced_accuracy: float
-    loss: float
-    ece: float
+    loss: float | None
+    ece: float | None
     per_class: list[float | None]
     groups: dict[str, float | None]
     present: int
@@ -67,15 +68,17 @@ class Scorer:
 
     def scores(self, groups: Mapping[str, Sequence[int]]) -> Scores:
         target, prediction = self.predicted()
-        correct = (target == prediction).astype(np.float64)
+        confidence = torch.cat(self.confidences).double().cpu().numpy()
+        finite = np.isfinite(confidence)
+        correct = ((target == prediction) & finite).astype(np.float64)
         count = np.bincount(target, minlength=self.num_classes)
         hits = np.bincount(target, weights=correct, minlength=self.num_classes)
         per_class = [100 * float(h) / int(n) if n else None for h, n in zip(hits, count, strict=True)]
         return Scores(
             accuracy=100 * float(correct.mean()),
             balanced_accuracy=mean_or_none(per_class) or 0.0,
-            loss=float(torch.cat(self.losses).double().mean()),
-            ece=expected_calibration_error(torch.cat(self.confidences).double().cpu().numpy(), correct),
+            loss=float(torch.cat(self.losses).double().mean()) if finite.all() else None,
+            ece=expected_calibration_error(confidence, correct) if finite.all() else None,
             per_class=per_class,
             groups={name: mean_or_none([per_class[c] for c in members]) for name, members in groups.items()},
             present=int((count > 0).sum()),
