@@ -10,6 +10,7 @@ from cyclopts import App, CycloptsError
 
 from saddlescape import __version__
 from saddlescape.errors import InputError
+from saddlescape.training.launch import ToldElsewhere, launched
 
 DONE, BAD_INPUT, INTERRUPTED = 0, 2, 130
 
@@ -52,9 +53,22 @@ def main(tokens: Sequence[str] | None = None) -> None:
 
 
 def run(arguments: Sequence[str], debug: bool = False) -> int:
+    mute = False  # whether a mistake on the command line is another process's to tell
     try:
+        launch = launched()
+        if launch is not None:
+            from saddlescape.cli.processes import check_command
+
+            mute = launch.rank > 0
+            check_command(arguments, launch)
+            mute = False
         build()(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except ToldElsewhere as told:
+        stopped = isinstance(told.__cause__, KeyboardInterrupt) or type(told.__cause__).__name__ == "Interrupted"
+        return INTERRUPTED if stopped else BAD_INPUT
     except (CycloptsError, InputError) as error:
+        if mute or (isinstance(error, CycloptsError) and launch is not None and launch.rank > 0):
+            return BAD_INPUT
         return _complain(error, BAD_INPUT, debug)
     except KeyboardInterrupt as error:
         return _complain("interrupted" if not debug else error, INTERRUPTED, debug)

@@ -23,6 +23,11 @@ console = Console(highlight=False, soft_wrap=True, width=_WIDTH)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
+def hush() -> None:
+    """Show nothing from here on: another process of the same run does."""
+    console.quiet = errors.quiet = True
+
+
 def say(line: str) -> None:
     errors.print(escape(line))
 

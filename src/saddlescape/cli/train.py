@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from rich.markup import escape
@@ -13,6 +13,10 @@ from rich.markup import escape
 from saddlescape.cli.display import TrainingBar, bar, console, percent, reading, say
 from saddlescape.cli.whole import Whole
 from saddlescape.errors import InputError
+
+if TYPE_CHECKING:
+    from saddlescape.data.types import Dataset
+    from saddlescape.runs.config import RunConfig
 
 
 def train(
@@ -49,6 +53,8 @@ def train(
     log: str = "",
     recipe: Path | None = None,
     from_: Annotated[Path | None, Parameter(name="--from")] = None,
+    sync_sam: Annotated[bool, Parameter(negative=())] = False,
+    sync_batchnorm: Annotated[bool, Parameter(negative=())] = False,
     dry_run: bool = False,
     set_: Annotated[list[str] | None, Parameter(name="--set", consume_multiple=True, negative=())] = None,
 ) -> None:
@@ -111,6 +117,10 @@ def train(
         Train exactly what this config.toml says (another run's, or edited by hand); other flags are then refused.
     from_:
         A run whose first stage a system (crt, lws, disalign, ...) goes on from, instead of training its own.
+    sync_sam:
+        Under torchrun: SAM climbs the gradient of the whole batch, not each process that of its part.
+    sync_batchnorm:
+        Under torchrun, on GPUs: BatchNorm sees the whole batch, not each process its part.
     dry_run:
         Decide everything, print it as TOML, and train nothing.
     set_:
@@ -118,73 +128,91 @@ def train(
     """
     import dataclasses
 
+    from saddlescape.cli.processes import joined
     from saddlescape.methods.resolve import canonical
     from saddlescape.runs.config import begun
     from saddlescape.runs.curvature_course import LiveCourse, parse_tracking
     from saddlescape.runs.execute import execute
     from saddlescape.runs.plan import Request, plan, plan_from_file
 
-    if not (math.isfinite(save_every) and save_every >= 0):
-        raise InputError(f"--save-every {save_every}: minutes, 0 or more")
-    tracking = None if track_curvature is None else parse_tracking(track_curvature)
-    flags: dict[str, Any] = {
-        "rho": None if rho is None else (rho,),
-        "lr": lr,
-        "weight_decay": weight_decay,
-        "batch_size": batch_size,
-        "augment": augment,
-    }
-    request = Request(
-        data=data, method=method, model=model, imbalance=imbalance, profile=profile, draw_seed=draw_seed, root=root,
-        val=val, image_size=image_size, bad_images=bad_images, download=download, seed=seed or 0, epochs=epochs,
-        flags=flags, settings=set_ or (), device=device, precision=precision, compile=compile, pretrained=pretrained,
-        eval_every=eval_every, keep_every=keep_every, start=from_,
-    )  # fmt: skip
-    named = "recipe" if recipe else canonical(method) if method else "default"
-    folder = out or Path("runs") / f"{Path(data).name}-{named}-seed{seed or 0}"
-    with reading() as progress:
-        if recipe:
-            config, dataset, notes = plan_from_file(recipe, request, progress)
-        else:
-            config, dataset, notes = plan(request, progress, begun=begun(folder), folder=folder)
-    if recipe and seed is not None:
-        config = dataclasses.replace(config, seed=seed)
-    for note in notes:
-        say(note)
-    if dry_run:
-        from saddlescape.runs.config import to_toml
-
-        print(to_toml(config), end="")
-        return
-    counts = f"{dataset.class_counts[0]} .. {min(dataset.class_counts)}"
-    say(f"{config.method} on {dataset.name}: {sum(dataset.class_counts)} training images, "
-        f"{dataset.num_classes} classes ({counts}), {config.device}, {config.precision}"
-        f"{', compiled' if config.compile else ''} -> {folder}")  # fmt: skip
-    live = None if tracking is None else LiveCourse(folder, config, dataset, tracking, say)
-    names = _logger_names(log, tensorboard)
-    loggers: list[Any] = []  # built once the folder is a run's, for they write into it
-
-    def logging(closing: contextlib.ExitStack) -> list[Any]:
-        if not loggers:
-            for name in names:
-                loggers.append(_logger(name, folder / name))
-                closing.callback(getattr(loggers[-1], "close", lambda: None))
-        return loggers
-
-    with (
-        bar() as progress_bar,
-        contextlib.nullcontext() if live is None else live,
-        contextlib.ExitStack() as closing,
-    ):
-        result = execute(
-            config, dataset, folder, say=say, save_every=60 * save_every,
-            watchers=lambda stage, start: [
-                TrainingBar(progress_bar, stage, start, config.method),
-                *logging(closing),
-                *([live.watcher(stage, start)] if live else []),
-            ],
+    with joined() as ranks:
+        if not (math.isfinite(save_every) and save_every >= 0):
+            raise InputError(f"--save-every {save_every}: minutes, 0 or more")
+        tracking = None if track_curvature is None else parse_tracking(track_curvature)
+        flags: dict[str, Any] = {
+            "rho": None if rho is None else (rho,),
+            "lr": lr,
+            "weight_decay": weight_decay,
+            "batch_size": batch_size,
+            "augment": augment,
+        }
+        request = Request(
+            data=data, method=method, model=model, imbalance=imbalance, profile=profile, draw_seed=draw_seed, root=root,
+            val=val, image_size=image_size, bad_images=bad_images, download=download, seed=seed or 0, epochs=epochs,
+            flags=flags, settings=set_ or (), device=device, precision=precision, compile=compile,
+            pretrained=pretrained, eval_every=eval_every, keep_every=keep_every, start=from_, processes=ranks.size,
+            sync_sam=sync_sam, sync_batchnorm=sync_batchnorm,
         )  # fmt: skip
-    show(result, folder)
+        named = "recipe" if recipe else canonical(method) if method else "default"
+        folder = out or Path("runs") / f"{Path(data).name}-{named}-seed{seed or 0}"
+        with reading() as progress:
+
+            def decided(before: RunConfig | None) -> tuple[RunConfig, Dataset, list[str]]:
+                if recipe:
+                    return plan_from_file(recipe, request, progress)
+                return plan(request, progress, begun=before, folder=folder)
+
+            # The first process decides (and measures, and downloads); the others read the data after it.
+            found = decided(begun(folder)) if ranks.first else None
+            config = ranks.from_first(None if found is None else found[0])
+            _, dataset, notes = found or decided(config)
+        assert config is not None
+        if recipe and seed is not None:
+            config = dataclasses.replace(config, seed=seed)
+        for note in notes:
+            say(note)
+        if dry_run:
+            from saddlescape.runs.config import to_toml
+
+            if ranks.first:
+                print(to_toml(config), end="")
+            return
+        counts = f"{dataset.class_counts[0]} .. {min(dataset.class_counts)}"
+        say(f"{config.method} on {dataset.name}: {sum(dataset.class_counts)} training images, "
+            f"{dataset.num_classes} classes ({counts}), {config.device}, {config.precision}"
+            f"{', compiled' if config.compile else ''}{_shared(config)} -> {folder}")  # fmt: skip
+        live = None if tracking is None else LiveCourse(folder, config, dataset, tracking, say)
+        names = _logger_names(log, tensorboard)
+        loggers: list[Any] = []  # built once the folder is a run's, for they write into it
+
+        def logging(closing: contextlib.ExitStack) -> list[Any]:
+            if not loggers:
+                for name in names:
+                    loggers.append(_logger(name, folder / name))
+                    closing.callback(getattr(loggers[-1], "close", lambda: None))
+            return loggers
+
+        with (
+            bar() as progress_bar,
+            contextlib.nullcontext() if live is None else live,
+            contextlib.ExitStack() as closing,
+        ):
+            result = execute(
+                config, dataset, folder, say=say, save_every=60 * save_every, ranks=ranks,
+                watchers=lambda stage, start: [
+                    TrainingBar(progress_bar, stage, start, config.method),
+                    *logging(closing),
+                    *([live.watcher(stage, start)] if live else []),
+                ],
+            )  # fmt: skip
+        show(result, folder)
+
+
+def _shared(config: RunConfig) -> str:
+    if config.processes == 1:
+        return ""
+    climbs = ", SAM in step" if config.sync_sam else ""
+    return f", {config.processes} processes{climbs}"
 
 
 def _logger_names(log: str, tensorboard: bool) -> list[str]:

@@ -30,11 +30,13 @@ def build_loader(
     start_method: str | None = None,
     prefetch: int = 2,
     bad_images: str = "error",
+    part: tuple[int, int] = (0, 1),
 ) -> Loader:
     """A ``ResidentLoader`` for an ``ArraySplit``, a ``StreamLoader`` for a ``FileSplit``.
 
     ``decode`` (None: the house's reader), ``workers``, ``start_method``, ``prefetch`` and ``bad_images`` concern the
-    latter only. Train with an augmentation and a sampler
+    latter only, and so does ``part``, (rank, size) of the process: an ``ArraySplit`` gives whole batches, which cost
+    little, and ``parts.part_of`` cuts them. Train with an augmentation and a sampler
     (``InstanceBalanced`` is the ordinary shuffle); evaluate with neither.
     """
     if isinstance(split, ArraySplit):
@@ -66,4 +68,5 @@ def build_loader(
         start_method=start_method,
         prefetch=prefetch,
         bad_images=bad_images,
+        part=part,
     )

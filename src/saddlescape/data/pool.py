@@ -160,15 +160,16 @@ class Pool:
         self.close = weakref.finalize(self, _end, self._processes, [self._tasks, *self._results], os.getpid())
 
     def submit(self, batch: Piece) -> None:
-        """Have a whole batch read into its slot, which must be free."""
+        """Have a batch, or the part of it that ``batch`` says, read into its slot, which must be free."""
         size = max(-(-batch.images // _MOST_PIECES), min(_PIECE, -(-batch.images // self.workers)))
         starts = range(0, batch.images, size)
         self._pending[batch.serial, batch.slot] = len(starts)
         self._bad[batch.serial, batch.slot] = []
         for row in starts:
             count = min(size, batch.images - row)
+            first = batch.row + row
             try:
-                self._tasks.send_bytes(_TASK.pack(*batch._replace(row=row, place=batch.place + row, images=count)))
+                self._tasks.send_bytes(_TASK.pack(*batch._replace(row=first, place=batch.place + row, images=count)))
             except OSError as error:
                 raise self._death() from error
 

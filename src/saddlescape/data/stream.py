@@ -31,6 +31,7 @@ from saddlescape.data.batching import (
 )
 from saddlescape.data.cores import usable_cores
 from saddlescape.data.finish import Finish
+from saddlescape.data.parts import part_bounds
 from saddlescape.data.paths import PackedPaths
 from saddlescape.data.pool import Bad, Piece, Pool, Work, forks
 from saddlescape.data.reader import pixels
@@ -62,6 +63,9 @@ class StreamLoader:
     batches of uint8 pixels, 24 bytes for each image of an epoch and the packed paths; neither epochs nor workers add
     to it.
 
+    ``part``: (rank, size) where processes share each batch: this one's part of it is read and given, to the same bits
+    as in the whole batch (``saddlescape.data.parts``).
+
     ``bad_images``: a picture that cannot be read raises an ``InputError`` that names it (``"error"``), or is left out
     of its batch, which is then smaller, and entered in ``skipped``, path -> reason (``"skip"``). A worker that dies
     raises ``InputError``; the next epoch starts new ones.
@@ -87,6 +91,7 @@ class StreamLoader:
         bad_images: str = "error",
         reduce: bool = True,
         finish_in_workers: bool | None = None,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
         check_loader(batch_size, seed, views)
         if len(split.paths) != len(split.labels) or len(split.labels) == 0:
@@ -105,6 +110,7 @@ class StreamLoader:
         if self.workers < 0 or prefetch < 1:
             raise InputError(f"a loader needs workers >= 0 and prefetch >= 1, got {self.workers} and {prefetch}")
         self.bad_images = bad_images
+        self.part = part
         self.skipped: dict[str, str] = {}
         self._slots, self._start_method = prefetch + 1, start_method
         if decode is not None and _is_the_house_s(decode):
@@ -188,25 +194,34 @@ class StreamLoader:
             indices = order[piece.place : piece.place + piece.images]
             if bad and self.bad_images == "error":
                 raise InputError(bad[0][2])
-            batch = self._batch(work.ring[piece.slot, :, : piece.images], indices, t, number)
+            batch = self._batch(work.ring[piece.slot], piece, indices, t, number)
             free.append(piece.slot)
             # At once, so that workers go on while the network is busy with this batch.
             ahead = self._submit(serial, t, ahead, free, filling)
-            yield self._without(bad, batch, number, t) if bad else batch
+            if bad:
+                batch = self._without([(row - piece.row, *said) for row, *said in bad], batch, number, t)
+            yield batch
 
     def _submit(self, serial: int, t: int, ahead: int, free: deque[int], filling: deque[Piece]) -> int:
         """Set workers to the next batches as far as there are free slots; the first batch that found none."""
         while free and ahead < len(self):
             begin, end = self._bounds[ahead]
+            low, high = part_bounds(end - begin, *self.part)
             seed = derived_seed(self.seed, AUGMENT, t, ahead)
-            filling.append(Piece(serial, free.popleft(), 0, begin, end - begin, end - begin, seed))
+            filling.append(Piece(serial, free.popleft(), low, begin + low, high - low, end - begin, seed))
             if self._pool is not None:
                 self._pool.submit(filling[-1])
             ahead += 1
         return ahead
 
-    def _batch(self, pictures: Tensor, indices: Tensor, t: int, number: int) -> Batch:
-        """uint8 [views, N, H, W, C] in shared memory -> a batch on the device that no longer needs that memory."""
+    def _batch(self, slot: Tensor, piece: Piece, indices: Tensor, t: int, number: int) -> Batch:
+        """A slot, uint8 [views, rows, H, W, C] in shared memory -> a batch on the device that no longer needs it.
+
+        The device draws for the whole batch, so what it augments is the whole too; of a part the rest is thrown away.
+        """
+        mine = slice(piece.row, piece.row + piece.images)
+        fixed = self._on_device is None
+        pictures = slot[:, mine if fixed else slice(piece.rows)]
         on_device = pictures.to(self.device) if self._pinned is None else self._pinned.copied(pictures)
         images = on_device.permute(0, 1, 4, 2, 3)
         generator = derived_generator(self.seed, AUGMENT, t, number)
@@ -216,8 +231,11 @@ class StreamLoader:
             inputs = stack_views(shown, self._normalize)
         else:
             inputs = augmented(images[0], self._on_device, self._normalize, self.views, generator)
+        if not fixed and piece.images < piece.rows:
+            inputs = inputs.narrow(-4, piece.row, piece.images)
         targets = self._labels[indices].to(self.device, non_blocking=True)
-        return Batch(inputs, targets, indices.to(self.device, non_blocking=True))
+        whole = piece.rows if self.part[1] > 1 else 0
+        return Batch(inputs, targets, indices.to(self.device, non_blocking=True), whole=whole)
 
     def _ready(self, first: int) -> Work:
         """Memory and workers, with nothing left to do of an epoch that was abandoned."""

@@ -52,6 +52,9 @@ class RunConfig:
     keep_every: int = 0
     start: str = ""  # another run's folder, seen from this one's, whose first stage this run goes on from
     start_hash: str = ""  # of that stage's weights
+    processes: int = 1  # that share every batch
+    sync_sam: bool = False  # SAM climbs the gradient of the whole batch, not each process its own
+    sync_batchnorm: bool = False  # BatchNorm sees the whole batch, not each process its part
     version: int = VERSION
 
 

@@ -8,8 +8,8 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 import saddlescape
+from saddlescape.data.cores import usable_cores
 from saddlescape.data.types import Dataset
 from saddlescape.errors import InputError
 from saddlescape.runs import config as configuration
@@ -26,6 +27,7 @@ from saddlescape.runs.first_stage import first_stage_hash, load_first_stage
 from saddlescape.training.assemble import assemble, new_model, next_head
 from saddlescape.training.checkpoint import Checkpoint, CheckpointFolder, Cursor
 from saddlescape.training.closed_form import fit_head
+from saddlescape.training.distributed import ALONE, Ranks, device_of, sync_batchnorm
 from saddlescape.training.loop import Parts, Running, Watcher, fit
 from saddlescape.training.precision import Precision
 from saddlescape.training.stage import Stage
@@ -33,18 +35,24 @@ from saddlescape.training.stage import Stage
 Say = Callable[[str], None]
 
 SAVE_EVERY = 600.0  # seconds: what a kill in the middle of a long epoch may cost
+ECHO = 5.0  # seconds within which torchrun repeats a signal that its processes have had already
 
 
 @contextmanager
-def stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C or SIGTERM into "stop at the next step"; a second one stops at once."""
+def stop_on_signal(echo: float = 0.0) -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C or SIGTERM into "stop at the next step"; a second one, not just its ``echo`` within so
+    many seconds, stops at once."""
     asked = threading.Event()
+    first = 0.0
     if threading.current_thread() is not threading.main_thread():
         yield asked.is_set
         return
 
     def handler(number: int, frame: FrameType | None) -> None:
-        if asked.is_set():
+        nonlocal first
+        if not asked.is_set():
+            first = time.monotonic()
+        elif time.monotonic() - first >= echo:
             raise KeyboardInterrupt
         asked.set()
 
@@ -78,27 +86,42 @@ def execute(
     watchers: Callable[[Stage, int], Sequence[Watcher]] = lambda stage, start: (),
     say: Say = lambda line: None,
     save_every: float = SAVE_EVERY,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """Run or resume ``config`` in ``folder`` and return its result.
 
     A checkpoint is written after each epoch, and in the middle of one when ``save_every`` seconds have passed since the
     last of these (0: not then); it changes no bit of the result.
 
+    With several ``ranks`` all of them call this; the first alone looks at the folder, writes, says and watches.
+
     Raises:
         InputError: the folder belongs to another configuration, is in use, cannot be written; or training failed.
         Interrupted: a signal came; a checkpoint has been written.
     """
-    files.make_folder(folder)
-    _refuse_strangers(folder)  # before a lock file is added to somebody else's things
-    with files.locked(folder):
-        config = _settle(config, folder, say)
-        finished = files.read_result(folder)
+    if config.processes != ranks.size:
+        raise InputError(
+            f"this run is one of {config.processes} processes and {ranks.size} run it: "
+            + (f"start torchrun --nproc-per-node {config.processes}" if config.processes > 1 else "leave out torchrun")
+        )
+    if ranks.first:
+        files.make_folder(folder)
+        _refuse_strangers(folder)  # before a lock file is added to somebody else's things
+    with files.locked(folder) if ranks.first else nullcontext():
+        finished = None
+        if ranks.first:
+            config = _settle(config, folder, say)
+            finished = files.read_result(folder)
+        config, finished = ranks.from_first((config, finished))
         if finished is not None:
-            say(f"{folder} is finished: accuracy {finished['accuracy']:.2f}")
+            if ranks.first:
+                say(f"{folder} is finished: accuracy {finished['accuracy']:.2f}")
             return finished
         if config.threads and torch.device(config.device).type == "cpu":
             torch.set_num_threads(config.threads)
-        return _run(config, dataset, folder, watchers, say, every(save_every))
+        if not ranks.first:
+            watchers, say = (lambda stage, start: ()), (lambda line: None)
+        return ranks.from_first(_run(config, dataset, folder, watchers, say, every(save_every), ranks))
 
 
 def _refuse_strangers(folder: Path) -> None:
@@ -140,13 +163,14 @@ def _with_threads_of(old: RunConfig, config: RunConfig, say: Say) -> RunConfig:
 
 def _run(
     config: RunConfig, dataset: Dataset, folder: Path,
-    watchers: Callable[[Stage, int], Sequence[Watcher]], say: Say, should_save: Callable[[], bool],
+    watchers: Callable[[Stage, int], Sequence[Watcher]], say: Say, should_save: Callable[[], bool], ranks: Ranks,
 ) -> dict[str, Any]:  # fmt: skip
-    device = torch.device(config.device)
+    device = device_of(torch.device(config.device), ranks)
+    ranks = replace(ranks, sync_ascent=config.sync_sam)
     precision = Precision(config.precision, device.type)
     checkpoints = CheckpointFolder(folder / files.CHECKPOINT, config.keep_every)
     damaged: list[str] = []
-    resumed = checkpoints.newest(damaged)
+    resumed = ranks.from_first(checkpoints.newest(damaged) if ranks.first else None)
     for problem in damaged:
         say(f"warning: {problem}; going on from the checkpoint before it")
     cursor = resumed.cursor if resumed is not None else Cursor(stage=1) if config.start else Cursor()
@@ -155,22 +179,19 @@ def _run(
             f"{folder} was trained on other images (draw {resumed.meta.get('draw_hash')}, now {dataset.draw_hash}): "
             "restore the data as it was, or choose another --out"
         )
-    rows = _rows_before(files.read_rows(folder / files.METRICS), cursor)
-    files.keep_rows(folder / files.METRICS, rows)
-    first = 1 if config.start else 0  # the stages before it were another run's
-    done = sum(stage.epochs for stage in config.stages[first : cursor.stage]) + cursor.epoch
-    if len(rows) < done:
-        say(f"warning: {folder / files.METRICS} has {len(rows)} of {done} rows; best epoch and times lack the others")
+    if ranks.first:
+        _go_back(config, folder, cursor, say)
     # Pretrained weights are fetched once: a resumed run takes all weights from its checkpoint.
-    options = {"pretrained": True} if config.pretrained and resumed is None else {}
+    options = {"pretrained": True} if config.pretrained and resumed is None and ranks.first else {}
     # The head that the stage before left: `_build` makes the one of the stage itself where it has its own.
     head = config.stages[max(cursor.stage - 1, 0)].head
     model = new_model(config.model, dataset, head, config.seed, **options)
-    if resumed is None and config.start:
+    if resumed is None and config.start and ranks.first:
         source = folder / config.start
         for remark in load_first_stage(model, source, config.start_hash, dataset):
             say(remark)
         say(f"first stage: that of {source} (weights {config.start_hash})")
+    ranks.copy_first(model.state_dict().values())
     meta = {
         "draw_hash": dataset.draw_hash,
         "classes": dataset.classes,
@@ -180,13 +201,13 @@ def _run(
         "method": config.method,
         "saddlescape": saddlescape.__version__,
     }
-    with stop_on_signal() as should_stop:
+    with stop_on_signal(0.0 if ranks.alone else ECHO) as should_stop:
         for index, stage in enumerate(config.stages):
             if index < cursor.stage:
                 continue
             if resumed is None and index:
                 torch.manual_seed(config.seed * 1000 + index)  # whichever run the stage before belongs to
-            parts = _build(config, index, dataset, model, device, precision, resumed)
+            parts = _build(config, index, dataset, model, device, precision, resumed, ranks)
             running, start = None, 0
             if resumed is not None and resumed.cursor.stage == index:
                 running, start = _restore(parts, resumed), resumed.cursor.epoch
@@ -196,10 +217,12 @@ def _run(
 
             def save(epoch: int, running: Running | None, index: int = index, parts: Parts = parts) -> None:
                 at = Cursor(index, epoch, running.batch if running else 0)
-                checkpoints.save(at, parts.model, _state(parts, running), meta)
+                if ranks.first:
+                    checkpoints.save(at, parts.model, _state(parts, running), meta)
 
             def record(row: dict[str, Any], index: int = index, stage: Stage = stage) -> None:
-                files.append_row(folder / files.METRICS, {"stage": index, "name": stage.name, **row})
+                if ranks.first:
+                    files.append_row(folder / files.METRICS, {"stage": index, "name": stage.name, **row})
 
             if start < stage.epochs and stage.head_fit:
                 fit_head(stage, parts, save=save, record=record)
@@ -208,6 +231,8 @@ def _run(
                     parts, start_epoch=start, running=running, save=save, record=record,
                     should_stop=should_stop, should_save=should_save, watchers=watchers(stage, start),
                 )  # fmt: skip
+    if not ranks.first:
+        return {}
     result = summarise(config, dataset, files.read_rows(folder / files.METRICS))
     if len(config.stages) > 1:
         result["first_stage"] = config.start_hash or first_stage_hash(folder)
@@ -217,7 +242,7 @@ def _run(
 
 def _build(
     config: RunConfig, index: int, dataset: Dataset, model: torch.nn.Module,
-    device: torch.device, precision: Precision, resumed: Checkpoint | None,
+    device: torch.device, precision: Precision, resumed: Checkpoint | None, ranks: Ranks,
 ) -> Parts:  # fmt: skip
     """Bring the network into the form stage ``index`` starts from, then assemble the stage around it."""
     stage = config.stages[index]
@@ -230,9 +255,12 @@ def _build(
             raise InputError(
                 f"{resumed.path}: does not fit the network ({str(error).splitlines()[-1].strip()})"
             ) from error
+    if config.sync_batchnorm:
+        sync_batchnorm(model, device, ranks)
     return assemble(
         stage, dataset, model, device=device, precision=precision, compile_model=config.compile,
         seed=config.seed * 1000 + index, eval_every=config.eval_every,
+        workers=None if ranks.alone else max(1, min(16, usable_cores() // ranks.local_size)), ranks=ranks,
     )  # fmt: skip
 
 
@@ -260,6 +288,16 @@ def _restore(parts: Parts, checkpoint: Checkpoint) -> Running | None:
     if state["scaler"] is not None and "scaler" in parts.step_options:
         parts.step_options["scaler"].load_state_dict(state["scaler"])
     return Running(**state["running"]) if state["running"] is not None else None
+
+
+def _go_back(config: RunConfig, folder: Path, cursor: Cursor, say: Say) -> None:
+    """Leave in the metrics what the checkpoint at ``cursor`` knows of."""
+    rows = _rows_before(files.read_rows(folder / files.METRICS), cursor)
+    files.keep_rows(folder / files.METRICS, rows)
+    first = 1 if config.start else 0  # the stages before it were another run's
+    done = sum(stage.epochs for stage in config.stages[first : cursor.stage]) + cursor.epoch
+    if len(rows) < done:
+        say(f"warning: {folder / files.METRICS} has {len(rows)} of {done} rows; best epoch and times lack the others")
 
 
 def _rows_before(rows: list[dict[str, Any]], cursor: Cursor) -> list[dict[str, Any]]:
@@ -315,6 +353,7 @@ def summarise(config: RunConfig, dataset: Dataset, rows: list[dict[str, Any]]) -
         "device": device_name(config.device),
         "precision": config.precision,
         "compiled": config.compile,
+        "processes": config.processes,
         "draw_hash": dataset.draw_hash,
         "skipped_images": len(dataset.skipped),
         "version": saddlescape.__version__,

@@ -62,6 +62,9 @@ class Request:
     eval_every: int = 1
     keep_every: int = 0
     start: Path | None = None  # a run whose first stage this one goes on from
+    processes: int = 1  # that run this together
+    sync_sam: bool = False
+    sync_batchnorm: bool = False
 
 
 def load_data(
@@ -214,6 +217,9 @@ def plan(
         threads=torch.get_num_threads(),
         eval_every=request.eval_every,
         keep_every=request.keep_every,
+        processes=request.processes,
+        sync_sam=request.sync_sam and request.processes > 1,  # one process is in step with itself
+        sync_batchnorm=request.sync_batchnorm and request.processes > 1,
     )
     if request.start is not None:
         config, said = continue_from(config, request.start, folder or Path())
@@ -254,7 +260,7 @@ def plan_from_file(
     Raises:
         InputError: the file cannot be read, or flags that contradict it were given.
     """
-    free = ("data", "root", "download", "seed", "flags", "settings", "eval_every", "keep_every")
+    free = ("data", "root", "download", "seed", "flags", "settings", "eval_every", "keep_every", "processes")
     decided = [field_ for field_ in dataclasses.fields(Request) if field_.name not in free]
     given = [field_.name for field_ in decided if getattr(request, field_.name) != field_.default]
     given += [name for name, value in request.flags.items() if value is not None]

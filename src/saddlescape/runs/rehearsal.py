@@ -10,8 +10,9 @@ import torch
 from saddlescape.data.types import Dataset
 from saddlescape.errors import InputError
 from saddlescape.runs.config import RunConfig
-from saddlescape.training.assemble import assemble, new_model, next_head
+from saddlescape.training.assemble import assemble, check_shared, new_model, next_head
 from saddlescape.training.closed_form import check_head_fit
+from saddlescape.training.distributed import Ranks, check_sync_batchnorm
 from saddlescape.training.precision import Precision
 from saddlescape.training.stage import Stage
 
@@ -66,6 +67,9 @@ def rehearse(config: RunConfig, dataset: Dataset) -> None:
     if config.keep_every < 0:
         raise InputError(f"--keep-every {config.keep_every}: at least 0")
     cpu = torch.device("cpu")
+    ranks = Ranks(size=config.processes, sync_ascent=config.sync_sam)
+    if config.sync_batchnorm:
+        check_sync_batchnorm(torch.device(config.device))
     state = torch.get_rng_state()
     try:
         model = new_model(config.model, dataset, config.stages[0].head, config.seed)
@@ -74,6 +78,7 @@ def rehearse(config: RunConfig, dataset: Dataset) -> None:
                 model.head = next_head(stage, config.stages[index - 1], model, dataset.num_classes, config.seed)
             check_head_fit(stage)
             parts = assemble(stage, dataset, model, device=cpu, precision=Precision("float32", "cpu"), seed=config.seed)
+            check_shared(stage, parts.objective, config.precision, ranks)
             parts.lr(0)
             if parts.rho is not None:
                 parts.rho(0)

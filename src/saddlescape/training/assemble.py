@@ -18,8 +18,9 @@ from saddlescape.losses.registry import build_loss
 from saddlescape.losses.weights import inverse_frequency_weights
 from saddlescape.models.heads import make_head
 from saddlescape.models.registry import build_model
-from saddlescape.optim.registry import build_optimizer
+from saddlescape.optim.registry import NEED_CLASS_COUNTS, build_optimizer
 from saddlescape.training.batches import evaluation_loaders, training_features, training_loader
+from saddlescape.training.distributed import ALONE, Ranks
 from saddlescape.training.loop import Parts
 from saddlescape.training.objective import Objective
 from saddlescape.training.objectives import OBJECTIVES
@@ -75,11 +76,12 @@ def assemble(
     seed: int = 0,
     eval_every: int = 1,
     workers: int | None = None,
+    ranks: Ranks = ALONE,
 ) -> Parts:
-    """Build one stage around ``model`` (which moves to ``device``).
+    """Build one stage around ``model`` (which moves to ``device``); with several ``ranks``, this process's share of it.
 
     Raises:
-        InputError: a name or option that no registry knows.
+        InputError: a name or option that no registry knows, or what several processes cannot share.
     """
     model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     _check_words(stage)
@@ -93,6 +95,7 @@ def assemble(
         parameter_groups(stage, model, objective), lr=stage.lr, momentum=stage.momentum, nesterov=stage.nesterov,
         weight_decay=stage.weight_decay, foreach=True,
     )  # fmt: skip
+    check_shared(stage, objective, precision.name, ranks)
     scaler = precision.scaler()
     optimizer = build_stage_optimizer(
         stage, base, model, needs_wrapper=scaler is not None, seed=seed, class_counts=dataset.class_counts
@@ -102,8 +105,11 @@ def assemble(
         forward=_compiled(model, optimizer) if compile_model else model,
         objective=objective,
         optimizer=optimizer,
-        loader=training_loader(stage, dataset, device=device, seed=seed, workers=workers),
-        evaluations=evaluation_loaders(dataset, device, workers),
+        loader=training_loader(
+            stage, dataset, device=device, seed=seed, workers=workers,
+            ranks=ranks if type(objective).prepare is Objective.prepare else ALONE,  # what mixes needs whole batches
+        ),
+        evaluations=evaluation_loaders(dataset, device, workers, ranks),
         groups=dataset.groups,
         num_classes=dataset.num_classes,
         epochs=stage.epochs,
@@ -113,14 +119,15 @@ def assemble(
         weights=_weights(stage, dataset),
         precision=precision,
         device=device,
-        full_batch=stage.batch_size if compile_model else -1,
+        full_batch=ranks.part_size(stage.batch_size) if compile_model else -1,
         features=functools.partial(training_features, model, dataset, device, precision, workers),
         accumulate=stage.accumulate,
         backbone_frozen=is_frozen(stage.trainable),
         backbone_mode=stage.backbone_mode,
         eval_every=eval_every,
         step_options={} if scaler is None else {"scaler": scaler},
-    )
+        ranks=ranks,
+    )  # fmt: skip
 
 
 def _compiled(model: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[Tensor], Tensor]:
@@ -160,6 +167,23 @@ def _check_words(stage: Stage) -> None:
         if word not in allowed:
             known = ", ".join(map(repr, allowed))
             raise InputError(f"stage {stage.name!r}: {name} is {word!r}; it must be one of {known}")
+
+
+def check_shared(stage: Stage, objective: Objective, precision: str, ranks: Ranks) -> None:
+    """Raises InputError for a stage whose batches several processes cannot share: the loss would be another one."""
+    if ranks.alone or stage.head_fit:
+        return
+    told = f"stage {stage.name!r} cannot be trained by {ranks.size} processes"
+    if stage.optimizer in NEED_CLASS_COUNTS:
+        raise InputError(f"{told}: {stage.optimizer} splits the losses of a batch by class; start one without torchrun")
+    if not objective.per_image:
+        raise InputError(
+            f"{told}: objective {stage.objective!r} compares the images of a batch with each other; start one without "
+            "torchrun"
+        )
+    if precision == "fp16" and not ranks.sync_ascent and stage.rho:
+        # One process alone would see its gradient overflow, skip the step and leave the others waiting.
+        raise InputError(f"{told} in fp16 if each climbs its own gradient: use --precision bf16 or --sync-sam")
 
 
 def _rho(stage: Stage) -> Callable[[int], float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
 import torch
@@ -13,8 +13,9 @@ from saddlescape.data.augment import build_augment
 from saddlescape.data.loader import build_loader
 from saddlescape.data.reader import pixels
 from saddlescape.data.samplers import Sampler, build_sampler
-from saddlescape.data.types import Dataset, Preprocess
+from saddlescape.data.types import ArraySplit, Batch, Dataset, FileSplit, Preprocess, Split
 from saddlescape.data.views import JoinedLoader, Loader, SharedOrder
+from saddlescape.training.distributed import ALONE, Ranks
 from saddlescape.training.precision import Precision
 from saddlescape.training.stage import Stage
 
@@ -29,12 +30,16 @@ def decoder(preprocess: Preprocess) -> Callable[..., Tensor]:
     return functools.partial(pixels, preprocess)
 
 
-def evaluation_loaders(dataset: Dataset, device: torch.device, workers: int | None = None) -> dict[str, Loader]:
-    """Every image once, in order, un-augmented."""
+def evaluation_loaders(
+    dataset: Dataset, device: torch.device, workers: int | None = None, ranks: Ranks = ALONE
+) -> dict[str, Loader]:
+    """Every image once, in order, un-augmented; with several processes this one's share of them."""
     splits = {"val": dataset.val, "test": dataset.test}
     return {
-        name: build_loader(
-            split,
+        name: NoBatches()
+        if len(share := _share(split, ranks)) == 0
+        else build_loader(
+            share,
             dataset.preprocess,
             batch_size=EVALUATION_BATCH,
             device=device,
@@ -46,16 +51,41 @@ def evaluation_loaders(dataset: Dataset, device: torch.device, workers: int | No
     }
 
 
+class NoBatches:
+    """The share of a process where there are fewer images than processes."""
+
+    def __len__(self) -> int:
+        return 0
+
+    def epoch(self, t: int, start_batch: int = 0) -> Iterator[Batch]:
+        return iter(())
+
+
+def _share(split: Split, ranks: Ranks) -> Split:
+    """This process's images of a split that is seen in order."""
+    if ranks.alone:
+        return split
+    begin, end = (edge * len(split) // ranks.size for edge in (ranks.rank, ranks.rank + 1))
+    if isinstance(split, ArraySplit):
+        names = None if split.names is None else split.names[begin:end]
+        return ArraySplit(split.images[begin:end], split.labels[begin:end], names)
+    return FileSplit([split.paths[i] for i in range(begin, end)], split.labels[begin:end])
+
+
 def training_loader(
-    stage: Stage, dataset: Dataset, *, device: torch.device, seed: int, workers: int | None = None
-) -> Loader:
-    """The batches of a stage, with the further views and the partner batches that it asks for."""
+    stage: Stage, dataset: Dataset, *, device: torch.device, seed: int, workers: int | None = None,
+    ranks: Ranks = ALONE,
+) -> Loader:  # fmt: skip
+    """The batches of a stage, with the further views and the partner batches that it asks for.
+
+    With several ``ranks`` files are read for this process's part of each batch only.
+    """
 
     def build(augment: str, sampler: Sampler, seed: int) -> Loader:
         return build_loader(
             dataset.train, dataset.preprocess, batch_size=stage.batch_size, device=device, workers=workers,
             augment=build_augment(augment, dataset.preprocess.image_size),
-            sampler=sampler, seed=seed, decode=decoder(dataset.preprocess),
+            sampler=sampler, seed=seed, decode=decoder(dataset.preprocess), part=(ranks.rank, ranks.size),
         )  # fmt: skip
 
     def joined(sampler: Sampler, seed: int, partner: Loader | None = None) -> Loader:

@@ -45,7 +45,9 @@ def fit_head(
     row |= {"train_accuracy": 100 * float(accuracy), "images": len(labels), "seconds": seconds}
     row |= {"images_per_second": len(labels) / max(seconds, 1e-9), "fitted": fitted}
     for name, loader in parts.evaluations.items():
-        scores = evaluate(parts.model, loader.epoch(0), parts.num_classes, parts.groups, parts.precision)
+        scores = evaluate(
+            parts.model, loader.epoch(0), parts.num_classes, parts.groups, parts.precision, ranks=parts.ranks
+        )
         row[name] = as_row(scores)
     record(row)
     save(1, None)
@@ -83,7 +85,8 @@ def _tau_normalized(stage: Stage, parts: Parts, features: torch.Tensor, labels: 
     reached = []
     for tau in TAUS:
         head.set_tau(tau)
-        scorer = score(parts.model, parts.evaluations["val"].epoch(0), parts.num_classes, parts.precision)
+        batches = parts.evaluations["val"].epoch(0)
+        scorer = score(parts.model, batches, parts.num_classes, parts.precision, ranks=parts.ranks)
         reached.append(scorer.scores(parts.groups).balanced_accuracy)
     best = TAUS[max(range(len(TAUS)), key=reached.__getitem__)]
     head.set_tau(best)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from saddlescape.data.types import Batch
+from saddlescape.training.distributed import ALONE, Ranks
 from saddlescape.training.metrics import Scorer, Scores
 from saddlescape.training.precision import Precision
 
@@ -20,8 +21,11 @@ def score(
     precision: Precision,
     adjust: Callable[[Tensor], Tensor] | None = None,
     logit_scale: float = 1.0,
+    ranks: Ranks = ALONE,
 ) -> Scorer:
     """Feed every batch, in eval mode; ``adjust`` maps logits [N, C] -> [N, C] (post-hoc logit adjustment).
+
+    With several processes ``batches`` are this one's share of the split, and the scorer that each gets has seen all.
 
     ``logit_scale`` comes first: LDAM's cosines are scaled inside its loss, and their probabilities need the scale.
     """
@@ -35,6 +39,7 @@ def score(
             if logit_scale != 1:
                 logits = logit_scale * logits.float()
             scorer.add(logits if adjust is None else adjust(logits.float()), batch.targets)
+        scorer.join(ranks)
         return scorer
     finally:
         model.train(was_training)
@@ -48,6 +53,7 @@ def evaluate(
     precision: Precision,
     adjust: Callable[[Tensor], Tensor] | None = None,
     logit_scale: float = 1.0,
+    ranks: Ranks = ALONE,
 ) -> Scores:
     """Scores of ``model`` over ``batches``; see :class:`saddlescape.training.metrics.Scores`."""
-    return score(model, batches, num_classes, precision, adjust, logit_scale).scores(groups)
+    return score(model, batches, num_classes, precision, adjust, logit_scale, ranks).scores(groups)

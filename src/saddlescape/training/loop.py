@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from saddlescape.data.types import Batch
 from saddlescape.losses.base import ClassLoss
+from saddlescape.training.distributed import ALONE, Ranks
 from saddlescape.training.evaluate import evaluate
 from saddlescape.training.finite import all_finite, not_finite
 from saddlescape.training.metrics import Scores
@@ -56,6 +57,7 @@ class Parts:
     backbone_mode: str = "train"
     eval_every: int = 1
     step_options: dict[str, Any] = field(default_factory=dict)
+    ranks: Ranks = ALONE  # the processes that share the run
 
 
 class Watcher(Protocol):
@@ -86,31 +88,32 @@ def fit(
 
     ``record(row)`` gets one row an epoch, before ``save(epochs_done, None)``; ``save(epoch, running)`` is also called
     in mid-epoch whenever ``should_save()``, which is asked after every step, says so, and when ``should_stop()`` turns
-    true, with :class:`Interrupted` raised after it.
+    true, with :class:`Interrupted` raised after it. Several processes stop together, when one of them is asked to.
 
     Raises:
         InputError: the loss or a weight is not finite (epoch, step, likely cause).
         Interrupted: see above.
     """
-    check_every = check_every or (1 if parts.device.type == "cpu" else 50)
+    ranks, check_every = parts.ranks, check_every or (1 if parts.device.type == "cpu" else 50)
     for epoch in range(start_epoch, parts.epochs):
         lr, rho = set_epoch(parts, epoch, resumed=running is not None)
         running = running or Running()
         before, started = running.seconds, time.perf_counter()
         batches = parts.loader.epoch(epoch, start_batch=running.batch)
         for micro in _grouped(batches, parts.accumulate):
-            running.add(take_step(parts, micro), micro)
+            running.add(take_step(parts, micro), [ranks.part_of(batch) for batch in micro], ranks)
             running.batch += len(micro)
             running.seconds = before + time.perf_counter() - started
             if running.batch % check_every == 0 and not math.isfinite(float(running.loss)):
                 raise not_finite("the training loss is", epoch, running.batch, lr, rho, parts.precision)
             for watcher in watchers:
                 watcher.on_step(parts, epoch, running)
-            stop, due = should_stop(), should_save()
-            if (stop or due) and running.batch < len(parts.loader) and all_finite(parts.model):
+            stop, due = ranks.any_of(should_stop(), should_save())
+            if (stop or due) and running.batch < len(parts.loader) and not ranks.any(not all_finite(parts.model)):
                 save(epoch, running)
                 if stop:
                     raise Interrupted
+        ranks.copy_first(parts.model.buffers())  # the running statistics that are scored and saved are process 0's
         if not math.isfinite(running.mean_loss()):
             raise not_finite("the training loss is", epoch, running.batch, lr, rho, parts.precision)
         if not all_finite(parts.model):
@@ -121,7 +124,7 @@ def fit(
         for watcher in watchers:
             watcher.on_epoch(parts, row)
         running = None
-        if should_stop() and epoch + 1 < parts.epochs:
+        if ranks.any(should_stop()) and epoch + 1 < parts.epochs:
             raise Interrupted
 
 
@@ -161,18 +164,21 @@ def _grouped(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
 
 def take_step(parts: Parts, micro: list[Batch]) -> list[Losses]:
     """One step of a stage from one batch, or from several micro-batches; full batches may go through compiled code."""
+    micro = [parts.ranks.part_of(parts.objective.prepare(batch)) for batch in micro]
     full = all(len(batch.targets) == parts.full_batch for batch in micro)
     forward = parts.forward if full else parts.model
-    micro = [parts.objective.prepare(batch) for batch in micro]
-    return train_step(
-        parts.objective, forward, parts.optimizer, micro, parts.precision, parts.step_options, eager=parts.model
-    )
+    with parts.ranks.own_draws(parts.model, parts.device):
+        return train_step(
+            parts.objective, forward, parts.optimizer, micro, parts.precision, parts.step_options, eager=parts.model,
+            ranks=parts.ranks,
+        )  # fmt: skip
 
 
 def _row(parts: Parts, epoch: int, running: Running, lr: float, rho: float | None) -> dict[str, Any]:
+    images = int(running.images)
     row: dict[str, Any] = {"epoch": epoch, "lr": lr, "rho": rho, "train_loss": running.mean_loss()}
-    row |= {"train_accuracy": 100 * float(running.correct) / max(running.images, 1), "images": running.images}
-    row |= {"seconds": running.seconds, "images_per_second": running.images / max(running.seconds, 1e-9)}
+    row |= {"train_accuracy": 100 * float(running.correct) / max(images, 1), "images": images}
+    row |= {"seconds": running.seconds, "images_per_second": images / max(running.seconds, 1e-9)}
     if (epoch + 1) % parts.eval_every == 0 or epoch + 1 == parts.epochs:
         for name, loader in parts.evaluations.items():
             scores = evaluate(
@@ -182,6 +188,7 @@ def _row(parts: Parts, epoch: int, running: Running, lr: float, rho: float | Non
                 parts.groups,
                 parts.precision,
                 logit_scale=parts.objective.loss.logit_scale,
+                ranks=parts.ranks,
             )
             row[name] = as_row(scores)
     return row

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from saddlescape.training.distributed import ALONE, Ranks
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -61,6 +63,16 @@ class Scorer:
         self.predictions.append(prediction)
         self.confidences.append(best.exp())
         self.losses.append(-log_probability.gather(1, targets[:, None]).squeeze(1))
+
+    def join(self, ranks: Ranks = ALONE) -> None:
+        """Take in what the scorers of all processes have seen, process 0's first."""
+        if ranks.alone:
+            return
+        for name, dtype in (("targets", torch.int64), ("predictions", torch.int64), ("confidences", torch.float32),
+                            ("losses", torch.float32)):  # fmt: skip
+            mine = getattr(self, name)
+            here = torch.cat(mine).cpu() if mine else torch.empty(0, dtype=dtype)
+            setattr(self, name, [ranks.gather(here)])
 
     def predicted(self) -> tuple[np.ndarray, np.ndarray]:
         """Targets and top-1 predictions, [N] each, in the order they came."""

@@ -55,6 +55,8 @@ class Objective(nn.Module):
     """How many further views of each image a batch must carry."""
     needs_partner: ClassVar[bool] = False
     """Whether a batch must carry a second one."""
+    per_image: ClassVar[bool] = True
+    """Whether a batch's loss is a sum over its images, none looking at another, so that processes may share a batch."""
 
     def __init__(self, loss: ClassLoss, normalization: str = "weights") -> None:
         super().__init__()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from saddlescape.data.types import Batch
+from saddlescape.training.distributed import ALONE, Ranks
 from saddlescape.training.objective import Losses, Objective
 from saddlescape.training.precision import Precision
 
@@ -21,6 +22,7 @@ def train_step(
     precision: Precision,
     step_options: dict[str, Any],
     eager: Callable[[Tensor], Tensor] | None = None,
+    ranks: Ranks = ALONE,
 ) -> list[Losses]:
     """Move the weights once, from one batch or from several micro-batches whose sums are accumulated.
 
@@ -28,17 +30,25 @@ def train_step(
     micro-batches. Returns the losses at w (not at the perturbed point), one entry a micro-batch, detached; the
     optimisers that never see the whole batch at w (PartialSAM) give those of the pass over the whole batch.
     ``eager`` is the model for parts of a batch, where ``model`` is compiled for whole ones.
+
+    With several processes ``batches`` are this one's parts and the losses returned are theirs; gradients are those of
+    all parts together, but for SAM's first pass, which climbs this process's own unless ``ranks.sync_ascent``.
     """
     if getattr(optimizer, "per_sample", False):
         return _split_step(objective, model, eager or model, optimizer, batches, precision, step_options)
     first: list[Losses] = []
     two_passes = getattr(optimizer, "passes_per_step", 1) > 1
+    images = sum(len(batch.targets) for batch in batches)
 
     def closure() -> Tensor:
         objective.ascent = two_passes and not first
         optimizer.zero_grad(set_to_none=True)
         seen: list[Losses] = []
-        total = None if len(batches) == 1 else _normaliser(objective, batches)
+        total: Tensor | float | None = None
+        if not ranks.alone:
+            total = images
+        elif len(batches) > 1:
+            total = _normaliser(objective, batches)
         value: Tensor | None = None
         for batch in batches:
             with precision.autocast():
@@ -47,6 +57,8 @@ def train_step(
             backward(part)
             value = part.detach() if value is None else value + part.detach()
             seen.append(_detached(losses))
+        if not ranks.alone and (ranks.sync_ascent or not objective.ascent):
+            value = _average(ranks, optimizer, images, seen)
         if not first:
             first.extend(seen)
         assert value is not None
@@ -124,6 +136,12 @@ def select(batch: Batch, index: Tensor) -> Batch:
         tuple(view.index_select(-4, index) for view in batch.views),
         None if batch.partner is None else select(batch.partner, index),
     )
+
+
+def _average(ranks: Ranks, optimizer: torch.optim.Optimizer, images: int, seen: Sequence[Losses]) -> Tensor:
+    """Make the gradients of this process's mean loss those of the loss of all processes' batches; returns that."""
+    loss = sum((losses.per_sample.sum() for losses in seen), start=torch.zeros((), device=seen[0].per_sample.device))
+    return ranks.average(optimizer, images, loss, sum(losses.normaliser for losses in seen))
 
 
 def _detached(losses: Losses) -> Losses:

@@ -36,6 +36,7 @@ class AdversarialFeatures(Classify):
     the same because the features of one class do not depend on those of another.
     """
 
+    per_image = False
     share: Tensor
     class_weight: Tensor
 

@@ -37,6 +37,8 @@ class Contrastive(Classify):
     loss, because of the projection's BatchNorm.
     """
 
+    per_image = False
+
     def __init__(
         self,
         loss: ClassLoss,

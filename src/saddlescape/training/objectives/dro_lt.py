@@ -35,6 +35,7 @@ class DROLT(Classify):
     Deviation from the DRO-LT code: there centroids come from the augmented and re-sampled images of the loader.
     """
 
+    per_image = False
     centroids: Tensor
 
     def __init__(
