@@ -91,59 +91,69 @@ def curvature(
     seed:
         Of random starts and samples.
     """
-    _check(
-        lanczos_steps=lanczos_steps, probes=probes, samples_per_class=samples_per_class, products=products,
-        batch_size=batch_size,
-    )  # fmt: skip
-    if tol is not None and not 0 < tol < 1:
-        raise InputError(f"--tol {tol:g}: it lies between 0 and 1")
-    if over_training and advise_rho:
-        raise InputError("--over-training and --advise-rho: give one of them")
-    if rho is not None and not advise_rho:
-        raise InputError("--rho goes with --advise-rho")
-    from saddlescape.runs.subject import open_subject, parse_classes
+    from saddlescape.cli.processes import joined
 
-    if over_training:
-        if checkpoint is not None or groups:
-            raise InputError("--over-training measures every kept checkpoint and tells groups too: leave out "
-                             "--checkpoint and --groups")  # fmt: skip
-        _course(run, classes, loss=loss, dtype=dtype, device=device, root=root, samples=samples_per_class,
-                products=products, tol=tol, batch_size=batch_size, seed=seed)  # fmt: skip
-        return
-    with reading() as progress:
-        subject = open_subject(
-            run, checkpoint=checkpoint, loss=loss, dtype=dtype, device=device, root=root, progress=progress
-        )
-    for note in subject.notes:
-        say(note)
-    labels = None if classes is None else parse_classes(classes, subject.dataset)
-    if advise_rho:
-        from saddlescape.runs.rho_advice import ADVICE, RHOS, Question, advise
-
-        content = advise(
-            subject,
-            Question(
-                rhos=tuple(sorted(set(rho))) if rho else RHOS, samples=samples_per_class or 512, tol=tol or 1e-2,
-                max_products=products or 100, batch_size=batch_size, seed=seed,
-            ),
-            classes=labels, say=say,
+    with joined() as ranks:
+        _check(
+            lanczos_steps=lanczos_steps, probes=probes, samples_per_class=samples_per_class, products=products,
+            batch_size=batch_size,
         )  # fmt: skip
-        show_advice(content)
-        console.print(escape(f"-> {run / ADVICE}"))
-        return
-    from saddlescape.runs.curvature import CURVATURE, Depth, measure_run
+        if tol is not None and not 0 < tol < 1:
+            raise InputError(f"--tol {tol:g}: it lies between 0 and 1")
+        if over_training and advise_rho:
+            raise InputError("--over-training and --advise-rho: give one of them")
+        if rho is not None and not advise_rho:
+            raise InputError("--rho goes with --advise-rho")
+        from saddlescape.runs.subject import open_subject, parse_classes
+        from saddlescape.training.distributed import device_of
+        from saddlescape.training.precision import resolve_device
 
-    content = measure_run(
-        subject,
-        Depth(
-            lanczos_steps=lanczos_steps, probes=probes, tol=tol or 1e-3, refine=100 if products is None else products,
-            samples_per_class=samples_per_class, extremes_only=extremes_only, gauss_newton=gauss_newton,
-            batch_size=batch_size, seed=seed,
-        ),
-        classes=labels, groups=groups, say=say,
-    )  # fmt: skip
-    show(content)
-    console.print(escape(f"-> {run / CURVATURE}"))
+        if not ranks.alone and (over_training or advise_rho):
+            word = "over-training" if over_training else "advise-rho"
+            raise InputError(f"--{word} measures one after the other what builds on it: leave out torchrun")
+        if over_training:
+            if checkpoint is not None or groups:
+                raise InputError("--over-training measures every kept checkpoint and tells groups too: leave out "
+                                 "--checkpoint and --groups")  # fmt: skip
+            _course(run, classes, loss=loss, dtype=dtype, device=device, root=root, samples=samples_per_class,
+                    products=products, tol=tol, batch_size=batch_size, seed=seed)  # fmt: skip
+            return
+        if not ranks.alone:
+            device = str(device_of(resolve_device(device), ranks))
+        with reading() as progress:
+            subject = open_subject(
+                run, checkpoint=checkpoint, loss=loss, dtype=dtype, device=device, root=root, progress=progress
+            )
+        for note in subject.notes:
+            say(note)
+        labels = None if classes is None else parse_classes(classes, subject.dataset)
+        if advise_rho:
+            from saddlescape.runs.rho_advice import ADVICE, RHOS, Question, advise
+
+            content = advise(
+                subject,
+                Question(
+                    rhos=tuple(sorted(set(rho))) if rho else RHOS, samples=samples_per_class or 512, tol=tol or 1e-2,
+                    max_products=products or 100, batch_size=batch_size, seed=seed,
+                ),
+                classes=labels, say=say,
+            )  # fmt: skip
+            show_advice(content)
+            console.print(escape(f"-> {run / ADVICE}"))
+            return
+        from saddlescape.runs.curvature import CURVATURE, Depth, measure_run
+
+        content = measure_run(
+            subject,
+            Depth(
+                lanczos_steps=lanczos_steps, probes=probes, tol=tol or 1e-3,
+                refine=100 if products is None else products, samples_per_class=samples_per_class,
+                extremes_only=extremes_only, gauss_newton=gauss_newton, batch_size=batch_size, seed=seed,
+            ),
+            classes=labels, groups=groups, say=say, ranks=ranks,
+        )  # fmt: skip
+        show(content)
+        console.print(escape(f"-> {run / CURVATURE}"))
 
 
 def _check(**numbers: int | None) -> None:

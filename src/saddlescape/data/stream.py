@@ -199,7 +199,7 @@ class StreamLoader:
             # At once, so that workers go on while the network is busy with this batch.
             ahead = self._submit(serial, t, ahead, free, filling)
             if bad:
-                batch = self._without([(row - piece.row, *said) for row, *said in bad], batch, number, t)
+                batch = self._without([(row - piece.row, path, reason) for row, path, reason in bad], batch, number, t)
             yield batch
 
     def _submit(self, serial: int, t: int, ahead: int, free: deque[int], filling: deque[Piece]) -> int:

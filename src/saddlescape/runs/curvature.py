@@ -11,10 +11,12 @@ goes on from its last saved step.
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import re
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,11 +32,13 @@ from saddlescape.runs import format as files
 from saddlescape.runs.execute import device_name
 from saddlescape.runs.hessian_parts import hessian_parts
 from saddlescape.runs.subject import Subject, present_classes, set_aside
+from saddlescape.training.distributed import ALONE, Ranks
 
 FORMAT = "saddlescape-curvature-1"
 CURVATURE, SPECTRA = "curvature.json", "curvature"
 PATIENCE = 10.0  # seconds between two lines on the way through one class: a pipe or a log is read by people too
 Say = Callable[[str], None]
+Item = tuple[str, int | str]  # "classes" and a label, or "groups" and a name
 
 
 @dataclass(frozen=True)
@@ -65,10 +69,14 @@ def measure_run(
     groups: bool = False,
     say: Say = lambda line: None,
     patience: float = PATIENCE,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """Measure classes (default: all that have images) and, with ``groups``, the mean loss of head, mid and tail.
 
     ``say`` gets a line when an item is done, and one on the way where it takes longer than ``patience`` seconds.
+
+    With several ``ranks`` all of them call this: each measures some of the items, whole, so figures are those of one
+    process; the first gathers the rows and writes.
 
     Returns what lies in ``curvature.json`` afterwards: the rows asked for and those measured before under the same
     settings. A file with other settings is renamed, not lost.
@@ -77,21 +85,43 @@ def measure_run(
         InputError: a class without images, or what ``class_spectra`` refuses.
     """
     folder = subject.folder / SPECTRA
-    files.make_folder(folder)
-    with files.locked(folder):
-        content = _begin(subject, depth, say)
+    if ranks.first:
+        files.make_folder(folder)
+    with files.locked(folder) if ranks.first else nullcontext():
+        content = ranks.from_first(_begin(subject, depth, say) if ranks.first else {})
         labels = present_classes(subject.dataset) if classes is None else list(classes)
         wanted = [name for name, members in subject.dataset.groups.items() if members] if groups else []
-        todo: list[tuple[str, int | str]] = [
+        todo: list[Item] = [
             ("classes", label) for label in labels if not any(row["label"] == label for row in content["classes"])
         ]
         todo += [("groups", name) for name in wanted if not any(row["group"] == name for row in content["groups"])]
         if not todo:
             say(f"already measured: {subject.folder / CURVATURE}")
-        work = _Work([_size(subject, depth, *item) for item in todo])
-        for kind, key in todo:
-            name = f"class {subject.dataset.classes[key]}" if isinstance(key, int) else f"group {key}"
-            tell = _teller(say, name, work, patience)
+        sizes = [_size(subject, depth, *item) for item in todo]
+        owners = spread(sizes, ranks.size)
+        mine = [number for number, owner in enumerate(owners) if owner == ranks.rank]
+        work = _Work([sizes[number] for number in mine])
+        missing = set(range(len(todo)))
+
+        def enter(number: int, row: dict[str, Any]) -> None:
+            kind, key = todo[number]
+            missing.remove(number)
+            content[kind].append(row)
+            if kind == "classes":
+                content[kind].sort(key=lambda each: each["label"])
+            files.write_json(subject.folder / CURVATURE, content)
+            done = f"{len(todo) - len(missing)} of {len(todo)}"
+            say(f"{_name(subject, key)}: {_figures(row)}; {done}, about {duration(work.left())} left")
+
+        def collect(wait: bool) -> None:
+            for number in sorted(missing - set(mine)):
+                text = ranks.get(f"row-{number}", wait)
+                if text is not None:
+                    enter(number, json.loads(text))
+
+        for number in mine:
+            key = todo[number][1]
+            tell = _teller(say, _name(subject, key), work, patience)
             began = time.monotonic()
             row = (
                 _measure_class(subject, depth, key, tell)
@@ -99,13 +129,28 @@ def measure_run(
                 else _measure_group(subject, depth, key, tell)
             )
             row["seconds"] = time.monotonic() - began
-            content[kind].append(row)
-            if kind == "classes":
-                content[kind].sort(key=lambda each: each["label"])
-            files.write_json(subject.folder / CURVATURE, content)
             work.finish()
-            say(f"{name}: {_figures(row)}; {work.done} of {len(todo)}, about {duration(work.left())} left")
+            if ranks.first:
+                enter(number, row)
+                collect(wait=False)
+            else:
+                ranks.put(f"row-{number}", json.dumps(row))
+        if ranks.first:
+            collect(wait=True)
         return content
+
+
+def spread(sizes: Sequence[int], processes: int) -> list[int]:
+    """Which process takes each item: the largest first, each to the process that has least to do so far."""
+    owners, loads = [0] * len(sizes), [0] * processes
+    for number in sorted(range(len(sizes)), key=lambda each: -sizes[each]):
+        owners[number] = loads.index(min(loads))
+        loads[owners[number]] += sizes[number]
+    return owners
+
+
+def _name(subject: Subject, key: int | str) -> str:
+    return f"class {subject.dataset.classes[key]}" if isinstance(key, int) else f"group {key}"
 
 
 def settings_of(subject: Subject, depth: Depth) -> dict[str, Any]:

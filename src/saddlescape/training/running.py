@@ -41,18 +41,16 @@ class Running:
             self.correct = self.correct + (part.logits.argmax(dim=1) == hard).sum()
 
     def _add_all(self, losses: Sequence[Losses], batches: Sequence[Batch], ranks: Ranks) -> None:
-        mine = Running()
+        mine: dict[str, Tensor | float] = dict.fromkeys(("loss", "normaliser", "correct", "images"), 0.0)
         for part, batch in zip(losses, batches, strict=True):
             one = Running()
             one.add([part], [batch])
             share = 1 / ranks.copies(batch)  # images that several processes have count once
-            mine.loss = mine.loss + share * one.loss
-            mine.normaliser = mine.normaliser + share * one.normaliser
-            mine.correct = mine.correct + share * one.correct
-            mine.images = mine.images + share * one.images
+            for name in mine:
+                mine[name] = mine[name] + share * getattr(one, name)
         device = losses[0].per_sample.device
-        columns = [mine.loss, mine.normaliser, mine.correct, mine.images]
-        sums = ranks.sum(torch.stack([torch.as_tensor(value, dtype=torch.float64, device=device) for value in columns]))
+        numbers = [torch.as_tensor(value, dtype=torch.float64, device=device) for value in mine.values()]
+        sums = ranks.sum(torch.stack(numbers))
         self.loss, self.normaliser = self.loss + sums[0], self.normaliser + sums[1]
         self.correct, self.images = self.correct + sums[2].round(), self.images + sums[3].round()
 
