@@ -53,12 +53,12 @@ def train_step(
         for batch in batches:
             with precision.autocast():
                 losses = objective(model, batch)
-            part = losses.per_sample.sum() / (losses.normaliser if total is None else total)
+            part = losses.per_sample.sum() / (losses.normaliser if total is None else total * ranks.copies(batch))
             backward(part)
             value = part.detach() if value is None else value + part.detach()
             seen.append(_detached(losses))
         if not ranks.alone and (ranks.sync_ascent or not objective.ascent):
-            value = _average(ranks, optimizer, images, seen)
+            value = _average(ranks, optimizer, images, seen, batches)
         if not first:
             first.extend(seen)
         assert value is not None
@@ -138,10 +138,13 @@ def select(batch: Batch, index: Tensor) -> Batch:
     )
 
 
-def _average(ranks: Ranks, optimizer: torch.optim.Optimizer, images: int, seen: Sequence[Losses]) -> Tensor:
+def _average(
+    ranks: Ranks, optimizer: torch.optim.Optimizer, images: int, seen: Sequence[Losses], batches: Sequence[Batch]
+) -> Tensor:
     """Make the gradients of this process's mean loss those of the loss of all processes' batches; returns that."""
-    loss = sum((losses.per_sample.sum() for losses in seen), start=torch.zeros((), device=seen[0].per_sample.device))
-    return ranks.average(optimizer, images, loss, sum(losses.normaliser for losses in seen))
+    sums = [(part.per_sample.sum(), part.normaliser, ranks.copies(b)) for part, b in zip(seen, batches, strict=True)]
+    loss = torch.stack([loss / copies for loss, _, copies in sums]).sum()
+    return ranks.average(optimizer, images, loss, sum(normaliser / copies for _, normaliser, copies in sums))
 
 
 def _detached(losses: Losses) -> Losses:
