@@ -104,8 +104,10 @@ def measured(run: RunData) -> list[Curvature]:
 
 def telling(run: RunData, labels: Sequence[int], most: int) -> list[int]:
     """At most ``most`` of ``labels``, the frequent and the rare ends first, in order of frequency."""
-    order = [label for label in ranked(run) if label in set(labels)]
-    order += [label for label in labels if label not in set(order)]
+    wanted = set(labels)
+    order = [label for label in ranked(run) if label in wanted]
+    known = set(order)
+    order += [label for label in labels if label not in known]
     if len(order) <= most:
         return order
     front = most // 3

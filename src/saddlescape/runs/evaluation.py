@@ -88,7 +88,8 @@ def run_data(
         raise InputError(
             f"{data}: class {unknown[0]!r} is unknown to the run, which has {', '.join(opened.classes[:20])}"
         )
-    position = torch.tensor([opened.classes.index(name) for name in dataset.classes])
+    place = {name: label for label, name in enumerate(opened.classes)}
+    position = torch.tensor([place[name] for name in dataset.classes])
     own = load_data(config, progress=progress)
     return dataclasses.replace(
         own,
