@@ -182,6 +182,29 @@ def test_a_sample_and_a_group(subject: Subject) -> None:
         assert tail["loss"] == pytest.approx(F.cross_entropy(subject.model(images), targets).item(), rel=1e-5)
 
 
+def test_a_sample_of_a_group_tells_its_error(subject: Subject) -> None:
+    members = subject.dataset.groups["mid"]
+    (images, targets), available = subject.samples(members, 3, 1, 5)
+    (whole, labels), _ = subject.samples(members, 3, 1)
+    assert len(targets) == 5 < len(labels) and available == sum(subject.dataset.class_counts[c] for c in members)
+    rows = [next(i for i in range(len(whole)) if torch.equal(whole[i], image)) for image in images]
+    assert rows == sorted(set(rows)) and torch.equal(labels[rows], targets)  # without replacement, in order
+    depth = dataclasses.replace(FAST, samples_per_group=5, extremes_only=True, gauss_newton=False)
+    row = next(row for row in measure_run(subject, depth, classes=[], groups=True)["groups"] if row["group"] == "mid")
+    assert (row["num_samples"], row["num_available"]) == (5, available)
+    assert row["sampling_error"] == pytest.approx(math.sqrt((1 - 5 / available) / 5))
+    assert "samples_per_group" not in room.settings_of(subject, FAST)  # former files go on
+
+
+def test_more_images_than_fit_into_memory_are_refused_with_a_way_out(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("saddlescape.runs.subject.HELD", 4 * 64 * 20)  # twenty of the digits
+    with pytest.raises(InputError, match=r"images of 8 x 8 pixels would take .*--samples-per-group"):
+        subject.samples(subject.dataset.groups["head"])
+    assert len(subject.samples(subject.dataset.groups["head"], most=20)[0][1]) == 20
+
+
 def test_images_are_those_of_the_class_unaugmented(subject: Subject) -> None:
     images, targets = class_images(subject, 7)
     mine, labels = subject.samples([7])[0]

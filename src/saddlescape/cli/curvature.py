@@ -27,6 +27,7 @@ def curvature(
     lanczos_steps: int = 100,
     probes: int = 1,
     samples_per_class: int | None = None,
+    samples_per_group: int | None = None,
     gauss_newton: bool = True,
     tol: float | None = None,
     products: int | None = None,
@@ -71,6 +72,8 @@ def curvature(
     samples_per_class:
         Measure a fixed random sample of larger classes; the sampling error is told. Default: all images
         (--over-training: 256, --advise-rho: 512).
+    samples_per_group:
+        With --groups, a fixed random sample of the images of each group, for data of many classes. Default: all.
     gauss_newton:
         Show the Gauss-Newton part and the rest of the Hessian beside the whole.
     tol:
@@ -95,13 +98,15 @@ def curvature(
 
     with joined() as ranks:
         _check(
-            lanczos_steps=lanczos_steps, probes=probes, samples_per_class=samples_per_class, products=products,
-            batch_size=batch_size,
+            lanczos_steps=lanczos_steps, probes=probes, samples_per_class=samples_per_class,
+            samples_per_group=samples_per_group, products=products, batch_size=batch_size,
         )  # fmt: skip
         if tol is not None and not 0 < tol < 1:
             raise InputError(f"--tol {tol:g}: it lies between 0 and 1")
         if over_training and advise_rho:
             raise InputError("--over-training and --advise-rho: give one of them")
+        if samples_per_group is not None and not groups:
+            raise InputError("--samples-per-group goes with --groups")
         if rho is not None and not advise_rho:
             raise InputError("--rho goes with --advise-rho")
         from saddlescape.runs.subject import open_subject, parse_classes
@@ -148,7 +153,8 @@ def curvature(
             Depth(
                 lanczos_steps=lanczos_steps, probes=probes, tol=tol or 1e-3,
                 refine=100 if products is None else products, samples_per_class=samples_per_class,
-                extremes_only=extremes_only, gauss_newton=gauss_newton, batch_size=batch_size, seed=seed,
+                samples_per_group=samples_per_group, extremes_only=extremes_only, gauss_newton=gauss_newton,
+                batch_size=batch_size, seed=seed,
             ),
             classes=labels, groups=groups, say=say, ranks=ranks,
         )  # fmt: skip

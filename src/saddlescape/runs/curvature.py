@@ -31,6 +31,7 @@ from saddlescape.curvature.samples import Samples, gather
 from saddlescape.runs import format as files
 from saddlescape.runs.execute import device_name
 from saddlescape.runs.hessian_parts import hessian_parts
+from saddlescape.runs.paced import PacedFile
 from saddlescape.runs.subject import Subject, present_classes, set_aside
 from saddlescape.training.distributed import ALONE, Ranks
 
@@ -46,7 +47,8 @@ class Depth:
     """How closely to look. ``extremes_only``: certified extreme pairs without density, trace and negative mass.
 
     ``tol``: residual beside the value at which a pair is settled; ``refine``: products to spend on pairs that Lanczos
-    has not settled. ``gauss_newton``: measure the two parts of the Hessian too. ``batch_size`` moves no figure.
+    has not settled. ``gauss_newton``: measure the two parts of the Hessian too. ``samples_per_group``: of what
+    ``samples_per_class`` leaves of a group. ``batch_size`` moves no figure.
     """
 
     lanczos_steps: int = 100
@@ -55,6 +57,7 @@ class Depth:
     refine: int = 100
     trace_probes: int = 4
     samples_per_class: int | None = None
+    samples_per_group: int | None = None
     extremes_only: bool = False
     gauss_newton: bool = True
     batch_size: int = 256
@@ -91,9 +94,8 @@ def measure_run(
         content = ranks.from_first(_begin(subject, depth, say) if ranks.first else {})
         labels = present_classes(subject.dataset) if classes is None else list(classes)
         wanted = [name for name, members in subject.dataset.groups.items() if members] if groups else []
-        todo: list[Item] = [
-            ("classes", label) for label in labels if not any(row["label"] == label for row in content["classes"])
-        ]
+        known = {row["label"] for row in content["classes"]}
+        todo: list[Item] = [("classes", label) for label in labels if label not in known]
         todo += [("groups", name) for name in wanted if not any(row["group"] == name for row in content["groups"])]
         if not todo:
             say(f"already measured: {subject.folder / CURVATURE}")
@@ -102,6 +104,7 @@ def measure_run(
         mine = [number for number, owner in enumerate(owners) if owner == ranks.rank]
         work = _Work([sizes[number] for number in mine])
         missing = set(range(len(todo)))
+        file = PacedFile(subject.folder / CURVATURE, content)
 
         def enter(number: int, row: dict[str, Any]) -> None:
             kind, key = todo[number]
@@ -109,7 +112,7 @@ def measure_run(
             content[kind].append(row)
             if kind == "classes":
                 content[kind].sort(key=lambda each: each["label"])
-            files.write_json(subject.folder / CURVATURE, content)
+            file.changed()
             done = f"{len(todo) - len(missing)} of {len(todo)}"
             say(f"{_name(subject, key)}: {_figures(row)}; {done}, about {duration(work.left())} left")
 
@@ -119,24 +122,27 @@ def measure_run(
                 if text is not None:
                     enter(number, json.loads(text))
 
-        for number in mine:
-            key = todo[number][1]
-            tell = _teller(say, _name(subject, key), work, patience)
-            began = time.monotonic()
-            row = (
-                _measure_class(subject, depth, key, tell)
-                if isinstance(key, int)
-                else _measure_group(subject, depth, key, tell)
-            )
-            row["seconds"] = time.monotonic() - began
-            work.finish()
+        try:
+            for number in mine:
+                key = todo[number][1]
+                tell = _teller(say, _name(subject, key), work, patience)
+                began = time.monotonic()
+                row = (
+                    _measure_class(subject, depth, key, tell)
+                    if isinstance(key, int)
+                    else _measure_group(subject, depth, key, tell)
+                )
+                row["seconds"] = time.monotonic() - began
+                work.finish()
+                if ranks.first:
+                    enter(number, row)
+                    collect(wait=False)
+                else:
+                    ranks.put(f"row-{number}", json.dumps(row))
             if ranks.first:
-                enter(number, row)
-                collect(wait=False)
-            else:
-                ranks.put(f"row-{number}", json.dumps(row))
-        if ranks.first:
-            collect(wait=True)
+                collect(wait=True)
+        finally:
+            file.flush()
         return content
 
 
@@ -157,6 +163,8 @@ def settings_of(subject: Subject, depth: Depth) -> dict[str, Any]:
     """All that moves a figure."""
     plain = asdict(depth)
     del plain["batch_size"]
+    if depth.samples_per_group is None:  # which files of former versions do not name
+        del plain["samples_per_group"]
     if depth.extremes_only:
         for name in ("lanczos_steps", "probes", "trace_probes"):
             del plain[name]
@@ -209,7 +217,8 @@ def spectra_folder(subject: Subject) -> Path:
 
 
 def _measure_class(subject: Subject, depth: Depth, label: int, tell: Say) -> dict[str, Any]:
-    data, available = subject.samples([label])
+    # A spectrum takes its sample itself; without one, no image is decoded that is not looked at.
+    data, available = subject.samples([label], depth.samples_per_class if depth.extremes_only else None, depth.seed)
     chosen = sample(gather(data, check=False), depth.samples_per_class, depth.seed)
     described = {
         "class": subject.dataset.classes[label],
@@ -237,7 +246,7 @@ def _measure_class(subject: Subject, depth: Depth, label: int, tell: Say) -> dic
 def _measure_group(subject: Subject, depth: Depth, name: str, tell: Say) -> dict[str, Any]:
     """The mean loss over all images of a group (of its sampled images): large classes count for more."""
     members = [label for label in subject.dataset.groups[name] if subject.dataset.class_counts[label]]
-    data, available = subject.samples(members, depth.samples_per_class, depth.seed)
+    data, available = subject.samples(members, depth.samples_per_class, depth.seed, depth.samples_per_group)
     chosen = gather(data, check=False)
     described = {"group": name, "labels": members, "training_images": available}
     if depth.extremes_only:
@@ -316,7 +325,8 @@ def _size(subject: Subject, depth: Depth, kind: str, key: int | str) -> int:
     """Images that one product of an item goes through."""
     members = [key] if isinstance(key, int) else subject.dataset.groups[key]
     counts = (subject.dataset.class_counts[label] for label in members)
-    return sum(count if depth.samples_per_class is None else min(count, depth.samples_per_class) for count in counts)
+    size = sum(count if depth.samples_per_class is None else min(count, depth.samples_per_class) for count in counts)
+    return min(size, depth.samples_per_group or size) if kind == "groups" else size
 
 
 class _Work:

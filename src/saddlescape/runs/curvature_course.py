@@ -31,6 +31,7 @@ from saddlescape.runs.subject import (
     DTYPES,
     LOSSES,
     Subject,
+    check_memory,
     class_samples,
     open_subject,
     parse_classes,
@@ -216,6 +217,7 @@ def held_images(
     dataset: Dataset, labels: Sequence[int], tracking: Tracking
 ) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
     """The images of each class that the whole course is measured on."""
+    check_memory(dataset, sum(min(dataset.class_counts[label], tracking.samples) for label in labels))
     return {label: class_samples(dataset, [label], tracking.samples, tracking.seed)[0] for label in labels}
 
 

@@ -26,7 +26,8 @@ from saddlescape.curvature.samples import Samples, gather
 from saddlescape.errors import InputError
 from saddlescape.runs import format as files
 from saddlescape.runs.curvature import SPECTRA
-from saddlescape.runs.subject import Subject, class_samples, set_aside
+from saddlescape.runs.paced import PacedFile
+from saddlescape.runs.subject import Subject, check_memory, class_samples, set_aside
 
 FORMAT = "saddlescape-rho-advice-1"
 ADVICE = "rho-advice.json"
@@ -73,16 +74,21 @@ def advise(
     files.make_folder(subject.folder / SPECTRA)
     with files.locked(subject.folder / SPECTRA):
         content = _begin(subject, question, say)
-        todo = [label for label in labels if not any(row["label"] == label for row in content["classes"])]
+        known = {row["label"] for row in content["classes"]}
+        todo = [label for label in labels if label not in known]
         if not todo:
             say(f"already measured: {subject.folder / ADVICE}")
         mixed = training_batches(subject, question) if todo else None
-        for number, label in enumerate(todo, start=1):
-            row = _measure(subject, question, label, mixed)
-            content["classes"].append(row)
-            content["hint"] = hint(content["classes"], question.rhos)
-            files.write_json(subject.folder / ADVICE, content)
-            say(f"{row['class']} ({row['group']}): {_told(row)}; {number} of {len(todo)} classes")
+        file = PacedFile(subject.folder / ADVICE, content)
+        try:
+            for number, label in enumerate(todo, start=1):
+                row = _measure(subject, question, label, mixed)
+                content["classes"].append(row)
+                content["hint"] = hint(content["classes"], question.rhos)
+                file.changed()
+                say(f"{row['class']} ({row['group']}): {_told(row)}; {number} of {len(todo)} classes")
+        finally:
+            file.flush()
         return content
 
 
@@ -93,6 +99,7 @@ def training_batches(subject: Subject, question: Question) -> Samples:
     chosen = order[: question.batch * question.batches]
     per_class = torch.bincount(labels[chosen], minlength=subject.dataset.num_classes).tolist()
     drawn = [(label, count) for label, count in enumerate(per_class) if count]
+    check_memory(subject.dataset, len(chosen))
     parts = [class_samples(subject.dataset, [label], count, question.seed)[0] for label, count in drawn]
     inputs, targets = (torch.cat(part) for part in zip(*parts, strict=True))
     return gather((inputs, targets), check=False)

@@ -25,6 +25,7 @@ from saddlescape.training.checkpoint import CheckpointFolder, Cursor
 from saddlescape.training.precision import resolve_device
 
 LOSSES = ("ce", "train")
+HELD = 8 << 30  # bytes of images that are kept in memory while they are measured
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -61,11 +62,11 @@ class Subject:
         return next((name for name, members in self.dataset.groups.items() if label in members), None)
 
     def samples(
-        self, labels: Iterable[int], per_class: int | None = None, seed: int = 0
+        self, labels: Iterable[int], per_class: int | None = None, seed: int = 0, most: int | None = None
     ) -> tuple[tuple[Tensor, Tensor], int]:
         """((inputs, targets), number of images there are): un-augmented training images of some classes, see
         ``class_samples``."""
-        return class_samples(self.dataset, labels, per_class, seed)
+        return class_samples(self.dataset, labels, per_class, seed, most)
 
 
 def open_subject(
@@ -148,33 +149,55 @@ def training_loss(config: RunConfig, cursor: Cursor, class_counts: Sequence[int]
 
 
 def class_samples(
-    dataset: Dataset, labels: Iterable[int], per_class: int | None = None, seed: int = 0
+    dataset: Dataset, labels: Iterable[int], per_class: int | None = None, seed: int = 0, most: int | None = None
 ) -> tuple[tuple[Tensor, Tensor], int]:
     """((inputs, targets), number of images there are) of some classes, class by class in the order given.
 
     inputs float32 [N, channels, S, S] as the network sees them, un-augmented, on the host. ``per_class``: a fixed
-    random sample without replacement of so many images of each larger class.
+    random sample without replacement of so many images of each larger class; ``most``: of so many images of all these.
 
     Raises:
-        InputError: a class without training images.
+        InputError: a class without training images, or more images than may be held in memory.
     """
+    wanted = list(labels)
+    places = torch.nonzero(torch.isin(dataset.train.labels, torch.tensor(wanted, dtype=torch.int64))).flatten()
+    places = places[torch.argsort(dataset.train.labels[places], stable=True)]
+    present, counts = torch.unique_consecutive(dataset.train.labels[places], return_counts=True)
+    by_class = dict(zip(present.tolist(), places.split(counts.tolist()), strict=True))
     chosen, available = [], 0
-    for label in labels:
-        members = torch.nonzero(dataset.train.labels == label).flatten()
-        if len(members) == 0:
+    for label in wanted:
+        if label not in by_class:
             raise InputError(f"class {dataset.classes[label]!r} has no training image, so its loss has no curvature")
-        available += len(members)
-        if per_class is not None and per_class < len(members):
-            order = torch.randperm(len(members), generator=torch.Generator().manual_seed(seed))
-            members = members[order[:per_class].sort().values]
-        chosen.append(members)
-    indices = torch.cat(chosen)
+        available += len(by_class[label])
+        chosen.append(_some(by_class[label], per_class, seed))
+    indices = _some(torch.cat(chosen), most, seed)
+    check_memory(dataset, len(indices))
     targets = dataset.train.labels[indices]
     if isinstance(dataset.train, ArraySplit):
         return (dataset.preprocess.normalize(dataset.train.images[indices]), targets), available
     part = FileSplit([dataset.train.paths[i] for i in indices.tolist()], targets)
     loader = build_loader(part, dataset.preprocess, batch_size=256, decode=decoder(dataset.preprocess))
     return (torch.cat([batch.inputs for batch in loader.epoch(0)]).contiguous(), targets), available
+
+
+def _some(members: Tensor, size: int | None, seed: int) -> Tensor:
+    """A fixed random sample without replacement, in the original order; all where ``size`` is None or large enough."""
+    if size is None or size >= len(members):
+        return members
+    order = torch.randperm(len(members), generator=torch.Generator().manual_seed(seed))
+    return members[order[:size].sort().values]
+
+
+def check_memory(dataset: Dataset, images: int) -> None:
+    """Raises InputError where so many images, held as the network sees them, would take more than ``HELD`` bytes."""
+    preprocess = dataset.preprocess
+    held = 4 * images * preprocess.channels * preprocess.image_size**2
+    if held > HELD:
+        raise InputError(
+            f"{images:,} images of {preprocess.image_size} x {preprocess.image_size} pixels would take "
+            f"{held / 2**30:.1f} GiB of memory, more than the {HELD >> 30} GiB that may be held for measuring: "
+            "sample them (--samples-per-class, --samples-per-group), or choose some classes (--classes)"
+        )
 
 
 def parse_classes(words: Sequence[str], dataset: Dataset) -> list[int]:
@@ -190,7 +213,7 @@ def parse_classes(words: Sequence[str], dataset: Dataset) -> list[int]:
         elif word.isdigit() and int(word) < dataset.num_classes:
             labels.append(int(word))
         elif word in dataset.groups or word == "all":  # of those that have images
-            members = dataset.groups.get(word, range(dataset.num_classes))
+            members = set(dataset.groups.get(word, range(dataset.num_classes)))
             labels.extend(label for label in present_classes(dataset) if label in members)
         else:
             some = ", ".join(dataset.classes[:12]) + (", ..." if dataset.num_classes > 12 else "")
