@@ -6,6 +6,7 @@ Needs playwright and a Chromium (Debian: ``apt-get install chromium``; or ``play
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -154,6 +155,72 @@ def test_legend_ranges_and_numbers(sight: Sight) -> None:
     sight.until("document.querySelectorAll('#s1-learning .numbers tr').length > 20")
     row = sight.run("document.querySelector('#s1-learning .numbers tbody tr').textContent")
     assert row.startswith("Head: test accuracyCE + DRW1")
+
+
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+
+
+def violations(sight: Sight) -> dict[str, list[str]]:
+    """What axe-core finds against its rules: {rule: the elements}."""
+    axe = pytest.importorskip("axe_playwright_python.base", reason="the check needs the package axe-playwright-python")
+    sight.run(axe.AXE_SCRIPT)
+    # Of words in an SVG axe can say nothing, and would think about each of thousands: see the test of words in charts.
+    sight.run("axe.configure({ rules: [{ id: 'color-contrast', selector: '*:not(svg *)' }] })")
+    found: dict[str, list[str]] = sight.run(
+        """async rules => { const found = await axe.run(document, { runOnly: rules });
+            if (found.passes.length < 30) throw new Error('axe looked at almost nothing');
+            return Object.fromEntries(found.violations.map(v => [v.id, v.nodes.map(n => n.html.slice(0, 200))])) }""",
+        RULES,
+    )
+    return found
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 375])
+def test_no_rule_of_accessibility_is_broken(browser: Any, report: Path, width: int, scheme: str) -> None:
+    sight = Sight(browser, report, width=width, scheme=scheme)
+    sight.draw()
+    sight.page.locator("#s1-learning .legend button").first.click()  # what is switched off must be readable too
+    sight.run("document.querySelectorAll('details').forEach(one => { one.open = true })")
+    sight.until("document.querySelectorAll('#s1-learning .numbers tr').length > 10")
+    assert violations(sight) == {}
+    sight.close()
+
+
+def test_a_broken_page_breaks_the_rules(sight: Sight) -> None:
+    sight.run(
+        """() => { document.querySelector('.lead').style.color = '#bbb';
+        document.querySelector('select.choice').closest('label').querySelector('.hidden').remove();
+        document.documentElement.removeAttribute('lang'); }"""
+    )
+    assert set(violations(sight)) == {"color-contrast", "select-name", "html-has-lang"}
+
+
+def test_words_in_charts_can_be_read(browser: Any, report: Path) -> None:
+    """axe cannot tell what lies behind the words of an SVG: their colours are held against the card's."""
+    for scheme in ("light", "dark"):
+        sight = Sight(browser, report, scheme=scheme)
+        sight.draw()
+        card, fills = sight.run(
+            """() => [getComputedStyle(document.querySelector('.card')).backgroundColor,
+            [...new Set([...document.querySelectorAll('.chart text')].filter(t => t.textContent.trim()
+            && !t.closest('.hm')).map(t => getComputedStyle(t).fill))]]"""
+        )
+        assert len(fills) > 2
+        assert {fill: round(contrast(fill, card), 2) for fill in fills if contrast(fill, card) < 4.5} == {}
+        sight.close()
+
+
+def contrast(one: str, other: str) -> float:
+    """Of two colours ``rgb(r, g, b)``, by WCAG 2."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(part) / 255 for part in re.findall(r"[0-9]+", colour)[:3]]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -99,10 +99,10 @@ def test_learning_curves(runs: list[RunData], pair: list[Path]) -> None:
 def test_densities(runs: list[RunData], pair: list[Path]) -> None:
     picture = only(pictures.side_by_side(runs))
     assert [one.title for one in picture.panels] == [
-        "cat (head), CE + DRW",
-        "bee (tail), CE + DRW",
-        "cat (head), CE + DRW + SAM",
-        "bee (tail), CE + DRW + SAM",
+        "class cat (head), CE + DRW",
+        "class bee (tail), CE + DRW",
+        "class cat (head), CE + DRW + SAM",
+        "class bee (tail), CE + DRW + SAM",
     ]
     with np.load(pair[1] / "curvature/s0-ce/class_5.npz") as file:
         values, weights = file["ritz_values"], file["ritz_weights"]

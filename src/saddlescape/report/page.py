@@ -100,7 +100,7 @@ def render(runs: Sequence[RunData], title: str = "") -> str:
         loader=PackageLoader("saddlescape.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"clean": text.clean, "short": text.short, "tag": tag}
+    environment.filters |= {"clean": text.clean, "short": text.short, "tag": tag, "published": table.published_name}
     found = [study(group, f"s{index + 1}") for index, group in enumerate(studies(runs))]
     return environment.get_template("page.html.j2").render(
         title=text.clean(title) if title else "What happened to the tail",
@@ -220,9 +220,9 @@ def tiles(runs: Sequence[RunData]) -> list[Tile]:
     if saddles:
         run, row = max(saddles, key=lambda pair: pair[1].nonconvexity or 0.0)
         share = text.percent(100 * row.nonconvexity) if row.nonconvexity is not None else "all"
-        found.append(Tile("Deepest tail saddle", f"λmin {text.number(row.lambda_min)}",
-                          f"class {text.short(run.class_name(row.label or 0))}, {share} of λmax, "
-                          f"{run.title}"))  # fmt: skip
+        found.append(Tile("Most of a saddle in the tail", f"{share} of λmax",
+                          f"λmin {text.number(row.lambda_min)}, class "
+                          f"{text.short(run.class_name(row.label or 0))}, {run.title}"))  # fmt: skip
     seconds = [run.result.seconds for run in done if run.result and run.result.seconds is not None]
     if seconds and done[0].result:
         found.append(Tile("Training time", text.duration(sum(seconds)),

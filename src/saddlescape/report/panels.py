@@ -56,6 +56,7 @@ class Panel:
     title: str
     series: list[Series]
     x_title: str = ""
+    y_title: str = ""
     x_scale: Scale = "linear"
     y_scale: Scale = "linear"
     x_range: tuple[float, float] | None = None

@@ -82,9 +82,14 @@ def data(runs: Sequence[RunData]) -> list[Sentence]:
     most, least = max(range(len(counts)), key=counts.__getitem__), min(range(len(counts)), key=counts.__getitem__)
     text = (
         f"{count(len(counts), 'class', 'classes')} with {sum(counts):,} training images: {counts[most]:,} of "
-        f"{short(first.classes[most])}, {counts[least]:,} of {short(first.classes[least])}."
+        f"{_called(first.classes[most])}, {counts[least]:,} of {_called(first.classes[least])}."
     )
     return [Sentence("data", "note", text)]
+
+
+def _called(name: str) -> str:
+    """A class in a sentence; a name that is a number would be read as one."""
+    return f"class {short(name)}" if name.isdecimal() else short(name)
 
 
 def published_epochs(dataset: str) -> int | None:

@@ -27,7 +27,7 @@ def figure(picture: Picture) -> dict[str, Any]:
     return {
         "data": traces,
         "layout": _layout(picture, columns, 110 // columns),
-        "narrow": _layout(picture, 1, 40),
+        "narrow": _layout(picture, 1, 40, narrow=True),
         "legend": legend(picture),
         "ranges": {name: list(ends) for name, ends in picture.ranges.items()},
     }
@@ -138,8 +138,9 @@ def _errors(series: Series, panel: Panel) -> dict[str, Any]:
     return {f"error_{along}": {**bar, "color": colour(series.colour)}}
 
 
-def _layout(picture: Picture, columns: int, letters: int) -> dict[str, Any]:
-    """``letters``: how many find room below a panel; names that need more are turned."""
+def _layout(picture: Picture, columns: int, letters: int, *, narrow: bool = False) -> dict[str, Any]:
+    """``letters``: how many find room below a panel; names that need more are turned. ``narrow``: titles begin at the
+    edge, above the ticks too, or a phone would cut them off."""
     panels = picture.panels
     rows = -(-len(panels) // columns)
     below = [_below(panel, picture, i, columns, letters) for i, panel in enumerate(panels)]
@@ -166,9 +167,10 @@ def _layout(picture: Picture, columns: int, letters: int) -> dict[str, Any]:
             found[f"xaxis{name}"] = _x_axis(panel, picture, index, x, columns, letters)
             found[f"yaxis{name}"] = _y_axis(panel, picture, index, y, column)
             notes.append(
-                {"text": f"<b>{label(panel.title, 60)}</b>", "x": x[0], "y": y[1], "xref": "paper", "yref": "paper",
-                 "xanchor": "left", "yanchor": "bottom", "showarrow": False, "yshift": 7, "align": "left",
-                 "font": {"size": 13, "color": LIGHT["ink"]}}
+                {"text": f"<b>{label(panel.title, 44 if narrow else 60)}</b>", "x": x[0], "y": y[1], "xref": "paper",
+                 "yref": "paper", "xanchor": "left", "yanchor": "bottom", "showarrow": False, "yshift": 7,
+                 "xshift": 6 - left if narrow else 0, "align": "left",
+                 "font": {"size": 12 if narrow else 13, "color": LIGHT["ink"]}}
             )  # fmt: skip
             shapes += _shapes(panel, name)
             notes += _mark_words(panel, name)
@@ -223,7 +225,8 @@ def _x_axis(
 
 
 def _y_axis(panel: Panel, picture: Picture, index: int, domain: tuple[float, float], column: int) -> dict[str, Any]:
-    found = axis("", domain=list(domain), anchor=f"x{_suffix(index)}")
+    titled = panel.y_title and not (picture.shared_y and column)
+    found = axis(panel.y_title if titled else "", domain=list(domain), anchor=f"x{_suffix(index)}")
     if picture.shared_y and index:
         found["matches"] = "y"
     if panel.y_scale == "log":

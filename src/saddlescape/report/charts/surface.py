@@ -12,6 +12,7 @@ from saddlescape.report.text import label, rounded
 # Even in lightness, so read alike by all eyes.
 SCALE = "Viridis"
 CAMERA = {"eye": {"x": 1.45, "y": -1.35, "z": 0.95}, "center": {"x": 0, "y": 0, "z": -0.12}}
+FARTHER = {**CAMERA, "eye": {"x": 1.85, "y": -1.72, "z": 1.2}}  # on a phone, so that the axes' names are not cut off
 HEIGHT = 430
 
 
@@ -58,7 +59,7 @@ def _layout(relief: Relief, *, side_by_side: bool) -> dict[str, Any]:
         low = min(value for row in relief.z[index] for value in row if value is not None)
         found[f"scene{'' if index == 0 else index + 1}"] = {
             "domain": domain,
-            "camera": CAMERA,
+            "camera": CAMERA if side_by_side else FARTHER,
             "dragmode": "orbit",
             "aspectmode": "manual",
             "aspectratio": {"x": 1, "y": 1, "z": 0.72},

@@ -33,12 +33,19 @@ def draw(picture: Picture) -> Any:
         _panel(ax, picture.panels[index], handles, last=index + columns >= len(picture.panels) or not picture.shared_x)
     if handles:
         figure.legend(list(handles.values()), [short(name, 40) for name in handles], loc="outside upper center",
-                      ncols=min(4, len(handles)))  # fmt: skip
+                      ncols=_abreast([short(name, 40) for name in handles]))  # fmt: skip
     return figure
+
+
+def _abreast(names: Sequence[str]) -> int:
+    """As many entries of a legend in a line as the page's width has room for."""
+    widest = max(len(name) for name in names) + 7  # letters; the sign and its gap take about seven
+    return max(1, min(len(names), 110 // widest))
 
 
 def _panel(ax: Any, panel: Panel, handles: dict[str, Any], *, last: bool) -> None:
     ax.set_title(panel.title, loc="left", fontweight="bold")
+    ax.margins(y=0.1)  # a point at the end of the axis is drawn whole
     ax.set_xscale(panel.x_scale)
     ax.set_yscale(panel.y_scale)
     if panel.shaded:
@@ -63,8 +70,8 @@ def _panel(ax: Any, panel: Panel, handles: dict[str, Any], *, last: bool) -> Non
         _log(ax.xaxis, x_ends(panel))
     if panel.y_scale == "log":
         _log(ax.yaxis, y_ends(panel))
-    if panel.percent:
-        ax.set_ylabel("%")
+    if panel.percent or panel.y_title:
+        ax.set_ylabel(panel.y_title or "%")
     if panel.x_ticks:
         ax.set_xticks([at for at, _ in panel.x_ticks], [name for _, name in panel.x_ticks])
         if max(len(name) for _, name in panel.x_ticks) * len(panel.x_ticks) > 60:

@@ -13,7 +13,10 @@ from saddlescape.report.panels import Relief
 
 def draw(relief: Relief) -> Any:
     """Surfaces side by side, cut where the page cuts them."""
-    figure = figure_class()(figsize=(WIDTH, 0.2 + WIDTH / max(2, len(relief.names))), layout="constrained")
+    figure_type = figure_class()
+    from matplotlib.ticker import MaxNLocator
+
+    figure = figure_type(figsize=(WIDTH, 0.2 + WIDTH / max(2, len(relief.names))), layout="constrained")
     for index, name in enumerate(relief.names):
         ax = figure.add_subplot(1, len(relief.names), index + 1, projection="3d", computed_zorder=False)
         x, y = np.meshgrid(relief.x[index], relief.y[index])
@@ -26,9 +29,13 @@ def draw(relief: Relief) -> Any:
         ax.set_title(name, fontweight="bold")
         ax.set_xlabel(relief.x_title, labelpad=-4)
         ax.set_ylabel(relief.y_title, labelpad=-4)
-        ax.set_zlabel("loss", labelpad=-6)
+        ax.set_zlabel("loss", labelpad=5)
         ax.tick_params(pad=-2)
-        ax.set_box_aspect(None, zoom=0.86)
+        ax.tick_params(axis="z", pad=3)
+        for one in (ax.xaxis, ax.yaxis, ax.zaxis):
+            one.set_major_locator(MaxNLocator(5))
+            one.set_pane_color((1.0, 1.0, 1.0, 0.0))
+        ax.set_box_aspect(None, zoom=0.8)
         ax.view_init(elev=28, azim=-48)
     return figure
 

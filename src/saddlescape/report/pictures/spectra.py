@@ -113,7 +113,7 @@ def _panels(items: Sequence[Found], with_run: bool, by_run: bool = False) -> lis
         shown = np.maximum(values, floor)
         negative = grid <= 0
         colour = style[run.name].colour if by_run else (row.group or "ink")
-        name = short(run.class_name(found.label), 22)
+        name = f"class {short(run.class_name(found.label), 22)}"
         title = f"{name}{f' ({row.group})' if row.group else ''}" + (f", {run.title}" if with_run else "")
         if by_run:
             title = run.name
@@ -126,7 +126,7 @@ def _panels(items: Sequence[Found], with_run: bool, by_run: bool = False) -> lis
                       "negative" if row.lambda_min < 0 else "muted")]  # fmt: skip
         top = float(max(density_peak(items, low, high), floor * 10))
         panels.append(
-            Panel(title, [line, below], x_title="eigenvalue λ", y_scale="log", x_range=(low, high),
+            Panel(title, [line, below], x_title="eigenvalue λ", y_title="density", y_scale="log", x_range=(low, high),
                   y_range=(floor, 60 * top), v_marks=marks, shaded=(low, 0.0))
         )  # fmt: skip
     return panels
