@@ -18,6 +18,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from saddlescape.curvature import class_spectra
 from saddlescape.data.parts import copies, part_bounds, part_of
 from saddlescape.data.types import Batch
 from saddlescape.errors import InputError
@@ -127,6 +128,16 @@ def scores(ranks: Ranks, images: int) -> dict[str, Any]:
     return vars(scorer.scores({"tail": [2]}))
 
 
+def spectra(group: Any = None) -> list[list[float]]:
+    """The figures of each class, whose images are divided between the processes of ``group``."""
+    whole = batches()
+    inputs, targets = torch.cat([b.inputs for b in whole]), torch.cat([b.targets for b in whole])
+    found = class_spectra(
+        Net().eval(), F.cross_entropy, (inputs, targets), lanczos_steps=12, batch_size=2, process_group=group
+    )
+    return [[s.lambda_min, s.lambda_max, s.trace, float(s.loss or 0), float(s.steps_taken[0])] for s in found.values()]
+
+
 # What the workers do; the parent compares.
 
 
@@ -139,6 +150,7 @@ def worker(folder: Path) -> None:
         results["mixup"] = train("sam", in_step, kind=Mixup)
         results["accumulated"] = accumulated(in_step)
         results["local"] = train("sam", ranks)
+        results["spectra"] = spectra(dist.group.WORLD)
         results["dropout"] = train("sgd", ranks, dropout=0.5)
         results["scores"] = {count: scores(ranks, count) for count in (1, 11)}
         results["flags"] = [ranks.any_of(ranks.first, False), ranks.any(False), ranks.any(not ranks.first)]
@@ -284,6 +296,12 @@ def test_dropout_differs_between_processes_and_leaves_the_shared_draws_alone(ran
             (losses.per_sample.sum() / WEIGHT[whole.targets].sum() / copies(len(whole.targets), WORLD)).backward()
         base.step()
     assert off(ranks[0]["dropout"][:-1], [p.detach() for p in model.parameters()]) < 1e-10
+
+
+def test_class_spectra_over_a_group_are_those_of_one_process(ranks: list[dict[str, Any]]) -> None:
+    assert ranks[0]["spectra"] == ranks[1]["spectra"]
+    for shared, alone in zip(ranks[0]["spectra"], spectra(), strict=True):
+        assert shared == pytest.approx(alone, rel=1e-10, abs=1e-10)
 
 
 def test_scores_are_those_of_all_images(ranks: list[dict[str, Any]]) -> None:

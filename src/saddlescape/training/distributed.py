@@ -9,9 +9,10 @@ somebody was asked to stop. SAM's two passes stay two passes of ``training/step.
 from __future__ import annotations
 
 import datetime
+import itertools
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -30,6 +31,8 @@ from saddlescape.training.launch import Launch, ToldElsewhere
 PATIENCE = datetime.timedelta(hours=2)
 MEETING = datetime.timedelta(minutes=5)
 FIRST_TO_SPEAK = 2.0  # seconds that the other processes leave to process 0 to tell of an error
+
+_MEETINGS = itertools.count()  # of this process with the others: each has names of its own in the store
 
 Thing = TypeVar("Thing")
 
@@ -254,7 +257,11 @@ def together(launch: Launch | None) -> Iterator[Ranks]:
         raise
     except BaseException as error:
         lost = _lost(error)
-        if not _speaks(store, patient=lost or not ranks.first):
+        speaks = _speaks(store, patient=lost or not ranks.first)
+        if not (lost and torch.cuda.is_initialized()):  # NCCL would wait for those that are gone
+            with suppress(RuntimeError):
+                dist.destroy_process_group()
+        if not speaks:
             raise ToldElsewhere from error
         if lost:
             raise InputError(
@@ -271,7 +278,7 @@ def _meet(launch: Launch) -> Any:
     keeper = launch.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != str(True)
     try:
         root = dist.TCPStore(launch.host, launch.port, launch.size, keeper, MEETING)
-        attempt = f"saddlescape-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+        attempt = f"saddlescape-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}-{next(_MEETINGS)}"
         dist.init_process_group(
             backend, store=dist.PrefixStore(f"{attempt}-group", root), rank=launch.rank, world_size=launch.size,
             timeout=PATIENCE,
