@@ -20,6 +20,7 @@ from saddlescape.training.metrics import Scores
 from saddlescape.training.objective import EpochFacts, Losses, Objective
 from saddlescape.training.precision import Precision
 from saddlescape.training.running import Running
+from saddlescape.training.salvage import Save, salvaging
 from saddlescape.training.step import train_step
 
 
@@ -77,7 +78,7 @@ def fit(
     *,
     start_epoch: int = 0,
     running: Running | None = None,
-    save: Callable[[int, Running | None], None],
+    save: Save,
     record: Callable[[dict[str, Any]], None],
     should_stop: Callable[[], bool] = lambda: False,
     should_save: Callable[[], bool] = lambda: False,
@@ -87,8 +88,8 @@ def fit(
     """Train ``parts`` from ``start_epoch`` (and from the middle of it, if ``running`` is given) to the end.
 
     ``record(row)`` gets one row an epoch, before ``save(epochs_done, None)``; ``save(epoch, running)`` is also called
-    in mid-epoch whenever ``should_save()``, which is asked after every step, says so, and when ``should_stop()`` turns
-    true, with :class:`Interrupted` raised after it. Several processes stop together, when one of them is asked to.
+    in mid-epoch whenever ``should_save()``, which is asked after every step, says so, where images cannot be read, and
+    when ``should_stop()`` turns true, with :class:`Interrupted` raised after it. Several processes stop together.
 
     Raises:
         InputError: the loss or a weight is not finite (epoch, step, likely cause).
@@ -99,7 +100,7 @@ def fit(
         lr, rho = set_epoch(parts, epoch, resumed=running is not None)
         running = running or Running()
         before, started = running.seconds, time.perf_counter()
-        batches = parts.loader.epoch(epoch, start_batch=running.batch)
+        batches = salvaging(parts.loader.epoch(epoch, start_batch=running.batch), parts, epoch, running, save)
         for micro in _grouped(batches, parts.accumulate):
             running.add(take_step(parts, micro), [ranks.part_of(batch) for batch in micro], ranks)
             running.batch += len(micro)
@@ -118,7 +119,7 @@ def fit(
             raise not_finite("the training loss is", epoch, running.batch, lr, rho, parts.precision)
         if not all_finite(parts.model):
             raise not_finite("the weights are", epoch, running.batch, lr, rho, parts.precision)
-        row = _row(parts, epoch, running, lr, rho)
+        row = _row(parts, epoch, running, lr, rho, save)
         record(row)
         save(epoch + 1, None)
         for watcher in watchers:
@@ -174,7 +175,7 @@ def take_step(parts: Parts, micro: list[Batch]) -> list[Losses]:
         )  # fmt: skip
 
 
-def _row(parts: Parts, epoch: int, running: Running, lr: float, rho: float | None) -> dict[str, Any]:
+def _row(parts: Parts, epoch: int, running: Running, lr: float, rho: float | None, save: Save) -> dict[str, Any]:
     images = int(running.images)
     row: dict[str, Any] = {"epoch": epoch, "lr": lr, "rho": rho, "train_loss": running.mean_loss()}
     row |= {"train_accuracy": 100 * float(running.correct) / max(images, 1), "images": images}
@@ -182,14 +183,9 @@ def _row(parts: Parts, epoch: int, running: Running, lr: float, rho: float | Non
     if (epoch + 1) % parts.eval_every == 0 or epoch + 1 == parts.epochs:
         for name, loader in parts.evaluations.items():
             scores = evaluate(
-                parts.model,
-                loader.epoch(0),
-                parts.num_classes,
-                parts.groups,
-                parts.precision,
-                logit_scale=parts.objective.loss.logit_scale,
-                ranks=parts.ranks,
-            )
+                parts.model, salvaging(loader.epoch(0), parts, epoch, running, save), parts.num_classes, parts.groups,
+                parts.precision, logit_scale=parts.objective.loss.logit_scale, ranks=parts.ranks,
+            )  # fmt: skip
             row[name] = as_row(scores)
     return row
 

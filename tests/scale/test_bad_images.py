@@ -1,0 +1,158 @@
+"""What goes wrong in a long run on files: one line, exit code 2, no step lost, and the same bits once it is mended."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from saddlescape.cli.app import run
+from saddlescape.training import checkpoint, loop
+from saddlescape.training.checkpoint import CheckpointFolder, Cursor
+
+COUNTS, BATCHES = (14, 8, 4), 4  # 26 images in batches of 8
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of ImageNet-LT with three classes."""
+    rng = np.random.default_rng(0)
+    for split, each in (("train", COUNTS), ("test", (3, 3, 3))):
+        lines = []
+        for label, count in enumerate(each):
+            for i in range(count):
+                lines.append(f"{split}/n{label:08d}/{split}_{i}.JPEG {label}\n")
+                path = tmp_path / "set" / lines[-1].split()[0]
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(rng.integers(0, 256, (20, 24, 3)).astype(np.uint8)).save(path, "JPEG")
+        (tmp_path / "set" / f"ImageNet_LT_{split}.txt").write_text("".join(lines))
+    monkeypatch.setenv("COLUMNS", "400")
+    return tmp_path / "set"
+
+
+def train(root: Path, out: str, *more: str, batch: int = 8) -> tuple[int, str]:
+    """Exit code of the command line and what it said last."""
+    words = ["train", "imagenet-lt", "--root", str(root), "--method", "ce+sam", "--model", "smallcnn", "--epochs", "2"]
+    words += ["--batch-size", str(batch), "--image-size", "16", "--device", "cpu", "--precision", "float32"]
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        code = run([*words, "--out", str(root.parent / out), *more])
+    return code, said.getvalue().strip().splitlines()[-1]
+
+
+def newest(root: Path, out: str) -> Cursor:
+    return CheckpointFolder(root.parent / out / "checkpoint").cursors()[-1]
+
+
+def outcome(root: Path, out: str) -> tuple[list[torch.Tensor], list[dict[str, Any]]]:
+    found = CheckpointFolder(root.parent / out / "checkpoint").newest()
+    assert found is not None and found.cursor == Cursor(0, 2)
+    rows = [json.loads(line) for line in (root.parent / out / "metrics.jsonl").read_text().splitlines()]
+    for row in rows:
+        del row["seconds"], row["images_per_second"]
+    return list(found.model.values()), rows
+
+
+def assert_goes_on_to_the_same_end(root: Path, out: str) -> None:
+    for name in (out, "whole"):
+        code, said = train(root, name)
+        assert code == 0, said
+    (weights, rows), (others, other_rows) = outcome(root, out), outcome(root, "whole")
+    assert all(torch.equal(a, b) for a, b in zip(weights, others, strict=True))
+    assert rows == other_rows
+
+
+def on_step(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[], None]) -> None:
+    """Call ``act`` before step ``number`` (from 1) of the runs to come."""
+    step, taken = loop.train_step, [0]
+
+    def counted(*args: Any, **named: Any) -> Any:
+        taken[0] += 1
+        if taken[0] == number:
+            act()
+        return step(*args, **named)
+
+    monkeypatch.setattr(loop, "train_step", counted)
+
+
+@pytest.mark.parametrize(("split", "cursor"), [("train", None), ("test", Cursor(0, 0, BATCHES))])
+def test_a_file_that_is_cut_short_after_the_run_began(
+    root: Path, monkeypatch: pytest.MonkeyPatch, split: str, cursor: Cursor | None
+) -> None:
+    """A training image of the second epoch, or a test image at the end of the first."""
+    path = root / split / "n00000001" / f"{split}_2.JPEG"
+    sound = path.read_bytes()
+    with monkeypatch.context() as patch:
+        # Of training images one that was shown already and comes again.
+        on_step(patch, BATCHES if split == "train" else 1, lambda: path.write_bytes(sound[:-40]))
+        code, said = train(root, "run")
+    assert code == 2 and said.startswith("saddlescape: ")
+    assert path.name in said and "truncated" in said
+    # In the first batch of an epoch there is nothing new to be saved.
+    assert newest(root, "run") == cursor if cursor else newest(root, "run") >= Cursor(0, 0, BATCHES - 1)
+    assert ("all steps done are saved" in said) == (newest(root, "run").batch > 0)
+    path.write_bytes(sound)
+    assert_goes_on_to_the_same_end(root, "run")
+
+
+def test_a_loader_s_worker_is_killed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def kill() -> None:
+        for worker in multiprocessing.active_children():
+            if worker.name == "saddlescape-loader" and worker.pid is not None:
+                os.kill(worker.pid, signal.SIGKILL)
+                worker.join()
+
+    with monkeypatch.context() as patch:
+        # With a batch an image long, workers cannot have read the whole epoch ahead.
+        on_step(patch, 2, kill)
+        code, said = train(root, "run", batch=2)
+    assert code == 2, said
+    assert "a loader worker was killed (SIGKILL)" in said and "use fewer workers" in said
+    assert "all steps done are saved: then run the same command again" in said
+    assert newest(root, "run").batch >= 2
+    assert "Traceback" not in said
+
+
+def test_a_disk_that_is_full_when_a_checkpoint_is_written(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, written = checkpoint.save_file, [0]
+
+    def full(tensors: Any, path: Path, **named: Any) -> None:
+        written[0] += 1
+        write(tensors, path, **named)
+        if written[0] == 3:  # the third finds no room for its second half
+            Path(path).write_bytes(Path(path).read_bytes()[:1000])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save_file", full)
+        code, said = train(root, "run", "--save-every", "1e-9")
+    assert code == 2 and "No space left on device" in said and "the one before it is kept" in said
+    assert newest(root, "run") == Cursor(0, 0, 2)
+    assert not list((root.parent / "run" / "checkpoint").glob(".*"))
+    assert_goes_on_to_the_same_end(root, "run")
+
+
+def test_lists_that_cannot_be_are_refused_before_anything_is_written(root: Path) -> None:
+    lines = root / "ImageNet_LT_train.txt"
+    sound = lines.read_text()
+    for wrong, wanted in (
+        ("train/n00000001/nowhere.JPEG 1\n", "ImageNet_LT_train.txt line 27: no file"),
+        ("train/n00000001/train_2.JPEG 5\n", "no line has label 3, but line 27 has 5: labels must be 0..C-1"),
+        ("train/n00000001/train_2.JPEG\n", "ImageNet_LT_train.txt line 27"),
+    ):
+        lines.write_text(sound + wrong)
+        code, said = train(root, "run")
+        assert code == 2 and wanted in said, said
+        assert not (root.parent / "run").exists()
