@@ -16,7 +16,6 @@ from saddlescape.data.types import Dataset
 from saddlescape.errors import InputError
 from saddlescape.runs import execute as module
 from saddlescape.runs import format as files
-from saddlescape.runs import grid as grids
 from saddlescape.runs.config import RunConfig, load
 from saddlescape.runs.execute import execute
 from saddlescape.runs.first_stage import continue_from, first_stage_hash, same_first_stage
@@ -230,7 +229,6 @@ def test_a_grid_trains_a_shared_first_stage_once(runs: Path, tmp_path: Path, mon
     stage_ones = {result["first_stage"] for result in results[1:]}
     assert stage_ones == {first_stage_hash(runs / "ce")}
     assert_same(run_folder(tmp_path / "grid", "crt", 0), runs / "crt")
-    monkeypatch.setattr(grids, "execute", lambda config, dataset, folder, **kw: execute(config, dataset, folder))
     trained.clear()
     again = run_grid(request, ["ce", "crt", "lws", "ncm"], [0], tmp_path / "grid")
     assert trained == [] and [r["accuracy"] for r in again] == [r["accuracy"] for r in results]

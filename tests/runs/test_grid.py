@@ -10,13 +10,17 @@ import pytest
 
 from saddlescape.errors import InputError
 from saddlescape.report import table as tables
-from saddlescape.runs import grid as module
+from saddlescape.runs.engines import job as module
 from saddlescape.runs.grid import parse_methods, plan_grid, run_grid
 from saddlescape.runs.plan import Request
 from saddlescape.training import loop
 
 METHODS, SEEDS = ["ce+drw", "ce+drw+sam"], [0, 1]
 REQUEST = Request(data="digits", imbalance=50.0, epochs=1, device="cpu", compile=False)
+
+
+class Killed(BaseException):
+    """The end of the process, as far as the grid can tell."""
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +32,12 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str,
     def counted(*args: Any, **kw: Any) -> Any:
         calls[0] += 1
         if calls[0] == 8:  # three steps a run
-            raise RuntimeError("killed")
+            raise Killed
         return whole(*args, **kw)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "train_step", counted)
-        with pytest.raises(RuntimeError, match="killed"):
+        with pytest.raises(Killed):
             run_grid(REQUEST, METHODS, SEEDS, folder, radius=0.1)
         done = [path.parent.name for path in sorted(folder.glob("*/result.json"))]
         assert done == ["ce+drw-seed0", "ce+drw-seed1"]

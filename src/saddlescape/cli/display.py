@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -81,16 +81,21 @@ class TrainingBar:
             self.progress.update(self.task, completed=done, note=note)
 
     def on_epoch(self, parts: Parts, row: dict[str, Any]) -> None:
-        scores = row.get("test")
-        if scores is None and not errors.is_terminal:
-            return
-        text = f"{self.label} epoch {row['epoch'] + 1}/{parts.epochs}: loss {row['train_loss']:.4f}"
-        if scores is not None:
-            groups = " / ".join(percent(scores.get(name)) for name in parts.groups)
-            text += f", test {scores['accuracy']:.2f} ({' / '.join(parts.groups)} {groups})"
-            if "val" in row:
-                text += f", val {row['val']['accuracy']:.2f}"
-        self.progress.console.print(escape(f"{text}, {row['images_per_second']:.0f} img/s"))
+        tell_epoch(self.progress, self.label, row, parts.epochs, list(parts.groups))
         if row["epoch"] + 1 == parts.epochs and self.task is not None:
             self.progress.remove_task(self.task)
             self.task = None
+
+
+def tell_epoch(progress: Progress, label: str, row: dict[str, Any], epochs: int, groups: Sequence[str]) -> None:
+    """A line above the bars: the scores of an epoch, or, at a terminal, of one that was not evaluated its loss."""
+    scores = row.get("test")
+    if scores is None and not errors.is_terminal:
+        return
+    text = f"{label} epoch {row['epoch'] + 1}/{epochs}: loss {row['train_loss']:.4f}"
+    if scores is not None:
+        text += f", test {scores['accuracy']:.2f} ({' / '.join(groups)} "
+        text += f"{' / '.join(percent(scores.get(name)) for name in groups)})"
+        if "val" in row:
+            text += f", val {row['val']['accuracy']:.2f}"
+    progress.console.print(escape(f"{text}, {row['images_per_second']:.0f} img/s"))

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from rich.table import Table
 
-from saddlescape.cli.display import TrainingBar, bar, console, reading, say
+from saddlescape.cli.display import bar, console, reading, say
+from saddlescape.cli.grid_bars import GridBars
 from saddlescape.cli.whole import Whole
 from saddlescape.errors import InputError
+
+if TYPE_CHECKING:
+    from saddlescape.runs.grid import FailedRuns
 
 TABLES = {
     "cifar10-lt": "cifar10",
@@ -41,11 +45,18 @@ def reproduce(
     compile: bool | None = None,
     eval_every: Whole = 1,
     keep_every: Whole = 0,
+    engine: str | None = None,
+    jobs: Whole | None = None,
+    threads: Whole | None = None,
+    gpus_per_run: float | None = None,
+    address: str | None = None,
     dry_run: bool = False,
 ) -> None:
     """Train every row of a table with every seed, and print it next to the published one. Resumes when run again.
 
-    Example: saddlescape reproduce cifar10-lt --methods ce+drw,ce+drw+sam --seeds 0 1 2 --out runs/table1
+    A run that fails ends no other: the table shows what is there, and one line says what is missing.
+
+    Example: saddlescape reproduce cifar10-lt --methods ce+drw,ce+drw+sam --seeds 0 1 2 --jobs 2 --out runs/table1
 
     Parameters
     ----------
@@ -69,15 +80,26 @@ def reproduce(
         A folder of searches (saddlescape tune), one per row: train each row with its best settings.
     root, val, download, device, precision, compile, eval_every, keep_every:
         As for train.
+    engine:
+        serial (one run after the other), processes (several at a time on this machine) or ray (over a Ray cluster whose
+        machines share the folder; needs the extra ray). Default: processes where --jobs is more than 1, else serial.
+    jobs:
+        Runs at a time (processes: default one for each core, or four for each GPU; ray: as many as fit).
+    threads:
+        CPU threads of each run; its bits hang on them. Default: those of one run alone, divided by --jobs.
+    gpus_per_run:
+        With ray: the part of a GPU that each run takes, e.g. 0.25 (default 1).
+    address:
+        With ray: where the cluster is, e.g. auto (default: one is started on this machine).
     dry_run:
         Decide everything, print each row's configuration as TOML, and train nothing.
     """
     from saddlescape.methods.rows import CIFAR_ROWS, LARGE_ROWS, all_rows
     from saddlescape.published import recipes
     from saddlescape.report import table as tables
-    from saddlescape.runs import format as files
     from saddlescape.runs.config import to_toml
-    from saddlescape.runs.grid import parse_methods, plan_grid, run_grid
+    from saddlescape.runs.engines.choose import choose
+    from saddlescape.runs.grid import FailedRuns, parse_methods, plan_grid, run_grid
     from saddlescape.runs.plan import Request
 
     if table not in TABLES:
@@ -93,21 +115,47 @@ def reproduce(
         root=root, val=val, download=download, epochs=epochs, flags=flags, device=device, precision=precision,
         compile=compile, eval_every=eval_every, keep_every=keep_every,
     )  # fmt: skip
+    rows = parse_methods(methods, all_rows(dataset))
+    choice = choose(
+        engine, jobs, runs=len(rows) * len(seeds or [0]), device=device, threads=threads, gpus_per_run=gpus_per_run,
+        address=address,
+    )  # fmt: skip
     if dry_run:
-        for config in plan_grid(
-            request, parse_methods(methods, all_rows(dataset)), seeds or [0], radius=rho, tuned=tuned
-        ):
+        for config in plan_grid(request, rows, seeds or [0], radius=rho, tuned=tuned, threads=choice.threads):
             print(f"# {config.method}, seed {config.seed}\n{to_toml(config)}")
         return
+    for note in choice.notes:
+        say(note)
+    failed: FailedRuns | None = None
     with bar() as progress_bar, reading() as progress:
-        results = run_grid(
-            request, parse_methods(methods, all_rows(dataset)), seeds or [0], out, radius=rho, tuned=tuned, say=say,
-            progress=progress,
-            watchers=lambda label, stage, start: [TrainingBar(progress_bar, stage, start, label)],
-        )  # fmt: skip
-    built = tables.build(results, int(recipes()[dataset]["epochs"]))
-    files.write_json(out / "table.json", built)
-    files.write_atomic(out / "table.md", tables.markdown(built))
+        try:
+            results = run_grid(
+                request, rows, seeds or [0], out, radius=rho, tuned=tuned, engine=choice.engine,
+                threads=choice.threads, say=say, watch=GridBars(progress_bar), progress=progress,
+            )  # fmt: skip
+        except FailedRuns as error:
+            failed, results = error, error.results
+    if results:
+        _write(out, tables.build(results, int(recipes()[dataset]["epochs"])), failed)
+    if failed is not None:
+        raise failed
+
+
+def _write(out: Path, built: dict[str, Any], failed: FailedRuns | None) -> None:
+    """The table in its files and on the terminal; runs that it lacks are named under it."""
+    from saddlescape.report import table as tables
+    from saddlescape.runs import format as files
+
+    missing = [
+        {"method": outcome.job.config.method, "seed": outcome.job.config.seed, "reason": outcome.failed}
+        for outcome in (failed.failures if failed is not None else ())
+    ]
+    files.write_json(out / "table.json", {**built, "failed": missing})
+    text = tables.markdown(built)
+    if missing:
+        names = ", ".join(f"{one['method']} seed {one['seed']}" for one in missing)
+        text += f"\nFailed, and left out above: {names}.\n"
+    files.write_atomic(out / "table.md", text)
     show(built)
     console.print(f"-> {out / 'table.md'}, {out / 'table.json'}")
 

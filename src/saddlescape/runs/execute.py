@@ -141,16 +141,22 @@ def _settle(config: RunConfig, folder: Path, say: Say) -> RunConfig:
         return config
     old = configuration.load(folder)
     config = _with_threads_of(old, config, say)
+    allowed = allowed_changes(old, config, folder)
+    if allowed:
+        say(f"resuming with {'; '.join(allowed)}")
+        configuration.save(config, folder)
+    return config
+
+
+def allowed_changes(old: RunConfig, config: RunConfig, folder: Path) -> list[str]:
+    """What differs from the configuration in ``folder`` and may. Raises InputError for what may not."""
     refused, allowed = configuration.differences(old, config)
     if refused:
         raise InputError(
             f"{folder} was begun with other settings ({'; '.join(refused)}): "
             "use those, or choose another --out; nothing was changed"
         )
-    if allowed:
-        say(f"resuming with {'; '.join(allowed)}")
-        configuration.save(config, folder)
-    return config
+    return allowed
 
 
 def _with_threads_of(old: RunConfig, config: RunConfig, say: Say) -> RunConfig:
