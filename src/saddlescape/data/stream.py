@@ -170,8 +170,6 @@ class StreamLoader:
         """End the workers and give the memory of the batches back; the next epoch starts anew."""
         if self._pool is not None:
             self._pool.close()
-        if self._pinned is not None:
-            self._pinned.close()
         self._pool = self._work = self._pinned = None
 
     def _batches(self, t: int, start_batch: int) -> Iterator[Batch]:
@@ -222,7 +220,7 @@ class StreamLoader:
         mine = slice(piece.row, piece.row + piece.images)
         fixed = self._on_device is None
         pictures = slot[:, mine if fixed else slice(piece.rows)]
-        on_device = pictures.to(self.device) if self._pinned is None else self._pinned.copied(pictures)
+        on_device = pictures.to(self.device) if self._pinned is None else self._pinned.sent(pictures)
         images = on_device.permute(0, 1, 4, 2, 3)
         generator = derived_generator(self.seed, AUGMENT, t, number)
         if self._cropped:
@@ -257,7 +255,7 @@ class StreamLoader:
             if self.workers > 0:
                 self._pool = Pool(work, self.workers, self._start_method)
             if self.device.type == "cuda":
-                self._pinned = _Pinned(work.ring, self.device)
+                self._pinned = _Pinned(work.ring[0].numel(), self.device)
             self._work = work
         return self._work
 
@@ -297,28 +295,32 @@ class StreamLoader:
 
 
 class _Pinned:
-    """Page-locks the ring and copies from it on a stream of its own, so that copying overlaps with computing."""
+    """Two page-locked buffers of the size of a batch, and a stream of their own, so that copying to the device overlaps
+    with computing there.
 
-    def __init__(self, ring: Tensor, device: torch.device) -> None:
-        self.ring, self.device = ring, device
-        self.stream = torch.cuda.Stream(device)
-        runtime = torch.cuda.cudart()
-        # After the workers were forked, which would otherwise have to do without these pages.
-        self.locked = int(runtime.cudaHostRegister(ring.data_ptr(), ring.numel(), 0)) == 0
+    The memory that workers write to is not page-locked itself: it was shared before CUDA knew of it, and registering it
+    later leaves an error behind where a driver refuses. What that costs is one copy of bytes within the host.
+    """
 
-    def copied(self, pictures: Tensor) -> Tensor:
-        """On the device; when this returns, the host's memory may be written to again."""
+    def __init__(self, size: int, device: torch.device) -> None:
+        self.device, self.stream = device, torch.cuda.Stream(device)
+        self._buffers = [torch.empty(size, dtype=torch.uint8, pin_memory=True) for _ in range(2)]
+        self._left = [torch.cuda.Event() for _ in range(2)]  # when the last batch has left each buffer
+        self._turn = 0
+
+    def sent(self, pictures: Tensor) -> Tensor:
+        """The same on the device; when this returns, the memory of ``pictures`` may be written to again."""
+        self._turn = 1 - self._turn
+        buffer, left = self._buffers[self._turn], self._left[self._turn]
+        left.synchronize()
+        held = buffer[: pictures.numel()].view(pictures.shape).copy_(pictures)
         with torch.cuda.stream(self.stream):
-            copy = pictures.to(self.device, non_blocking=True)
-        self.stream.synchronize()  # waits for this copy alone, not for the network's work
-        torch.cuda.current_stream(self.device).wait_stream(self.stream)
-        copy.record_stream(torch.cuda.current_stream(self.device))
+            copy = held.to(self.device, non_blocking=True)
+            left.record(self.stream)
+        computing = torch.cuda.current_stream(self.device)
+        computing.wait_stream(self.stream)
+        copy.record_stream(computing)  # else its memory could be given away while the network still reads it
         return copy
-
-    def close(self) -> None:
-        if self.locked:
-            torch.cuda.cudart().cudaHostUnregister(self.ring.data_ptr())
-            self.locked = False
 
 
 def _is_the_house_s(decode: Decode) -> bool:
