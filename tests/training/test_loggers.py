@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import torch
 
+from saddlescape.curvature import FunctionOperator, Spectrum, spectrum_of
 from saddlescape.errors import InputError, MissingExtraError
 from saddlescape.training.mlflow_logger import MLflow
 from saddlescape.training.weights_and_biases import WeightsAndBiases
@@ -79,6 +83,59 @@ def test_mlflow_follows_its_environment(tmp_path: Path, monkeypatch: pytest.Monk
     assert watcher.client.get_experiment_by_name("mine") is not None
 
 
+def eventually(holds: Callable[[], bool], seconds: float = 30) -> bool:
+    """wandb's own process may write the end of its file after the run is said to be finished, on a busy machine."""
+    end = time.monotonic() + seconds
+    while not holds() and time.monotonic() < end:
+        time.sleep(0.1)
+    return holds()
+
+
+CURVED = [
+    {"label": 8, "class": "a/<b>", "lambda_min": -1.5, "lambda_max": 3.0, "nonconvexity": 0.5},
+    {"group": "tail", "lambda_min": -2.5, "lambda_max": None, "nonconvexity": float("inf")},
+]
+
+
+@pytest.fixture(scope="module")
+def spectra() -> dict[str, list[Spectrum]]:
+    """The Hessian diag(-1, 2, 4) of a quadratic, with three steps of Lanczos: its eigenvalues themselves."""
+    diagonal = torch.tensor([-1.0, 2.0, 4.0], dtype=torch.float64)
+    curved = FunctionOperator(lambda v: diagonal * v, 3, diagonal)
+    return {"tail": [spectrum_of(curved, lanczos_steps=3, trace_probes=0, refine=0)]}
+
+
+@installed("mlflow")
+def test_mlflow_takes_curvature_under_names_that_it_allows(tmp_path: Path, spectra: dict[str, list[Spectrum]]) -> None:
+    from mlflow.tracking import MlflowClient
+
+    watcher = MLflow(tmp_path / "run" / "mlflow")
+    watcher.on_curvature(3, CURVED, spectra)
+    watcher.close()
+    client = MlflowClient(tracking_uri=(tmp_path / "run" / "mlflow" / "mlruns").as_uri())
+    assert client.get_run(watcher.run_id).data.metrics == {
+        "lambda_min/class 8 a__b_": -1.5, "lambda_max/class 8 a__b_": 3.0, "lambda_ratio/class 8 a__b_": 0.5,
+        "lambda_min/tail": -2.5,
+    }  # fmt: skip
+
+
+@installed("wandb")
+def test_wandb_takes_curvature_with_histograms(tmp_path: Path, spectra: dict[str, list[Spectrum]]) -> None:
+    watcher = WeightsAndBiases(tmp_path / "run" / "wandb")
+    sent: dict[str, Any] = {}
+    log = watcher.run.log
+    watcher.run.log = lambda row: (sent.update(row), log(row))
+    watcher.on_curvature(3, CURVED, spectra)
+    watcher.close()
+    assert (sent["epoch"], sent["lambda_min/class 8 a_<b>"], sent["lambda_min/tail"]) == (3, -1.5, -2.5)
+    shown = sent["eigenvalues/tail"]
+    bars = {round(shown.bins[i], 6): count for i, count in enumerate(shown.histogram) if count > 1e-9}
+    assert sum(bars.values()) == pytest.approx(3)
+    assert [count for left, count in bars.items() if left < 0] == [pytest.approx(1)]
+    (written,) = (tmp_path / "run" / "wandb").glob("wandb/offline-run-*/*.wandb")
+    assert eventually(lambda: b"eigenvalues/tail" in written.read_bytes())
+
+
 @installed("wandb")
 def test_wandb_offline_writes_below_its_folder(tmp_path: Path) -> None:
     folder = tmp_path / "ce-sam" / "wandb"
@@ -89,7 +146,7 @@ def test_wandb_offline_writes_below_its_folder(tmp_path: Path) -> None:
     assert (watcher.run.project, watcher.run.name) == ("saddlescape", "ce-sam")
     watcher.close()
     (written,) = folder.glob("wandb/offline-run-*/*.wandb")
-    assert b"test/accuracy" in written.read_bytes()
+    assert eventually(lambda: b"test/accuracy" in written.read_bytes())
     assert [path.name for path in tmp_path.iterdir()] == ["ce-sam"]
 
 

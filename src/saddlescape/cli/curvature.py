@@ -147,6 +147,7 @@ def curvature(
             console.print(escape(f"-> {run / ADVICE}"))
             return
         from saddlescape.runs.curvature import CURVATURE, Depth, measure_run
+        from saddlescape.runs.curvature_board import put_measured
 
         content = measure_run(
             subject,
@@ -160,6 +161,8 @@ def curvature(
         )  # fmt: skip
         show(content)
         console.print(escape(f"-> {run / CURVATURE}"))
+        if ranks.rank == 0:
+            _tell_board(put_measured(run, content, say))
 
 
 def _check(**numbers: int | None) -> None:
@@ -170,6 +173,7 @@ def _check(**numbers: int | None) -> None:
 
 def _course(run: Path, classes: list[str] | None, *, samples: int | None, products: int | None, tol: float | None,
             loss: str, dtype: str, device: str, root: str | None, batch_size: int, seed: int) -> None:  # fmt: skip
+    from saddlescape.runs.curvature_board import put_course
     from saddlescape.runs.curvature_course import COURSE, Tracking, measure_course
 
     tracking = Tracking(
@@ -182,6 +186,12 @@ def _course(run: Path, classes: list[str] | None, *, samples: int | None, produc
         )
     show_course(rows)
     console.print(escape(f"-> {run / COURSE}"))
+    _tell_board(put_course(run, rows, say))
+
+
+def _tell_board(place: Path | None) -> None:
+    if place is not None:
+        console.print(escape(f"-> {place} (TensorBoard)"))
 
 
 def number(value: float | None, settled: bool = True) -> str:

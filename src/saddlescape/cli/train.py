@@ -109,6 +109,8 @@ def train(
         Minutes after which a checkpoint is written in the middle of an epoch too (0: after epochs only).
     track_curvature:
         Measure each class's lambda_min and lambda_max while training: every=10, or every=10,samples=256,products=60.
+        Loggers get them too; tensorboard and wandb also a histogram of each class's spectrum (spectra=20 Lanczos steps;
+        spectra=0: none).
     tensorboard:
         Also write TensorBoard files into the run folder.
     log:
@@ -202,7 +204,7 @@ def train(
                 watchers=lambda stage, start: [
                     TrainingBar(progress_bar, stage, start, config.method),
                     *logging(closing),
-                    *([live.watcher(stage, start)] if live else []),
+                    *([live.watcher(stage, start, logging(closing))] if live else []),
                 ],
             )  # fmt: skip
         show(result, folder)

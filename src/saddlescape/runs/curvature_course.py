@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from saddlescape.curvature import CurvatureTracker, TrackPoint
+from saddlescape.curvature import CurvatureTracker, Spectrum, TrackPoint, class_spectra
 from saddlescape.curvature.guards import held_still
 from saddlescape.data.types import Dataset
 from saddlescape.errors import InputError
@@ -40,12 +40,14 @@ from saddlescape.runs.subject import (
     training_loss,
 )
 from saddlescape.training.checkpoint import CheckpointFolder, Cursor
+from saddlescape.training.curvature_log import CurvatureLogger, name_of
 from saddlescape.training.loop import Parts
 from saddlescape.training.stage import Stage
 from saddlescape.training.tracker import CurvatureWatcher
 
 FORMAT = "saddlescape-curvature-course-1"
 COURSE, LOCKED = "curvature-course.jsonl", ".course"
+SPECTRUM_STEPS = 20  # enough for the shape of a histogram, and a third of what the extremes may cost
 MEANS = ("lambda_min", "lambda_max", "nonconvexity", "loss", "train_accuracy", "test_accuracy")
 Say = Callable[[str], None]
 Rows = list[dict[str, Any]]
@@ -54,7 +56,8 @@ Rows = list[dict[str, Any]]
 @dataclass(frozen=True)
 class Tracking:
     """``every`` so many epochs (live only); ``samples``: images of each larger class; ``products``: most products per
-    class and epoch; ``tol``: residual beside the value at which a pair is settled; ``loss``: ce or train."""
+    class and epoch; ``tol``: residual beside the value at which a pair is settled; ``loss``: ce or train. ``spectra``:
+    Lanczos steps for a spectrum of each class besides (live only; default: 20 where a logger shows them, else none)."""
 
     every: int = 10
     samples: int = 256
@@ -64,6 +67,7 @@ class Tracking:
     dtype: str = "float32"
     batch_size: int = 256
     seed: int = 0
+    spectra: int | None = None
 
 
 def parse_tracking(text: str) -> Tracking:
@@ -72,7 +76,9 @@ def parse_tracking(text: str) -> Tracking:
     Raises:
         InputError: another word, or a number out of range.
     """
-    known: dict[str, Callable[[str], Any]] = {"every": int, "samples": int, "products": int, "tol": float, "loss": str}
+    known: dict[str, Callable[[str], Any]] = {
+        "every": int, "samples": int, "products": int, "tol": float, "loss": str, "spectra": int,
+    }  # fmt: skip
     given: dict[str, Any] = {}
     for part in text.split(","):
         name, _, value = part.partition("=") if "=" in part else ("every", "=", part)
@@ -85,6 +91,8 @@ def parse_tracking(text: str) -> Tracking:
     for name in ("every", "samples", "products"):
         if given.get(name, 1) < 1:
             raise InputError(f"--track-curvature {text}: {name} must be at least 1")
+    if given.get("spectra", 0) < 0:
+        raise InputError(f"--track-curvature {text}: spectra is a number of Lanczos steps, 0 for none")
     if not 0 < given.get("tol", 0.1) < 1:
         raise InputError(f"--track-curvature {text}: tol lies between 0 and 1")
     if given.get("loss", "ce") not in LOSSES:
@@ -95,7 +103,7 @@ def parse_tracking(text: str) -> Tracking:
 def settings_of(tracking: Tracking, dataset: Dataset) -> dict[str, Any]:
     """All that moves a figure, whichever checkpoints are measured."""
     plain = asdict(tracking)
-    del plain["every"], plain["batch_size"]
+    del plain["every"], plain["batch_size"], plain["spectra"]  # spectra move no figure of a row
     return {"draw_hash": dataset.draw_hash, **plain}
 
 
@@ -334,6 +342,11 @@ def _tested(folder: Path) -> dict[tuple[int, int], list[float | None]]:
     return {(row["stage"], row["epoch"] + 1): row["test"]["per_class"] for row in rows if "test" in row}
 
 
+def course_folder(folder: Path, stage: int, epoch: int, loss: str) -> Path:
+    """Where spectra that were taken while training lie, a file a class."""
+    return folder / SPECTRA / f"course-s{stage}-e{epoch:05d}-{loss}"
+
+
 class LiveCourse:
     """Makes the watcher of each stage of a run in progress; all write the same file as ``measure_course``.
 
@@ -355,7 +368,7 @@ class LiveCourse:
         if self._course is not None:
             self._course.close()
 
-    def watcher(self, stage: Stage, start: int) -> CurvatureWatcher:
+    def watcher(self, stage: Stage, start: int, loggers: Sequence[CurvatureLogger] = ()) -> CurvatureWatcher:
         index = next(i for i, each in enumerate(self.config.stages) if each is stage)
         if self._course is None:
             self._course = Course(self.folder, settings_of(self.tracking, self.dataset), self.say)
@@ -366,10 +379,10 @@ class LiveCourse:
         if not self._images:
             self._images = held_images(self.dataset, present_classes(self.dataset), self.tracking)
         tracker = _LossPerEpoch(self, index)
-        return CurvatureWatcher(tracker, self.tracking.every, self._recorder(index, tracker), self.say)
+        return CurvatureWatcher(tracker, self.tracking.every, self._recorder(index, tracker, loggers), self.say)
 
     def _recorder(
-        self, stage: int, tracker: _LossPerEpoch
+        self, stage: int, tracker: _LossPerEpoch, loggers: Sequence[CurvatureLogger]
     ) -> Callable[[Parts, dict[str, Any], list[TrackPoint]], None]:
         def record(parts: Parts, row: dict[str, Any], points: list[TrackPoint]) -> None:
             assert self._course is not None
@@ -379,9 +392,35 @@ class LiveCourse:
                 test_accuracy=row["test"]["per_class"] if "test" in row else None,
             )  # fmt: skip
             means = self._course.put(rows, self.dataset.groups)
-            self.say(f"curvature after epoch {row['epoch'] + 1}: {told(means)}")
+            done = row["epoch"] + 1
+            self.say(f"curvature after epoch {done}: {told(means)}")
+            steps = self.tracking.spectra
+            if steps is None:
+                steps = SPECTRUM_STEPS if any(logger.takes_spectra for logger in loggers) else 0
+            spectra = self._spectra(parts, stage, done, tracker, steps) if steps else {}
+            for logger in loggers:
+                logger.on_curvature(done, [*rows, *means], spectra)
 
         return record
+
+    def _spectra(
+        self, parts: Parts, stage: int, done: int, tracker: _LossPerEpoch, steps: int
+    ) -> dict[str, list[Spectrum]]:
+        """A spectrum of each class, kept in ``course_folder``; those of a group's classes stand under its name too."""
+        inputs, targets = (torch.cat(parts) for parts in zip(*self._images.values(), strict=True))
+        loss, _ = tracker._loss(done)
+        found = class_spectra(
+            parts.model, loss.to(parts.device), (inputs, targets), classes=list(self._images), lanczos_steps=steps,
+            batch_size=self.tracking.batch_size, seed=self.tracking.seed, trace_probes=0, refine=0, check=False,
+            save_to=course_folder(self.folder, stage, done, self.tracking.loss),
+        )  # fmt: skip
+        names = {label: name_of({"label": label, "class": self.dataset.classes[label]}) for label in found}
+        spectra = {names[label]: [one] for label, one in found.items()}
+        for group, members in self.dataset.groups.items():
+            inside = [found[label] for label in members if label in found]
+            if inside:
+                spectra[f"{group}, mean over its classes"] = inside
+        return spectra
 
 
 class _LossPerEpoch:

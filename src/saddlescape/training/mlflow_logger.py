@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from saddlescape.curvature import Spectrum
 from saddlescape.errors import MissingExtraError
+from saddlescape.training.curvature_log import scalars_of
 from saddlescape.training.loop import Parts, Running
 from saddlescape.training.tensorboard import scalars
 
@@ -25,6 +29,8 @@ class MLflow:
     Raises:
         MissingExtraError: mlflow is not installed (mlflow-skinny is enough).
     """
+
+    takes_spectra = False  # it knows no histograms
 
     def __init__(self, folder: Path) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
@@ -58,6 +64,13 @@ class MLflow:
     def on_epoch(self, parts: Parts, row: dict[str, Any]) -> None:
         for name, value in scalars(row).items():
             self.client.log_metric(self.run_id, name, value, step=row["epoch"] + 1)
+
+    def on_curvature(
+        self, step: int, rows: Sequence[Mapping[str, Any]], spectra: Mapping[str, Sequence[Spectrum]]
+    ) -> None:
+        for name, value in scalars_of(rows).items():
+            allowed = re.sub(r"[^A-Za-z0-9_./ -]", "_", name)  # MLflow refuses other letters in the name of a metric
+            self.client.log_metric(self.run_id, allowed, value, step=step)
 
     def close(self) -> None:
         """End the run."""

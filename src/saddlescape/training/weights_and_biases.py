@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from saddlescape.curvature import Spectrum
 from saddlescape.errors import InputError, MissingExtraError
+from saddlescape.training.curvature_log import histogram, scalars_of
 from saddlescape.training.loop import Parts, Running
 from saddlescape.training.tensorboard import scalars
 
@@ -25,6 +28,8 @@ class WeightsAndBiases:
         MissingExtraError: wandb is not installed.
         InputError: wandb does not start, as without a key and not offline.
     """
+
+    takes_spectra = True
 
     def __init__(self, folder: Path) -> None:
         try:
@@ -55,6 +60,18 @@ class WeightsAndBiases:
     def on_epoch(self, parts: Parts, row: dict[str, Any]) -> None:
         # The epoch is a value and not wandb's step, which may never go back as a second stage's first epoch does.
         self.run.log({"epoch": row["epoch"] + 1, **scalars(row)})
+
+    def on_curvature(
+        self, step: int, rows: Sequence[Mapping[str, Any]], spectra: Mapping[str, Sequence[Spectrum]]
+    ) -> None:
+        import wandb
+
+        bars = {}
+        for name, found in spectra.items():
+            bins = histogram(found)
+            shown = {"eigenvalues": bins.counts, "eigenvalues, log10(1 + count)": bins.heights}
+            bars |= {f"{kind}/{name}": wandb.Histogram(np_histogram=(c, bins.edges)) for kind, c in shown.items()}
+        self.run.log({"epoch": step, **scalars_of(rows), **bars})
 
     def close(self) -> None:
         """Write what is held back and end the run."""
