@@ -2,7 +2,8 @@
 
 A line ``saddlescape ...`` in a console block is run as printed. Lines that would train for hours (they name a CIFAR
 set) are run with ``--dry-run`` added: everything is decided and loaded, nothing is trained. ``make`` and ``pip`` lines
-are held against the Makefile and pyproject.toml, since the tests themselves run inside them.
+are held against the Makefile and pyproject.toml, since the tests themselves run inside them. A line
+``python tools/...`` is run on the digits, whatever data there are.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,6 +57,9 @@ def run_command(line: str, namespace: dict[str, Any]) -> None:
                 pytest.skip("no CIFAR data here: set SADDLESCAPE_DATA")
             arguments = [*arguments, "--dry-run"]
         assert run(arguments) == 0, f"failed: {line}"
+    elif program == "python" and arguments[0].startswith("tools/"):
+        nothing = {"SADDLESCAPE_DATA": str(Path.cwd() / "nothing")}
+        subprocess.run([sys.executable, ROOT / arguments[0], *arguments[1:]], check=True, env=os.environ | nothing)
     else:
         raise AssertionError(f"a document names a program that no test runs: {line}")
 

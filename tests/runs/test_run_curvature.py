@@ -196,6 +196,43 @@ def test_a_sample_of_a_group_tells_its_error(subject: Subject) -> None:
     assert "samples_per_group" not in room.settings_of(subject, FAST)  # former files go on
 
 
+def test_augmented_views_are_drawn_once_and_are_what_is_measured(run: Path) -> None:
+    """On digits training crops: the loss is that of so many crops of each image, the same ones at each call."""
+    subject = open_subject(run, views=3)
+    plain, _ = open_subject(run).samples([8])
+    (images, targets), available = subject.samples([8])
+    assert torch.equal(images, subject.samples([8])[0][0]) and len(targets) == 3 * available == 3 * len(plain[0])
+    assert not torch.equal(images[:available], images[available : 2 * available])
+    depth = Depth(lanczos_steps=8, refine=0, trace_probes=0, gauss_newton=False)
+    row = measure_run(subject, depth, classes=[8])["classes"][0]
+    with torch.no_grad():
+        assert row["loss"] == pytest.approx(F.cross_entropy(subject.model(images), targets).item(), rel=1e-5)
+    assert (row["training_images"], row["num_samples"], row["num_available"]) == (
+        available,
+        3 * available,
+        3 * available,
+    )
+    whole = class_spectra(subject.model, nn.CrossEntropyLoss(), (images, targets), lanczos_steps=8, trace_probes=0)[8]
+    assert row["lambda_max"] == pytest.approx(whole.lambda_max, rel=1e-6)
+    assert "views" in json.loads((run / CURVATURE).read_text())["settings"]
+    assert measure_run(open_subject(run), depth, classes=[8])["classes"][0]["loss"] != row["loss"]  # set aside
+    sampled = dataclasses.replace(depth, samples_per_class=2)
+    row = measure_run(subject, sampled, classes=[7])["classes"][0]
+    assert (row["num_samples"], row["num_available"]) == (6, 15)
+
+
+def test_the_course_of_augmented_views(run: Path) -> None:
+    rows = measure_course(run, Tracking(views=2, products=10), classes=["9"])
+    subject = open_subject(run, checkpoint=None, views=2)
+    (images, targets), _ = subject.samples([9])
+    with torch.no_grad():
+        loss = F.cross_entropy(subject.model(images), targets).item()
+    last = [row for row in rows if row.get("label") == 9][-1]
+    assert last["loss"] == pytest.approx(loss, rel=1e-5)
+    plain = [row for row in measure_course(run, Tracking(products=10), classes=["9"]) if row.get("label") == 9][-1]
+    assert plain["loss"] != last["loss"]
+
+
 def test_more_images_than_fit_into_memory_are_refused_with_a_way_out(
     subject: Subject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -371,9 +408,7 @@ def test_advice_agrees_with_its_formulas(run: Path, subject: Subject) -> None:
     assert lines[0].startswith("already measured")
 
 
-def test_a_class_whose_gradient_is_zero_is_told_and_left_out(
-    subject: Subject, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_class_whose_gradient_is_zero_is_told_and_left_out(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     def zero(*args: Any, **kw: Any) -> None:
         raise InputError("the gradient of a mini-batch is exactly zero")
 

@@ -28,6 +28,7 @@ def curvature(
     probes: int = 1,
     samples_per_class: int | None = None,
     samples_per_group: int | None = None,
+    augmented_views: int | None = None,
     gauss_newton: bool = True,
     tol: float | None = None,
     products: int | None = None,
@@ -74,6 +75,9 @@ def curvature(
         (--over-training: 256, --advise-rho: 512).
     samples_per_group:
         With --groups, a fixed random sample of the images of each group, for data of many classes. Default: all.
+    augmented_views:
+        Measure so many views of each image, augmented as in training and drawn once, in place of the image as it is.
+        (The paper's own analysis augments, but anew in each product.)
     gauss_newton:
         Show the Gauss-Newton part and the rest of the Hessian beside the whole.
     tol:
@@ -99,7 +103,8 @@ def curvature(
     with joined() as ranks:
         _check(
             lanczos_steps=lanczos_steps, probes=probes, samples_per_class=samples_per_class,
-            samples_per_group=samples_per_group, products=products, batch_size=batch_size,
+            samples_per_group=samples_per_group, augmented_views=augmented_views, products=products,
+            batch_size=batch_size,
         )  # fmt: skip
         if tol is not None and not 0 < tol < 1:
             raise InputError(f"--tol {tol:g}: it lies between 0 and 1")
@@ -107,6 +112,8 @@ def curvature(
             raise InputError("--over-training and --advise-rho: give one of them")
         if samples_per_group is not None and not groups:
             raise InputError("--samples-per-group goes with --groups")
+        if augmented_views is not None and advise_rho:
+            raise InputError("--augmented-views does not go with --advise-rho, whose gradients are of plain images")
         if rho is not None and not advise_rho:
             raise InputError("--rho goes with --advise-rho")
         from saddlescape.runs.subject import open_subject, parse_classes
@@ -121,14 +128,16 @@ def curvature(
                 raise InputError("--over-training measures every kept checkpoint and tells groups too: leave out "
                                  "--checkpoint and --groups")  # fmt: skip
             _course(run, classes, loss=loss, dtype=dtype, device=device, root=root, samples=samples_per_class,
-                    products=products, tol=tol, batch_size=batch_size, seed=seed)  # fmt: skip
+                    views=augmented_views or 0, products=products, tol=tol, batch_size=batch_size,
+                    seed=seed)  # fmt: skip
             return
         if not ranks.alone:
             device = str(device_of(resolve_device(device), ranks))
         with reading() as progress:
             subject = open_subject(
-                run, checkpoint=checkpoint, loss=loss, dtype=dtype, device=device, root=root, progress=progress
-            )
+                run, checkpoint=checkpoint, loss=loss, dtype=dtype, device=device, root=root,
+                views=augmented_views or 0, progress=progress,
+            )  # fmt: skip
         for note in subject.notes:
             say(note)
         labels = None if classes is None else parse_classes(classes, subject.dataset)
@@ -172,18 +181,17 @@ def _check(**numbers: int | None) -> None:
 
 
 def _course(run: Path, classes: list[str] | None, *, samples: int | None, products: int | None, tol: float | None,
-            loss: str, dtype: str, device: str, root: str | None, batch_size: int, seed: int) -> None:  # fmt: skip
+            loss: str, dtype: str, device: str, root: str | None, batch_size: int, seed: int,
+            views: int) -> None:  # fmt: skip
     from saddlescape.runs.curvature_board import put_course
     from saddlescape.runs.curvature_course import COURSE, Tracking, measure_course
 
     tracking = Tracking(
         samples=samples or 256, products=products or 60, tol=tol or 1e-2, loss=loss, dtype=dtype,
-        batch_size=batch_size, seed=seed,
+        batch_size=batch_size, seed=seed, views=views,
     )  # fmt: skip
     with reading() as progress:
-        rows = measure_course(
-            run, tracking, classes=classes, device=device, root=root, say=say, progress=progress
-        )
+        rows = measure_course(run, tracking, classes=classes, device=device, root=root, say=say, progress=progress)
     show_course(rows)
     console.print(escape(f"-> {run / COURSE}"))
     _tell_board(put_course(run, rows, say))

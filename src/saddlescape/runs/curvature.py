@@ -168,6 +168,8 @@ def settings_of(subject: Subject, depth: Depth) -> dict[str, Any]:
     if depth.extremes_only:
         for name in ("lanczos_steps", "probes", "trace_probes"):
             del plain[name]
+    if subject.views:
+        plain["views"] = subject.views
     return {
         "checkpoint": subject.checkpoint,
         "weights": subject.weights,
@@ -213,13 +215,17 @@ def _begin(subject: Subject, depth: Depth, say: Say) -> dict[str, Any]:
 
 
 def spectra_folder(subject: Subject) -> Path:
-    return subject.folder / SPECTRA / f"{subject.checkpoint}-{subject.loss_name}"
+    views = f"-{subject.views}-views" if subject.views else ""
+    return subject.folder / SPECTRA / f"{subject.checkpoint}-{subject.loss_name}{views}"
 
 
 def _measure_class(subject: Subject, depth: Depth, label: int, tell: Say) -> dict[str, Any]:
-    # A spectrum takes its sample itself; without one, no image is decoded that is not looked at.
-    data, available = subject.samples([label], depth.samples_per_class if depth.extremes_only else None, depth.seed)
-    chosen = sample(gather(data, check=False), depth.samples_per_class, depth.seed)
+    # A spectrum takes its sample itself; without one, no image is decoded that is not looked at. Of augmented images
+    # every view of a sampled one is looked at.
+    early = depth.extremes_only or subject.views > 0
+    most = None if subject.views else depth.samples_per_class
+    data, available = subject.samples([label], depth.samples_per_class if early else None, depth.seed)
+    chosen = sample(gather(data, check=False), most, depth.seed)
     described = {
         "class": subject.dataset.classes[label],
         "label": label,
@@ -227,17 +233,20 @@ def _measure_class(subject: Subject, depth: Depth, label: int, tell: Say) -> dic
         "training_images": available,
     }
     if depth.extremes_only:
-        return described | _extremes(subject, depth, chosen, available)
+        return described | _extremes(subject, depth, chosen, available * max(subject.views, 1))
     folder = spectra_folder(subject)
     found = class_spectra(
         subject.model,
         subject.loss,
         data,
-        max_samples=depth.samples_per_class,
+        max_samples=most,
         save_to=folder,
         progress=tell,
         **_options(depth),
     )[label]
+    if subject.views:
+        found = dataclasses.replace(found, num_available=available * subject.views)
+        found.save(folder / f"class_{label}.npz")
     row = described | found.summary() | _of_spectrum(found)
     row["file"] = str((folder / f"class_{label}.npz").relative_to(subject.folder))
     return row | _parts(subject, depth, chosen, found.vectors)
@@ -250,11 +259,11 @@ def _measure_group(subject: Subject, depth: Depth, name: str, tell: Say) -> dict
     chosen = gather(data, check=False)
     described = {"group": name, "labels": members, "training_images": available}
     if depth.extremes_only:
-        return described | _extremes(subject, depth, chosen, available)
+        return described | _extremes(subject, depth, chosen, available * max(subject.views, 1))
     folder = spectra_folder(subject) / f"group_{name}"
     found = spectrum(subject.model, subject.loss, data, save_to=folder, progress=tell, **_options(depth))
     vectors = found.vectors
-    found = dataclasses.replace(found, num_available=available)
+    found = dataclasses.replace(found, num_available=available * max(subject.views, 1))
     found.save(folder / "all.npz")
     row = described | found.summary() | _of_spectrum(found)
     del row["label"]
@@ -326,7 +335,8 @@ def _size(subject: Subject, depth: Depth, kind: str, key: int | str) -> int:
     members = [key] if isinstance(key, int) else subject.dataset.groups[key]
     counts = (subject.dataset.class_counts[label] for label in members)
     size = sum(count if depth.samples_per_class is None else min(count, depth.samples_per_class) for count in counts)
-    return min(size, depth.samples_per_group or size) if kind == "groups" else size
+    size = min(size, depth.samples_per_group or size) if kind == "groups" else size
+    return size * max(subject.views, 1)
 
 
 class _Work:

@@ -56,8 +56,9 @@ Rows = list[dict[str, Any]]
 @dataclass(frozen=True)
 class Tracking:
     """``every`` so many epochs (live only); ``samples``: images of each larger class; ``products``: most products per
-    class and epoch; ``tol``: residual beside the value at which a pair is settled; ``loss``: ce or train. ``spectra``:
-    Lanczos steps for a spectrum of each class besides (live only; default: 20 where a logger shows them, else none)."""
+    class and epoch; ``tol``: residual beside the value at which a pair is settled; ``loss``: ce or train; ``spectra``:
+    Lanczos steps for a spectrum of each class besides (live only; default: 20 where a logger shows them, else none);
+    ``views``: of each image, augmented as in the first stage's training, 0 being the image as it is."""
 
     every: int = 10
     samples: int = 256
@@ -68,16 +69,17 @@ class Tracking:
     batch_size: int = 256
     seed: int = 0
     spectra: int | None = None
+    views: int = 0
 
 
 def parse_tracking(text: str) -> Tracking:
-    """``10``, ``every=10`` or ``every=10,samples=500,products=100,tol=0.001,loss=train``.
+    """``10``, ``every=10`` or ``every=10,samples=500,products=100,tol=0.001,loss=train,views=4``.
 
     Raises:
         InputError: another word, or a number out of range.
     """
     known: dict[str, Callable[[str], Any]] = {
-        "every": int, "samples": int, "products": int, "tol": float, "loss": str, "spectra": int,
+        "every": int, "samples": int, "products": int, "tol": float, "loss": str, "spectra": int, "views": int,
     }  # fmt: skip
     given: dict[str, Any] = {}
     for part in text.split(","):
@@ -93,6 +95,8 @@ def parse_tracking(text: str) -> Tracking:
             raise InputError(f"--track-curvature {text}: {name} must be at least 1")
     if given.get("spectra", 0) < 0:
         raise InputError(f"--track-curvature {text}: spectra is a number of Lanczos steps, 0 for none")
+    if given.get("views", 0) < 0:
+        raise InputError(f"--track-curvature {text}: views must not be negative")
     if not 0 < given.get("tol", 0.1) < 1:
         raise InputError(f"--track-curvature {text}: tol lies between 0 and 1")
     if given.get("loss", "ce") not in LOSSES:
@@ -104,6 +108,8 @@ def settings_of(tracking: Tracking, dataset: Dataset) -> dict[str, Any]:
     """All that moves a figure, whichever checkpoints are measured."""
     plain = asdict(tracking)
     del plain["every"], plain["batch_size"], plain["spectra"]  # spectra move no figure of a row
+    if not tracking.views:  # which files of former versions do not name
+        del plain["views"]
     return {"draw_hash": dataset.draw_hash, **plain}
 
 
@@ -222,11 +228,17 @@ def accuracy(model: nn.Module, data: Mapping[int, tuple[torch.Tensor, torch.Tens
 
 
 def held_images(
-    dataset: Dataset, labels: Sequence[int], tracking: Tracking
+    dataset: Dataset, labels: Sequence[int], tracking: Tracking, augment: str = ""
 ) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
-    """The images of each class that the whole course is measured on."""
-    check_memory(dataset, sum(min(dataset.class_counts[label], tracking.samples) for label in labels))
-    return {label: class_samples(dataset, [label], tracking.samples, tracking.seed)[0] for label in labels}
+    """The images of each class that the whole course is measured on; ``augment`` concerns ``tracking.views``."""
+    images = sum(min(dataset.class_counts[label], tracking.samples) for label in labels)
+    check_memory(dataset, images * max(tracking.views, 1))
+    return {
+        label: class_samples(dataset, [label], tracking.samples, tracking.seed, augment=augment, views=tracking.views)[
+            0
+        ]
+        for label in labels
+    }
 
 
 def new_tracker(
@@ -257,7 +269,7 @@ def measure_course(
     cursors = kept(folder, config)
     subject = open_subject(
         folder, checkpoint=cursors[0].folder, loss=tracking.loss, dtype=tracking.dtype, device=device, root=root,
-        progress=progress,
+        views=tracking.views, progress=progress,
     )  # fmt: skip
     labels = present_classes(subject.dataset) if classes is None else parse_classes(classes, subject.dataset)
     course = Course(folder, settings_of(tracking, subject.dataset), say)
@@ -266,7 +278,7 @@ def measure_course(
         if not todo:
             say(f"already measured: {course.path}")
             return course.rows
-        images = held_images(subject.dataset, labels, tracking)
+        images = held_images(subject.dataset, labels, tracking, config.stages[0].augment)
         tested = _tested(folder)
         tracker = new_tracker(tracking, subject.loss, images)
         key = _key(subject, subject.opened.cursor)
@@ -377,7 +389,9 @@ class LiveCourse:
             if start or before:
                 self.say("curvature: the first measurement after a resume starts cold")
         if not self._images:
-            self._images = held_images(self.dataset, present_classes(self.dataset), self.tracking)
+            self._images = held_images(
+                self.dataset, present_classes(self.dataset), self.tracking, self.config.stages[0].augment
+            )
         tracker = _LossPerEpoch(self, index)
         return CurvatureWatcher(tracker, self.tracking.every, self._recorder(index, tracker, loggers), self.say)
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from saddlescape.data.augment import build_augment
 from saddlescape.data.loader import build_loader
 from saddlescape.data.types import ArraySplit, Dataset, FileSplit
 from saddlescape.errors import InputError
@@ -42,6 +43,7 @@ class Subject:
     device: torch.device
     dtype: torch.dtype
     notes: tuple[str, ...]
+    views: int = 0  # of each image, augmented as in training; 0: the image as it is
 
     @property
     def checkpoint(self) -> str:
@@ -64,9 +66,9 @@ class Subject:
     def samples(
         self, labels: Iterable[int], per_class: int | None = None, seed: int = 0, most: int | None = None
     ) -> tuple[tuple[Tensor, Tensor], int]:
-        """((inputs, targets), number of images there are): un-augmented training images of some classes, see
-        ``class_samples``."""
-        return class_samples(self.dataset, labels, per_class, seed, most)
+        """((inputs, targets), number of images there are): training images of some classes, see ``class_samples``."""
+        augment = self.opened.config.stages[self.opened.cursor.stage].augment if self.views else ""
+        return class_samples(self.dataset, labels, per_class, seed, most, augment=augment, views=self.views)
 
 
 def open_subject(
@@ -77,6 +79,7 @@ def open_subject(
     dtype: str = "float32",
     device: str = "auto",
     root: str | None = None,
+    views: int = 0,
     progress: Callable[..., None] | None = None,
 ) -> Subject:
     """Open a run for measuring. ``checkpoint`` is a folder name under ``checkpoint/``; default: the newest.
@@ -102,7 +105,7 @@ def open_subject(
             "a curvature would be that of another loss; restore the data as it was"
         )
     stage = opened.config.stages[opened.cursor.stage]
-    notes = []
+    notes = [] if not views else [f"{views} views of each image, augmented as in training ({stage.augment})"]
     if loss == "train":
         function: nn.Module = training_loss(opened.config, opened.cursor, dataset.class_counts)
         if stage.reweight != "none" and stage.normalization == "weights":
@@ -115,7 +118,7 @@ def open_subject(
                 "compare with --loss train"
             )
     model = opened.model.to(device=where, dtype=DTYPES[dtype])
-    return Subject(folder, opened, dataset, model, function.to(where), loss, where, DTYPES[dtype], tuple(notes))
+    return Subject(folder, opened, dataset, model, function.to(where), loss, where, DTYPES[dtype], tuple(notes), views)
 
 
 def find_cursor(folder: Path, name: str) -> Cursor:
@@ -149,12 +152,22 @@ def training_loss(config: RunConfig, cursor: Cursor, class_counts: Sequence[int]
 
 
 def class_samples(
-    dataset: Dataset, labels: Iterable[int], per_class: int | None = None, seed: int = 0, most: int | None = None
+    dataset: Dataset,
+    labels: Iterable[int],
+    per_class: int | None = None,
+    seed: int = 0,
+    most: int | None = None,
+    *,
+    augment: str = "",
+    views: int = 0,
 ) -> tuple[tuple[Tensor, Tensor], int]:
     """((inputs, targets), number of images there are) of some classes, class by class in the order given.
 
-    inputs float32 [N, channels, S, S] as the network sees them, un-augmented, on the host. ``per_class``: a fixed
-    random sample without replacement of so many images of each larger class; ``most``: of so many images of all these.
+    inputs float32 [N, channels, S, S] as the network sees them, on the host. ``per_class``: a fixed random sample
+    without replacement of so many images of each larger class; ``most``: of so many images of all these. With
+    ``views`` the images are augmented as ``augment`` says, all of them ``views`` times one after the other: drawn
+    once, from ``seed``, so that the loss stays one function of the weights. The paper's own analysis augments anew in
+    each pass instead, and so has another function each time.
 
     Raises:
         InputError: a class without training images, or more images than may be held in memory.
@@ -171,13 +184,21 @@ def class_samples(
         available += len(by_class[label])
         chosen.append(_some(by_class[label], per_class, seed))
     indices = _some(torch.cat(chosen), most, seed)
-    check_memory(dataset, len(indices))
+    check_memory(dataset, len(indices) * max(views, 1))
     targets = dataset.train.labels[indices]
     if isinstance(dataset.train, ArraySplit):
-        return (dataset.preprocess.normalize(dataset.train.images[indices]), targets), available
-    part = FileSplit([dataset.train.paths[i] for i in indices.tolist()], targets)
-    loader = build_loader(part, dataset.preprocess, batch_size=256, decode=decoder(dataset.preprocess))
-    return (torch.cat([batch.inputs for batch in loader.epoch(0)]).contiguous(), targets), available
+        part: ArraySplit | FileSplit = ArraySplit(dataset.train.images[indices], targets)
+    else:
+        part = FileSplit([dataset.train.paths[i] for i in indices.tolist()], targets)
+    if isinstance(part, ArraySplit) and not views:
+        return (dataset.preprocess.normalize(part.images), targets), available
+    loader = build_loader(
+        part, dataset.preprocess, batch_size=256, decode=decoder(dataset.preprocess), seed=seed,
+        augment=build_augment(augment, dataset.preprocess.image_size) if views else None,
+    )  # fmt: skip
+    seen = [batch for view in range(max(views, 1)) for batch in loader.epoch(view)]
+    inputs, targets = (torch.cat(each) for each in zip(*((batch.inputs, batch.targets) for batch in seen), strict=True))
+    return (inputs.contiguous(), targets), available
 
 
 def _some(members: Tensor, size: int | None, seed: int) -> Tensor:

@@ -29,13 +29,14 @@ def draw(relief: Relief) -> Any:
         ax.set_title(name, fontweight="bold")
         ax.set_xlabel(relief.x_title, labelpad=-4)
         ax.set_ylabel(relief.y_title, labelpad=-4)
-        ax.set_zlabel("loss", labelpad=5)
+        ax.set_zlabel("loss", labelpad=7)
         ax.tick_params(pad=-2)
-        ax.tick_params(axis="z", pad=3)
+        ax.tick_params(axis="z", pad=5)
         for one in (ax.xaxis, ax.yaxis, ax.zaxis):
             one.set_major_locator(MaxNLocator(5))
             one.set_pane_color((1.0, 1.0, 1.0, 0.0))
-        ax.set_box_aspect(None, zoom=0.8)
+        ax.patch.set_visible(False)  # or it would cover the end of its neighbour's label
+        ax.set_box_aspect(None, zoom=0.78)
         ax.view_init(elev=28, azim=-48)
     return figure
 
