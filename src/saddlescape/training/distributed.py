@@ -9,6 +9,7 @@ somebody was asked to stop. SAM's two passes stay two passes of ``training/step.
 from __future__ import annotations
 
 import datetime
+import functools
 import itertools
 import os
 from collections.abc import Iterable, Iterator
@@ -257,7 +258,8 @@ def together(launch: Launch | None) -> Iterator[Ranks]:
         raise
     except BaseException as error:
         lost = _lost(error)
-        speaks = _speaks(store, patient=lost or not ranks.first)
+        # One that fails speaks before it leaves, so who loses it need not wait: torchrun will end this process at once.
+        speaks = _speaks(store, patient=not lost and not ranks.first)
         if not (lost and torch.cuda.is_initialized()):  # NCCL would wait for those that are gone
             with suppress(RuntimeError):
                 dist.destroy_process_group()
@@ -277,12 +279,15 @@ def _meet(launch: Launch) -> Any:
     # torchrun keeps the store itself, and under the same address for every restart of the processes.
     keeper = launch.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != str(True)
     try:
-        root = dist.TCPStore(launch.host, launch.port, launch.size, keeper, MEETING)
+        root = _store(launch.host, launch.port, launch.size, keeper)
         attempt = f"saddlescape-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}-{next(_MEETINGS)}"
         dist.init_process_group(
             backend, store=dist.PrefixStore(f"{attempt}-group", root), rank=launch.rank, world_size=launch.size,
             timeout=PATIENCE,
         )  # fmt: skip
+        dist.all_reduce(
+            torch.zeros(1)
+        )  # all are connected: one may fail and leave now without breaking another's start
     except RuntimeError as error:
         raise InputError(
             f"process {launch.rank} of {launch.size} did not meet the others at {launch.host}:{launch.port} "
@@ -291,9 +296,16 @@ def _meet(launch: Launch) -> Any:
     return dist.PrefixStore(f"{attempt}-texts", root)
 
 
+@functools.cache  # for all meetings of this process: its port is taken once
+def _store(host: str, port: int, size: int, keeper: bool) -> Any:
+    return dist.TCPStore(host, port, size, keeper, MEETING)
+
+
 def _speaks(store: Any, patient: bool) -> bool:
     """Whether this process is the one to tell of an error: the first that asks, process 0 being given the lead."""
     try:
+        if store.check(["told"]):
+            return False
         if patient:
             try:
                 store.wait(["told"], datetime.timedelta(seconds=FIRST_TO_SPEAK))
