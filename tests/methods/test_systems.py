@@ -15,7 +15,7 @@ from saddlescape.losses.registry import LOSSES
 from saddlescape.methods.recipe import Facts, Recipe
 from saddlescape.methods.resolve import canonical, read, resolve
 from saddlescape.methods.rows import listing
-from saddlescape.methods.systems import SYSTEMS
+from saddlescape.methods.systems import SYSTEMS, ours
 from saddlescape.methods.systems.system import System, classifier_stage
 from saddlescape.models.heads import HEADS
 from saddlescape.published import system_recipe, systems
@@ -236,21 +236,23 @@ def test_ours_and_each_of_its_terms() -> None:
     recipe = resolve("ours", facts())
     (stage,) = recipe.stages
     assert recipe.model == "resnet32"
-    assert (stage.loss, stage.augment, stage.objective, stage.views) == ("la", "autoaugment-cutout", "contrastive", ())
+    assert (stage.loss, stage.augment, stage.objective, stage.lr_schedule) == (
+        "la", "autoaugment-cutout", "classify", "cosine",
+    )  # fmt: skip
     assert (stage.optimizer, stage.optimizer_options, stage.rho_start, stage.epochs) == (
-        "partial-sam", {"share": 0.25}, 100, 200,
+        "partial-sam", {"share": 0.25}, 0, 200,
     )  # fmt: skip
     assert any("our own recipe" in note for note in recipe.notes)
     assert stages("ours+sam")[0].optimizer == "sam"
-    changed = stages(
-        "ours",
-        settings=[
-            "train.loss=ce", "train.augment=crop-flip", "train.objective_options.weight=0", "train.views=simclr,simclr",
-            "train.optimizer=sgd", "train.rho_start=0", "train.optimizer_options.class_aware=0",
-            "train.objective_options.kind=bcl", "train.head=bcl",
-        ],
-    )[0]  # fmt: skip
-    assert changed.views == ("simclr", "simclr") and changed.objective_options["kind"] == "bcl"
+    terms = [
+        "train.loss=ce", "train.augment=crop-flip", "train.optimizer=sgd", "train.rho_start=100",
+        "train.optimizer_options.class_aware=0", "train.objective=contrastive", "train.head=contrastive",
+        "train.objective_options.kind=proco", "train.views=simclr,simclr",
+    ]  # fmt: skip
+    for term in terms:
+        assert f"--set {term}" in str(ours.__doc__)
+    changed = stages("ours", settings=terms)[0]
+    assert changed.views == ("simclr", "simclr") and changed.objective_options["kind"] == "proco"
 
 
 def test_numbers_of_a_data_set_and_its_imbalance_lie_over_the_defaults() -> None:
