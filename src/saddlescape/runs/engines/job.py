@@ -79,7 +79,7 @@ def carry_out(job: Job, loaded: Loaded, tell: Tell, *, again: bool = False) -> O
     """
     try:
         return Outcome(job, _result(job, loaded, tell, again))
-    except Interrupted:
+    except (Interrupted, BrokenPipeError):  # nobody listens any more: that is no failure of the run
         raise
     except Exception as error:
         expected = isinstance(error, InputError | MemoryError | torch.OutOfMemoryError)

@@ -28,13 +28,18 @@ from saddlescape.training.loop import Interrupted
 TOKEN = ".grid"  # in the grid's folder: what a worker must find there
 ASK = 1.0  # seconds between two looks of a worker at whether it is to stop
 CARRIED = ("SADDLESCAPE_DATA",)  # of the environment of this process, to the workers
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere unless somebody asks for it
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "600",  # a machine whose cores are all busy takes minutes to start one
+}
 STORE = 100 * 2**20  # bytes of a local Ray's store of objects (its least is 75 MiB); ours are configurations
 
 
 def import_ray() -> Any:
     """The package. Raises MissingExtraError."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere unless somebody asks for it
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     try:
         import ray
     except ImportError as error:
