@@ -50,8 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "hints": hints,
     }
     write_result(arguments.out, kept)
-    for line in markdown(rows, kept["summary"]):
-        print(line)
+    lines = markdown(rows, kept["summary"])
+    arguments.out.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n".join(lines))
     return 0
 
 
