@@ -54,6 +54,28 @@ def test_a_dry_run_prints_configurations_and_trains_nothing(cli):
     assert [part["stages"][0]["rho"] for part in parts] == [[], [], [0.3], [0.3]]
 
 
+def test_a_row_that_fails_is_named_under_the_table_of_the_others(cli):
+    """A learning rate with which one row diverges does not lose the other."""
+    for row, settings in zip(ROWS, ([], ["train.lr=1e30"]), strict=True):
+        Path("tuned", row).mkdir(parents=True)
+        Path("tuned", row, "tuned.json").write_text(json.dumps({"method": row, "settings": settings}))
+    outcome = cli(*GRID, "--tuned", "tuned")
+    assert outcome.complaint.startswith("saddlescape: 1 of 2 runs failed (ce+drw+sam seed 0); ")
+    assert "finite" in outcome.complaint
+    table = json.loads(Path("grid/table.json").read_text())
+    assert [row["method"] for row in table["rows"]] == ["ce+drw"]
+    assert [(one["method"], one["seed"]) for one in table["failed"]] == [("ce+drw+sam", 0)]
+    assert "Failed, and left out above: ce+drw+sam seed 0." in Path("grid/table.md").read_text()
+    assert "ce+drw" in outcome.out
+
+
+def test_other_settings_are_found_before_anything_is_trained(cli):
+    assert cli(*GRID[:3], "ce+drw", *GRID[4:]).code == 0
+    other = cli(*GRID[:3], "ce,ce+drw", *GRID[4:], "--weight-decay", 0.1)
+    assert "begun with other settings" in other.complaint
+    assert not Path("grid/ce-seed0").exists()
+
+
 def test_the_demo(cli):
     outcome = cli("demo", "--epochs", 2, "--seeds", 0, "--out", "demo")
     assert outcome.code == 0, outcome.err
