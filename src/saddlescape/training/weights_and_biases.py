@@ -66,7 +66,7 @@ class WeightsAndBiases:
     ) -> None:
         import wandb
 
-        bars = {}
+        bars: dict[str, Any] = {}
         for name, found in spectra.items():
             bins = histogram(found)
             shown = {"eigenvalues": bins.counts, "eigenvalues, log10(1 + count)": bins.heights}
