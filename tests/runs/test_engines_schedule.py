@@ -94,7 +94,7 @@ def test_a_run_is_given_to_another_worker_so_often(deaths: int, survives: bool) 
     ce = next(outcome for outcome in outcomes if outcome.job.label == "ce")
     assert (ce.result is not None) == survives
     if not survives:
-        assert ce.failed == "its worker was lost 3 times, the last time: gone"
+        assert ce.failed == "its worker was lost 3 times (gone)"
     notes = [event for event in told if isinstance(event, Note)]
     assert len(notes) == min(deaths, 2)
     assert notes[0].line == "its worker was lost (gone); another one goes on from its checkpoint"

@@ -101,7 +101,7 @@ def schedule(crew: Crew, jobs: Sequence[Job], tell: Tell, retries: int = RETRIES
                         continue
                     waiting.remove(number)
                     unfinished.discard(job.folder)
-                    yield Outcome(job, None, f"its worker was lost {deaths[number]} times, the last time: {how}")
+                    yield Outcome(job, None, f"its worker was lost {deaths[number]} times ({how})")
     finally:
         crew.close()
     if waiting:
