@@ -12,9 +12,11 @@ import argparse
 import functools
 import importlib.util
 import itertools
+import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ from common import (
     write_result,
 )
 
-from saddlescape.runs.engines import Engine, Processes, RayCluster, Serial
+from saddlescape.runs.engines import Engine, Epoch, Job, Processes, RayCluster, Serial, Step
 from saddlescape.runs.engines.ray_cluster import STORE, import_ray
 from saddlescape.runs.grid import run_grid
 from saddlescape.runs.plan import Request
@@ -52,40 +54,40 @@ def engines(jobs: Sequence[int], threads: int, with_ray: bool, on_gpu: bool) -> 
     return contenders
 
 
-def grid_of(
-    request: Request,
-    seeds: Sequence[int],
-    folder: Path,
-    engine: Engine,
-    threads: int,
-    record: Callable[[list[Any]], None],
-) -> None:
-    """One grid, in a folder that nothing was in."""
-    record(run_grid(request, METHODS, seeds, folder, engine=engine, threads=threads))
-
-
 def contend(
     contenders: Mapping[str, tuple[Engine, int]], request: Request, seeds: Sequence[int], rounds: int, place: Path
-) -> tuple[dict[str, Timing], dict[str, list[float]]]:
-    """Seconds per grid of every contender, in turn, and the accuracies that each reached."""
+) -> tuple[dict[str, Timing], dict[str, list[float]], dict[str, list[float]]]:
+    """Seconds per grid of every contender, in turn; the accuracies that each reached; and, per grid, the seconds that
+    went by before the first of its runs trained."""
     accuracies: dict[str, list[float]] = {}
+    starts: dict[str, list[float]] = {name: [] for name in contenders}
     number = itertools.count()
 
     def work(name: str) -> None:
         engine, threads = contenders[name]
         torch.set_num_threads(threads)
+        begun, first = time.perf_counter(), []
 
-        def record(results: list[Any]) -> None:
-            accuracies[name] = [result["accuracy"] for result in results]
+        def watch(jobs: Sequence[Job], event: Step | Epoch) -> None:
+            if not first:
+                first.append(time.perf_counter() - begun)
 
-        grid_of(request, seeds, place / f"grid-{next(number)}", engine, threads, record)
+        results = run_grid(
+            request, METHODS, seeds, place / f"grid-{next(number)}", engine=engine, threads=threads, watch=watch
+        )
+        accuracies[name] = [result["accuracy"] for result in results]
+        starts[name] += first
 
     timings = interleave({name: functools.partial(work, name) for name in contenders}, rounds)
-    return timings, accuracies
+    return timings, accuracies, starts
 
 
 def rows(
-    timings: Mapping[str, Timing], contenders: Mapping[str, tuple[Engine, int]], runs: int, alone: Mapping[int, Timing]
+    timings: Mapping[str, Timing],
+    contenders: Mapping[str, tuple[Engine, int]],
+    runs: int,
+    alone: Mapping[int, Timing],
+    starts: Mapping[str, Sequence[float]],
 ) -> list[dict[str, Any]]:
     """Runs an hour of each contender; over serial; and as a share of as many serial grids side by side.
 
@@ -103,6 +105,7 @@ def rows(
                 "over_serial": speed_ratio(timing, timings["serial"]),
                 "roofline_runs_per_hour": bound,
                 "share_of_roofline": speed / bound,
+                "start_s": statistics.median(starts[name]),
                 "threads_per_run": contenders[name][1],
             }
         )
@@ -117,11 +120,12 @@ def growth(timings: Mapping[str, Timing], kind: str) -> float | None:
 
 
 def show(table: Sequence[Mapping[str, Any]]) -> str:
-    lines = [f"{'':<14}{'runs/hour':>10}{'over serial':>13}{'roofline':>10}{'share':>7}{'threads':>9}"]
+    lines = [f"{'':<14}{'runs/hour':>10}{'over serial':>13}{'roofline':>10}{'share':>7}{'start':>9}{'threads':>9}"]
     for row in table:
         lines.append(
             f"{row['name']:<14}{row['runs_per_hour']:>10.1f}{row['over_serial']['value']:>12.2f}x"
-            f"{row['roofline_runs_per_hour']:>10.1f}{row['share_of_roofline']:>7.2f}{row['threads_per_run']:>9}"
+            f"{row['roofline_runs_per_hour']:>10.1f}{row['share_of_roofline']:>7.2f}{row['start_s']:>7.1f} s"
+            f"{row['threads_per_run']:>9}"
         )
     return "\n".join(lines)
 
@@ -130,7 +134,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", choices=("digits", "cifar10"), default="digits")
     parser.add_argument("--seeds", type=int, default=4, help="of each of two methods (default: 4)")
-    parser.add_argument("--epochs", type=int, help="of each run (default: digits 60, cifar10 1)")
+    parser.add_argument("--epochs", type=int, help="of each run (default: digits 300, cifar10 1)")
     parser.add_argument("--jobs", type=int, nargs="+", default=[1, 2], help="runs at a time (default: 1 2)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=usable_cores(), help="of one run alone")
@@ -159,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         say("other work runs on this machine: what several processes gain shows only where cores are free")
     request = Request(
         data=options.data, imbalance=50.0 if options.data == "digits" else 100.0,
-        epochs=options.epochs or (60 if options.data == "digits" else 1), device=str(device),
+        epochs=options.epochs or (300 if options.data == "digits" else 1), device=str(device),
         precision=options.precision, compile=False, eval_every=10**9,
     )  # fmt: skip
     seeds = range(options.seeds)
@@ -178,13 +182,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         )  # fmt: skip
     try:
         with tempfile.TemporaryDirectory() as place:
-            timings, accuracies = contend({**contenders, **references}, request, seeds, options.rounds, Path(place))
+            timings, accuracies, starts = contend(
+                {**contenders, **references}, request, seeds, options.rounds, Path(place)
+            )
     finally:
         if ray is not None:
             ray.shutdown()
         torch.set_num_threads(options.threads)
     alone = {threads: timings[name] for name, (_, threads) in references.items()} | {options.threads: timings["serial"]}
-    table = rows({name: timings[name] for name in contenders}, contenders, runs, alone)
+    table = rows({name: timings[name] for name in contenders}, contenders, runs, alone, starts)
     slopes = {kind: growth(timings, kind) for kind in ("processes", "ray")}
     say(show(table))
     for kind, slope in slopes.items():
