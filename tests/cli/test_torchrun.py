@@ -70,6 +70,7 @@ JOBS: list[tuple[str, list[str], str]] = [  # name, command, where rank 1 gets a
     ("batchnorm", [*SAM, "--sync-batchnorm", "--out", "none"], ""),
     ("alone", ["evaluate", "whole"], ""),
     ("course", ["curvature", "whole", "--over-training"], ""),
+    ("killed", [*SAM, "--out", "killed"], "KILL 6"),  # torchrun then starts both processes again
 ]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "COLUMNS": "500"}
 
@@ -100,55 +101,39 @@ def arm(where: str, rank: int) -> Any:
 
 
 def driver(jobs: list[tuple[str, list[str], str]]) -> None:
-    """What each process does: the commands in turn, their exit codes written down."""
+    """What each process does: the commands in turn, their exit codes written down; after a restart the last one."""
     from saddlescape.cli.app import run
 
     registry._BUILDERS["plain"] = (Plain.feature_dim, Plain)
-    rank, codes = int(os.environ["RANK"]), {}
-    for name, command, where in jobs:
+    rank, again = int(os.environ["RANK"]), int(os.environ["TORCHELASTIC_RESTART_COUNT"]) > 0
+    written = Path(f"codes-{rank}.json")
+    codes = json.loads(written.read_text()) if again else {}
+    for name, command, where in jobs[-1:] if again else jobs:
         print(f"--- {name}", file=sys.stderr, flush=True)
-        disarm = arm(where, rank) if not int(os.environ["TORCHELASTIC_RESTART_COUNT"]) else lambda: None
+        disarm = arm("" if again else where, rank)
         codes[name] = run(command)
         disarm()
-        sys.stdout.flush()
-        Path(f"codes-{rank}.json").write_text(json.dumps(codes))
-
-
-def torchrun(folder: Path, jobs: list[tuple[str, list[str], str]], *options: str) -> tuple[int, dict[int, str]]:
-    """Exit code, and what each process said."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", *options]
-    done = subprocess.run(
-        [*command, "--log-dir", "logs", "--redirects", "3", __file__, json.dumps(jobs)],
-        cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=800, check=False,
-    )  # fmt: skip
-    said = {}
-    for rank in (0, 1):
-        paths = sorted(folder.glob(f"logs/*/attempt_*/{rank}/stderr.log"))
-        said[rank] = "\n".join(path.read_text() for path in paths) or done.stderr
-    return done.returncode, said
+        written.write_text(json.dumps(codes))
 
 
 @pytest.fixture(scope="module")
-def driven(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, int]], dict[int, dict[str, str]]]:
+def driven(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, int]], list[dict[str, str]]]:
     """The folder; exit codes of both processes by job; what both said on stderr by job."""
     folder = tmp_path_factory.mktemp("torchrun")
-    code, said = torchrun(folder, JOBS)
-    assert code == 0, said
-    codes = [json.loads((folder / f"codes-{rank}.json").read_text()) for rank in (0, 1)]
-    parts: dict[int, dict[str, str]] = {}
-    for rank, text in said.items():
-        pieces = [piece.partition("\n") for piece in text.split("--- ")[1:]]
-        parts[rank] = {name: rest for name, _, rest in pieces}
-    return folder, codes, parts
-
-
-@pytest.fixture(scope="module")
-def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[int, str]]:
-    """A run one of whose processes is killed in the second epoch, and which torchrun starts again."""
-    folder = tmp_path_factory.mktemp("killed")
-    code, said = torchrun(folder, [("killed", [*SAM, "--out", "run"], "KILL 6")], "--max-restarts", "1")
-    assert code == 0, said
-    return folder, said
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    done = subprocess.run(
+        [*command, "--max-restarts", "1", "--log-dir", "logs", "--redirects", "3", __file__, json.dumps(JOBS)],
+        cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=800, check=False,
+    )  # fmt: skip
+    codes, said = [], []
+    for rank in (0, 1):
+        paths = sorted(folder.glob(f"logs/*/attempt_*/{rank}/stderr.log"))
+        text = "\n".join(path.read_text() for path in paths)
+        assert done.returncode == 0, (text, done.stderr)
+        pieces = [piece.partition("\n") for piece in f"\n{text}".split("\n--- ")[1:]]
+        said.append({name: rest for name, _, rest in pieces})
+        codes.append(json.loads((folder / f"codes-{rank}.json").read_text()))
+    return folder, codes, said
 
 
 def outcome(folder: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]], dict[str, Any]]:
@@ -171,12 +156,12 @@ def assert_same(one: Path, two: Path) -> None:
     assert result == other_result
 
 
-Driven = tuple[Path, list[dict[str, int]], dict[int, dict[str, str]]]
+Driven = tuple[Path, list[dict[str, int]], list[dict[str, str]]]
 
 
 def test_both_processes_end_alike(driven: Driven) -> None:
     _, codes, said = driven
-    good = dict.fromkeys(("whole", "resumed", "finished", "in step", "two stages", "mixup", "curvature"), 0)
+    good = dict.fromkeys(("whole", "resumed", "finished", "in step", "two stages", "mixup", "curvature", "killed"), 0)
     bad = dict.fromkeys(("typo", "unknown", "split", "compares", "batchnorm", "alone", "course"), 2)
     assert codes[0] == codes[1] == good | bad | {"stopped": 130}, said
 
@@ -220,11 +205,11 @@ def test_a_signal_to_one_stops_both_at_one_step_and_the_run_goes_on_to_the_same_
     assert_same(folder / "whole", folder / "stopped")
 
 
-def test_killed_and_resumed_is_the_same_to_the_bit(driven: Driven, killed: tuple[Path, dict[int, str]]) -> None:
-    folder, said = killed
-    assert "resuming run after stage 'train', epoch 1\n" in said[0]
-    assert "Traceback" not in said[0]
-    assert_same(driven[0] / "whole", folder / "run")
+def test_killed_and_resumed_is_the_same_to_the_bit(driven: Driven) -> None:
+    folder, _, said = driven
+    assert "resuming killed after stage 'train', epoch 1\n" in said[0]["killed"]
+    assert "Traceback" not in said[0]["killed"]
+    assert_same(folder / "whole", folder / "killed")
 
 
 def test_in_step_the_run_is_that_of_one_process(driven: Driven, cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
