@@ -60,6 +60,8 @@ def run_command(line: str, namespace: dict[str, Any]) -> None:
     elif program == "python" and arguments[0].startswith("tools/"):
         nothing = {"SADDLESCAPE_DATA": str(Path.cwd() / "nothing")}
         subprocess.run([sys.executable, ROOT / arguments[0], *arguments[1:]], check=True, env=os.environ | nothing)
+    elif program == "torchrun":
+        subprocess.run([sys.executable, "-m", "torch.distributed.run", *arguments], check=True)
     else:
         raise AssertionError(f"a document names a program that no test runs: {line}")
 
