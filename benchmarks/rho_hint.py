@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import math
 import shutil
-import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,12 +19,11 @@ from typing import Any
 
 import torch
 from common import SCHEMA, environment, write_result
+from finished_runs import FIGURES, cells, finished, spread, succeed
 
-from saddlescape.cli.app import run as saddlescape
-from saddlescape.runs.format import read_json, read_result
+from saddlescape.runs.format import read_json
 from saddlescape.runs.rho_advice import ADVICE, RHOS
 
-FIGURES = ("accuracy", "tail")
 KINDS = ("class_batches", "training_batches")
 
 
@@ -34,11 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     hints, scores = [], []
     for seed in arguments.seeds:
-        plain = train(arguments, arguments.method, seed)
+        scores.append({"seed": seed, "rho": 0.0, **trained(arguments, arguments.method, seed)})
+        plain = folder_of(arguments, arguments.method, seed)
         hints += [{"seed": seed, "epoch": epoch, **advice(arguments, plain, epoch)} for epoch in arguments.at]
-        scores.append({"seed": seed, "rho": 0.0, **result(plain)})
         for rho in arguments.rhos:
-            scores.append({"seed": seed, "rho": rho, **result(train(arguments, f"{arguments.method}+sam", seed, rho))})
+            scores.append({"seed": seed, "rho": rho, **trained(arguments, f"{arguments.method}+sam", seed, rho)})
     rows = table(scores, hints, arguments.rhos)
     kept = {
         "benchmark": "rho_hint",
@@ -71,23 +69,19 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def train(arguments: argparse.Namespace, method: str, seed: int, rho: float | None = None) -> Path:
-    """The folder of a finished run, trained (further) if need be."""
-    folder: Path = arguments.runs / (f"{method}-seed{seed}" if rho is None else f"{method}-{rho:g}-seed{seed}")
+def trained(arguments: argparse.Namespace, method: str, seed: int, rho: float | None = None) -> dict[str, float]:
+    """The figures of a run, trained (further) if need be."""
     command = ["train", arguments.data, "--method", method, "--seed", str(seed), "--epochs", str(arguments.epochs)]
-    command += ["--eval-every", str(arguments.epochs), "--out", str(folder)]
+    command += ["--eval-every", str(arguments.epochs)]
     command += ["--keep-every", str(math.gcd(*arguments.at))] if rho is None else ["--rho", f"{rho:g}"]
     for flag in arguments.flags:
         name, value = flag.split("=")
         command += [f"--{name}", value]
-    succeed(command)
-    return folder
+    return finished(folder_of(arguments, method, seed, rho), command)
 
 
-def succeed(command: Sequence[str]) -> None:
-    """Raises SystemExit with the command where it fails; it has told why."""
-    if saddlescape(command):
-        raise SystemExit("failed: saddlescape " + " ".join(command))
+def folder_of(arguments: argparse.Namespace, method: str, seed: int, rho: float | None = None) -> Path:
+    return arguments.runs / (f"{method}-seed{seed}" if rho is None else f"{method}-{rho:g}-seed{seed}")
 
 
 def advice(arguments: argparse.Namespace, folder: Path, epoch: int) -> dict[str, Any]:
@@ -111,13 +105,6 @@ def advice(arguments: argparse.Namespace, folder: Path, epoch: int) -> dict[str,
     }
 
 
-def result(folder: Path) -> dict[str, float]:
-    found = read_result(folder)
-    if found is None:
-        raise SystemExit(f"{folder} has no result")
-    return {name: float(found[name]) for name in FIGURES}
-
-
 def table(
     scores: Sequence[dict[str, Any]], hints: Sequence[dict[str, Any]], rhos: Sequence[float]
 ) -> list[dict[str, Any]]:
@@ -125,11 +112,7 @@ def table(
     rows = []
     for rho in (0.0, *rhos):
         mine = [score for score in scores if score["rho"] == rho]
-        row: dict[str, Any] = {"rho": rho, "seeds": len(mine)}
-        for name in FIGURES:
-            values = [score[name] for score in mine]
-            spread = statistics.stdev(values) if len(values) > 1 else None
-            row[name] = {"mean": statistics.mean(values), "std": spread}
+        row: dict[str, Any] = {"rho": rho, "seeds": len(mine), **spread(mine)}
         row["amplified"] = {
             kind: {str(epoch): share(hints, epoch, kind, rho) for epoch in sorted({hint["epoch"] for hint in hints})}
             for kind in KINDS
@@ -167,14 +150,11 @@ def markdown(rows: Sequence[dict[str, Any]], told: dict[str, Any]) -> list[str]:
     names = [f"amplified, {kind.split('_')[0]} batches, epoch {epoch}" for kind, epoch in columns]
     lines = ["| rho | accuracy | tail | " + " | ".join(names) + " |", "| --- " * (3 + len(columns)) + "|"]
     for row in rows:
-        cells = [f"{row['rho']:g}" if row["rho"] else "SGD"]
-        for name in FIGURES:
-            spread = "" if row[name]["std"] is None else f" ± {row[name]['std']:.1f}"
-            cells.append(f"{row[name]['mean']:.1f}{spread}")
+        told_here = [f"{row['rho']:g}" if row["rho"] else "SGD", *cells(row)]
         for kind, epoch in columns:
             part = row["amplified"][kind][epoch]
-            cells.append("-" if part is None or not row["rho"] else f"{part:.0%}")
-        lines.append("| " + " | ".join(cells) + " |")
+            told_here.append("-" if part is None or not row["rho"] else f"{part:.0%}")
+        lines.append("| " + " | ".join(told_here) + " |")
     lines += [
         "",
         f"best accuracy at rho {told['best_accuracy']['rho']:g}, best tail at rho {told['best_tail']['rho']:g}",

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 import types
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +12,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+SCRIPT = "curvature"
 SIZE = 6
 
 # torch writes a debug record per traced tensor for a log that nobody asked for; pytest would keep them all.
 logging.getLogger("torch.__trace").setLevel(logging.CRITICAL)
-
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
-    """The script as a module; its folder is on the path only while a test runs."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    before = set(sys.modules)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    tf32 = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    import curvature
-
-    yield curvature
-    torch.set_num_threads(threads)
-    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = tf32
-    for name in set(sys.modules) - before:
-        if str(getattr(sys.modules[name], "__file__", "") or "").startswith(str(BENCHMARKS)):
-            del sys.modules[name]
 
 
 def tiny_network(*_: Any, **__: Any) -> nn.Module:

@@ -3,30 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 import types
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
-    """The script as a module; its folder is on the path only while a test runs."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    before = set(sys.modules)
-    threads = torch.get_num_threads()
-    import grid
-
-    yield grid
-    torch.set_num_threads(threads)
-    for name in set(sys.modules) - before:
-        if str(getattr(sys.modules[name], "__file__", "") or "").startswith(str(BENCHMARKS)):
-            del sys.modules[name]
+SCRIPT = "grid"
 
 
 def test_figures_of_known_times(script: types.ModuleType) -> None:

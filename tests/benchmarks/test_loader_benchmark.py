@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import random
-import sys
 import types
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,20 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
-    """The script as a module; its folder is on the path only while a test runs."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    before = set(sys.modules)
-    threads = torch.get_num_threads()
-    yield importlib.import_module("loader")
-    torch.set_num_threads(threads)
-    for name in set(sys.modules) - before:
-        if str(getattr(sys.modules[name], "__file__", "") or "").startswith(str(BENCHMARKS)):
-            del sys.modules[name]
+SCRIPT = "loader"
 
 
 @pytest.fixture

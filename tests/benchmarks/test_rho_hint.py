@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
 import types
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,19 +11,7 @@ import pytest
 from saddlescape.runs.format import read_result
 from saddlescape.runs.rho_advice import ADVICE
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    before = set(sys.modules)
-    import rho_hint
-
-    yield rho_hint
-    for name in set(sys.modules) - before:
-        if str(getattr(sys.modules[name], "__file__", "") or "").startswith(str(BENCHMARKS)):
-            del sys.modules[name]
+SCRIPT = "rho_hint"
 
 
 def test_a_row_a_radius_from_the_runs_and_their_advice(script: types.ModuleType, tmp_path: Path) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
 import types
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,27 +12,12 @@ from torch import nn
 
 from saddlescape.optim import registry
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+SCRIPT = "sam_family"
 # Images forward through the body in a step on a batch of 16, of which PartialSAM sees a quarter twice.
 IMAGES = {
     "sgd": 16, "sam": 32, "asam": 32, "sam-on": 32, "momentum-sam": 16,
     "imbsam": 32, "focal-sam": 32, "sse-sam": 48, "partial-sam": 20, "cc-sam": 16,
 }  # fmt: skip
-
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
-    """The script as a module; its folder is on the path only while a test runs."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    before = set(sys.modules)
-    threads = torch.get_num_threads()
-    import sam_family
-
-    yield sam_family
-    torch.set_num_threads(threads)
-    for name in set(sys.modules) - before:
-        if str(getattr(sys.modules[name], "__file__", "") or "").startswith(str(BENCHMARKS)):
-            del sys.modules[name]
 
 
 class Small(nn.Module):
@@ -83,6 +66,4 @@ def test_the_json_tells_where_it_was_taken_and_every_row(script: types.ModuleTyp
     assert all(result["environment"][key] for key in ("device", "torch", "saddlescape", "commit", "command", "date"))
     assert [row["name"] for row in result["rows"]] == [f"{name} step, in sgd steps" for name in IMAGES]
     for name, row in zip(IMAGES, result["rows"], strict=True):
-        assert row["value"] == pytest.approx(
-            result["timings"][name]["median_s"] / result["timings"]["sgd"]["median_s"]
-        )
+        assert row["value"] == pytest.approx(result["timings"][name]["median_s"] / result["timings"]["sgd"]["median_s"])

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-import sys
 import types
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +16,8 @@ from PIL import Image
 from saddlescape.data import ResidentLoader
 from saddlescape.data.augment.crop_flip import crop_flip
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+SCRIPT = "train_step"
 BATCH, SIZE = 8, 8
-
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
-    """The script as a module; its folder is on the path only while a test runs."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    before = set(sys.modules)
-    threads = torch.get_num_threads()
-    import train_step
-
-    yield train_step
-    torch.set_num_threads(threads)
-    torch.backends.cudnn.benchmark = False
-    for name in set(sys.modules) - before:
-        if str(getattr(sys.modules[name], "__file__", "") or "").startswith(str(BENCHMARKS)):
-            del sys.modules[name]
 
 
 @pytest.fixture

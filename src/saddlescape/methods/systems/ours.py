@@ -16,7 +16,7 @@ A contrastive term beside it, on two views of its own, which makes three times t
     --set train.views=simclr,simclr
 
 The numbers are ours and untuned. A former recipe contrasted the same view by ProCo's loss and began SAM in the middle
-of training: on Digits-LT both cost accuracy (benchmarks/results/ours-digits.json), so both have gone.
+of training: on Digits-LT both cost accuracy (benchmarks/results/recipe_terms-digits.json), so both have gone.
 """
 
 from __future__ import annotations
