@@ -115,7 +115,7 @@ def test_stretch_keeps_order_and_is_nearest_and_stays_inside(total: int, referen
     assert stretch(first, reference, reference) == first
     result = stretch(first, total, reference)
     if 0 < first < reference and total >= 2:
-        assert 1 <= result <= total - 1
+        assert result in range(1, total)
     if result not in (1, total - 1):
         assert abs(result - first * total / reference) <= 0.5
 

@@ -193,7 +193,9 @@ def test_cached_pixels_are_the_decoded_ones(tmp_path: Path, monkeypatch: pytest.
     # The oldest go when there is too much.
     monkeypatch.setattr(cache, "MAX_BYTES", 2 * len(sound))
     load(path, image_size=31)
-    assert 1 <= len(list(where.iterdir())) <= 2
+    kept_files = sorted(where.iterdir(), key=lambda each: each.stat().st_mtime_ns)
+    assert sum(each.stat().st_size for each in kept_files) <= cache.MAX_BYTES
+    assert len(kept_files) == 2  # pictures of 31 pixels, and the entry before them
     # A cache that cannot be written is none.
     monkeypatch.setenv("XDG_CACHE_HOME", str(path))
     assert len(load(path).train) == 32
