@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -271,6 +272,25 @@ def test_a_place_that_cannot_be_written_is_refused(start: Start, tmp_path: Path)
         with pytest.raises(InputError, match="cannot write to the folder") as caught:
             start(place)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_compiler_that_is_stopped_with_the_run_is_no_error(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: bool
+) -> None:
+    """Ctrl-C on a terminal goes to g++ as well, and torch says that it failed; alone that is an error as any other."""
+    from torch._inductor.exc import InductorError
+
+    def fit(*args: object, **kw: object) -> None:
+        if asked:
+            os.kill(os.getpid(), signal.SIGINT)
+        raise InductorError(RuntimeError("CppCompileError"), None)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "fit", fit)
+        with pytest.raises(KeyboardInterrupt if asked else InductorError):
+            start(tmp_path / "run")
+    assert start(tmp_path / "run")["accuracy"] >= 0  # and goes on
 
 
 def test_a_full_disk_in_mid_run_is_one_line_and_the_run_goes_on_later(

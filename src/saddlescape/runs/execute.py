@@ -78,6 +78,21 @@ def every(seconds: float) -> Callable[[], bool]:
     return due
 
 
+@contextmanager
+def _compiler_may_be_stopped(asked: Callable[[], bool]) -> Iterator[None]:
+    """Ctrl-C reaches the programs of ``torch.compile`` too; that they then fail is no error of theirs.
+
+    Raises:
+        KeyboardInterrupt: in place of the compiler's error, where ``asked`` to stop. No step was under way.
+    """
+    try:
+        yield
+    except Exception as error:
+        if asked() and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise KeyboardInterrupt from error
+        raise
+
+
 def execute(
     config: RunConfig,
     dataset: Dataset,
@@ -207,7 +222,7 @@ def _run(
         "method": config.method,
         "saddlescape": saddlescape.__version__,
     }
-    with stop_on_signal(0.0 if ranks.alone else ECHO) as should_stop:
+    with stop_on_signal(0.0 if ranks.alone else ECHO) as should_stop, _compiler_may_be_stopped(should_stop):
         for index, stage in enumerate(config.stages):
             if index < cursor.stage:
                 continue
