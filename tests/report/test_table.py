@@ -125,6 +125,13 @@ def test_the_caption_says_what_is_not_comparable() -> None:
     assert "CIFAR-10-LT, imbalance 100, resnet32" in changed
 
 
+def test_the_caption_says_in_which_number_format_the_rows_were_trained() -> None:
+    rows = [{**result("ce", seed, 70.0), "precision": "bf16"} for seed in (0, 1)]
+    assert "Trained in bf16." in caption(build(rows, None))
+    rows.append({**result("ce+sam", 0, 71.0), "precision": "float32"})
+    assert "Number formats differ (float32: ce+sam; bf16: ce)." in caption(build(rows, None))
+
+
 def test_groups_without_classes_are_not_available() -> None:
     table = build([result(tail=None, dataset="photos", imbalance=None)], None)
     row = dict(zip(columns(), cells(table["rows"][0]), strict=True))

@@ -69,6 +69,7 @@ def build(results: Sequence[dict[str, Any]], published_epochs: int | None) -> di
         )
         row["first_stage"] = sorted({result["first_stage"] for result in mine if result.get("first_stage")})
         row["settings"] = sorted({setting for result in mine for setting in result.get("settings", [])})
+        row["precision"] = sorted({result["precision"] for result in mine if "precision" in result})
         rows.append(row)
     letters: dict[tuple[str, ...], str] = {}
     for row in rows:
@@ -136,6 +137,7 @@ def caption(table: dict[str, Any]) -> str:
     settings = sorted({setting for row in table["rows"] for setting in row["settings"]})
     if settings:
         text += f" Changed from the published recipe: {'; '.join(settings)}."
+    text += _formats(table["rows"])
     if not all(row["comparable"] for row in table["rows"]):
         text += " Rows marked * were trained on other images or another network than the first row."
     if any("letter" in row for row in table["rows"]):
@@ -144,6 +146,19 @@ def caption(table: dict[str, Any]) -> str:
             "in more than what follows it."
         )
     return text
+
+
+def _formats(rows: Sequence[dict[str, Any]]) -> str:
+    """The number format of the runs; which rows have which where there are several, since each rounds otherwise."""
+    found = {
+        name: [row["method"] for row in rows if name in row.get("precision", ())]
+        for name in ("float32", "bf16", "fp16")
+    }
+    present = {name: methods for name, methods in found.items() if methods}
+    if len(present) > 1:
+        told = "; ".join(f"{name}: {', '.join(methods)}" for name, methods in present.items())
+        return f" Number formats differ ({told})."
+    return f" Trained in {next(iter(present))}." if present else ""
 
 
 def escaped(cell: str) -> str:
