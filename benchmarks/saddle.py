@@ -241,7 +241,8 @@ def picture(runs: dict[str, Any], told: dict[str, Any], path: Path) -> None:
         mine = [row for row in runs[name]["course"] if row["lambda_min"] < 0 and row["loss"] > 0]
         xs, ys = [row["loss"] for row in mine], [-row["lambda_min"] for row in mine]
         axes[-1].scatter(xs, ys, s=10, color=colour, label=name.upper())
-    axes[-1].set(xscale="log", yscale="log", xlabel="loss of the class", title="every class and epoch")
+    axes[-1].set(xscale="log", yscale="log", xlabel="loss of the class")
+    axes[-1].set_title("every class and epoch", fontsize=10)
     axes[-1].legend(frameon=False)
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
