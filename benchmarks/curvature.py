@@ -38,6 +38,7 @@ from common import (
     warm_up,
     write_result,
 )
+from convolution_bound import convolutions, cost, fastest_pass
 from torch import Tensor, nn
 from train_step import load_images
 
@@ -53,7 +54,7 @@ PEERS = ("pyhessian", "curvlinops", "eigenthings")
 SEED = 0
 TOL = 1e-4  # of the extreme eigenvalues
 PARTS = (
-    "products", "product_errors", "reference", "extremes", "float32", "density", "spectrum", "without_products",
+    "products", "bound", "product_errors", "reference", "extremes", "float32", "density", "spectrum", "without_products",
     "memory", "growth",
 )  # fmt: skip
 
@@ -250,6 +251,34 @@ def measure_products(setting: Setting) -> tuple[dict[str, Timing], dict[str, Any
     first = warm_up(works, 1, setting.synchronize)
     timings = interleave(works, setting.rounds, synchronize=setting.synchronize, seed=SEED)
     return timings, {name: {**timing.as_json(), "warm_s": first[name]} for name, timing in timings.items()}
+
+
+def measure_bound(setting: Setting) -> dict[str, Any]:
+    """A product beside the convolutions that it cannot do without, and beside a matrix product of the same machine.
+
+    The product rule makes two convolutions of each one of a forward and backward pass, so the bound is twice the
+    network's bare convolutions (the first layer's two that need no product are counted too), cut into the same
+    batches as ours, each in the faster memory format.
+    """
+    ours = Ours(setting)
+    vector = random_vector(setting.dim, setting.inputs, seed=SEED)
+    batch = min(ours.operator.batch_size, len(setting.targets))
+    size, passes = setting.inputs.shape[-1], 2 * -(-len(setting.targets) // batch)
+    layout, once, _ = fastest_pass(setting.model, batch, size, torch.float32, setting.device, 3)
+    square = torch.randn(1024, 1024, device=setting.device)
+    works = {
+        "ours": lambda: ours.product(vector),
+        "convolutions": lambda: [once() for _ in range(passes)],
+        "matrix product": lambda: [square @ square for _ in range(10)],
+    }
+    warm_up(works, 1, setting.synchronize)
+    timings = interleave(works, setting.rounds, synchronize=setting.synchronize, seed=SEED)
+    shape = (batch, setting.inputs.shape[1], size, size)
+    operations = passes * cost(convolutions(setting.model), shape, 4).operations
+    speed = {name: operations / timings[name].median for name in ("ours", "convolutions")}
+    speed["matrix product"] = 20 * 1024**3 / timings["matrix product"].median
+    told = {"layout": layout, "batch": batch, "operations": operations, "operations_per_s": speed}
+    return told | {"timings": {name: timing.as_json() for name, timing in timings.items()}}
 
 
 def measure_product_errors(setting: Setting) -> dict[str, Any]:
@@ -603,6 +632,14 @@ def measure_part(
     if part == "products":
         times, record = measure_products(setting)
         return ratio_rows("products per second", times, setting, aims), record
+    if part == "bound":
+        record = measure_bound(setting)
+        speed = record["operations_per_s"]
+        rows = [_row("share of the convolution bound, product", speed["ours"] / speed["convolutions"], "share", False)]
+        rows.append(
+            _row("share of a matrix product's speed, product", speed["ours"] / speed["matrix product"], "share", False)
+        )
+        return rows, record
     if part == "product_errors":
         record = measure_product_errors(setting)
         rows = [_row(f"error of a product, {name}", told["error"], "relative", False) for name, told in record.items()]

@@ -141,6 +141,12 @@ def test_quick_writes_every_row_and_says_which_peers_are_missing(
     assert all(each["error"] < 1e-4 for each in record["product_errors"].values())
     assert record["density"]["ours"]["products"] == 6 and record["extremes"]["ours"]["products"] > 2
     assert {"images", "parameters", "Lanczos steps"} == set(record["growth"])
+    bound = record["bound"]
+    # One convolution of 3 to 4 channels, 3 x 3, on 12 images of 4 x 4 outputs: two each of output and weight gradient.
+    assert bound["operations"] == 4 * 2 * 12 * 4 * 4 * 4 * 3 * 9
+    slower = bound["timings"]["ours"]["median_s"] / bound["timings"]["convolutions"]["median_s"]
+    assert rows["share of the convolution bound, product"]["value"] == pytest.approx(1 / slower)
+    assert bound["operations_per_s"]["matrix product"] > 1e8
     if "pyhessian" in result["peers"]:
         assert "torch.eig" in result["stand_ins"]["pyhessian"]
         assert "Lanczos without its products, ours over pyhessian" in rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -102,3 +103,10 @@ def test_a_system_s_longer_first_stage_stretches_them_too(dataset: str, epochs: 
         for milestone, before, after in zip((5, 60, 75), stage.rho, stage.rho[1:], strict=False)
         if before != after
     ]
+
+
+def test_the_milestones_of_the_radius_are_the_large_recipes_whatever_the_learning_rate_does() -> None:
+    """A step schedule of the learning rate does not turn the radius's milestones into CIFAR's."""
+    stage = replace(train_stage("inat2018", "ce+drw+sam", 90), lr_schedule="mislas")
+    rho = _rho(stage)
+    assert [rho(t) for t in (4, 5, 59, 60, 74, 75)] == [0.05, 0.1, 0.1, 0.1, 0.1, 0.2]

@@ -232,7 +232,9 @@ def dro(model: nn.Module, **options: Any) -> Any:
     return build("dro-lt", class_counts=COUNTS, model=model, **options)
 
 
-def test_dro_lt_centroids_are_class_means() -> None:
+@pytest.mark.parametrize("rows", [3, 8192])
+def test_dro_lt_centroids_are_class_means(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("saddlescape.training.objectives.dro_lt._ROWS", rows)  # in several parts, and in one
     model = Net().double()
     objective = dro(model)
     objective.begin_epoch(facts(model))

@@ -53,7 +53,7 @@ def build(method: Sum, facts: Facts, table: Mapping[str, Any], epochs: int | Non
         optimizer=optimizer,
         optimizer_options=optimizer_options,
         rho=rho,
-        rho_schedule="step" if len(rho) > 1 else "constant",
+        rho_schedule="large-scale-step" if len(rho) > 1 else "constant",
         rho_start=rho_start,
         freeze_bn_stats=bool(table["freeze_bn_stats"]),
     )

@@ -199,13 +199,15 @@ def _rho_from_the_start(stage: Stage) -> Callable[[int], float]:
         if len(stage.rho) != 2:
             raise InputError(f"rho_schedule linear needs two numbers, from and to; rho is {list(stage.rho)}")
         return schedules.rho_schedule("linear", total=stage.epochs, rho_min=stage.rho[0], rho_max=stage.rho[1])
-    if stage.lr_schedule == "cosine":  # the large-scale recipes
+    large_scale = stage.rho_schedule == "large-scale-step"
+    if large_scale or stage.lr_schedule == "cosine":
         milestones, reference = schedules.LARGE_SCALE_MILESTONES, schedules.LARGE_SCALE_EPOCHS
     else:
         milestones, reference = schedules.CIFAR_MILESTONES, schedules.CIFAR_EPOCHS
     return schedules.rho_schedule(
-        stage.rho_schedule, total=stage.epochs, values=stage.rho, milestones=milestones, reference_total=reference
-    )
+        "step" if large_scale else stage.rho_schedule, total=stage.epochs, values=stage.rho, milestones=milestones,
+        reference_total=reference,
+    )  # fmt: skip
 
 
 def _weights(stage: Stage, dataset: Dataset) -> Callable[[int], Tensor] | None:

@@ -117,12 +117,16 @@ def training_features(
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        features, labels = [], []
+        size, done = len(dataset.train), 0
+        features = torch.empty(size, cast(Any, model).feature_dim, device=device)
+        labels = torch.empty(size, dtype=torch.int64, device=device)
         for batch in loader.epoch(0):
             with precision.autocast():
-                features.append(cast(Any, model).features(batch.inputs).float())
-            labels.append(batch.targets)
-        return torch.cat(features), torch.cat(labels)
+                found = cast(Any, model).features(batch.inputs)
+            here = slice(done, done + len(found))
+            features[here], labels[here] = found, batch.targets
+            done = here.stop
+        return features[:done], labels[:done]
     finally:
         for module, training in modes:
             module.training = training

@@ -13,6 +13,7 @@ CentroidMode = Literal["cl2n", "l2n", "raw"]
 
 # mode -> (is the mean of all images subtracted, is the length divided out)
 _MODES: dict[str, tuple[bool, bool]] = {"cl2n": (True, True), "l2n": (False, True), "raw": (False, False)}
+_ROWS = 8192  # features widened at a time
 
 
 class CentroidHead(nn.Module):
@@ -79,15 +80,23 @@ class CentroidHead(nn.Module):
         labels = labels.to(self.centroids.device, torch.int64)
         if int(labels.min()) < 0 or int(labels.max()) >= classes:
             raise InputError(f"labels run from {int(labels.min())} to {int(labels.max())}, outside 0..{classes - 1}")
-        features = features.to(self.centroids.device)
-        features = features.to(torch.float32 if features.device.type == "mps" else torch.float64)
-        if not bool(features.isfinite().all()):
-            at = int((~features.isfinite().all(dim=1)).nonzero()[0])
-            raise InputError(f"features[{at}] is not finite: the network diverged or its input is broken")
-        self.mean.copy_(features.mean(dim=0))
-        f = self._transform(features, features.mean(dim=0))
+        device = self.centroids.device
+        wide = torch.float32 if device.type == "mps" else torch.float64
+        # A part at a time: a copy of all of them in float64 would be two more of the largest thing there is.
+        parts = [part.to(device) for part in features.split(_ROWS)]
+        total = torch.zeros(width, dtype=wide, device=device)
+        for start, part in zip(range(0, len(features), _ROWS), parts, strict=True):
+            finite = part.isfinite().all(dim=1)
+            if not bool(finite.all()):
+                at = start + int((~finite).nonzero()[0])
+                raise InputError(f"features[{at}] is not finite: the network diverged or its input is broken")
+            total += part.to(wide).sum(dim=0)
+        mean = total / len(features)
+        sums = torch.zeros(classes, width, dtype=wide, device=device)
+        for part, owners in zip(parts, labels.split(_ROWS), strict=True):
+            sums.index_add_(0, owners, self._transform(part.to(wide), mean))
         count = torch.bincount(labels, minlength=classes)
-        sums = f.new_zeros(classes, width).index_add_(0, labels, f)
+        self.mean.copy_(mean)
         self.centroids.copy_(sums / count.clamp(min=1)[:, None])
         self.seen.copy_(count > 0)
 

@@ -15,6 +15,8 @@ from saddlescape.losses import DROLTLoss
 from saddlescape.losses.base import ClassLoss
 from saddlescape.training.objective import Classify, EpochFacts, Losses
 
+_ROWS = 8192  # features widened at a time
+
 
 class DROLT(Classify):
     """The class loss of the stage + ``robust_weight`` times the robust loss around the centroids of the classes.
@@ -73,8 +75,10 @@ class DROLT(Classify):
 
 def class_means(features: Tensor, labels: Tensor, classes: int) -> Tensor:
     """Mean features [C, d] of each class from features [N, d] and labels [N]; zeros for a class without images."""
-    wide = features if features.device.type == "mps" else features.double()
-    sums = wide.new_zeros(classes, features.shape[1]).index_add_(0, labels, wide)
+    wide = features.dtype if features.device.type == "mps" else torch.float64
+    sums = torch.zeros(classes, features.shape[1], dtype=wide, device=features.device)
+    for part, owners in zip(features.split(_ROWS), labels.split(_ROWS), strict=True):
+        sums.index_add_(0, owners, part.to(wide))
     return sums / torch.bincount(labels, minlength=classes).clamp(min=1)[:, None]
 
 
