@@ -54,8 +54,8 @@ PEERS = ("pyhessian", "curvlinops", "eigenthings")
 SEED = 0
 TOL = 1e-4  # of the extreme eigenvalues
 PARTS = (
-    "products", "bound", "product_errors", "reference", "extremes", "float32", "density", "spectrum", "without_products",
-    "memory", "growth",
+    "products", "bound", "product_errors", "reference", "extremes", "float32", "density", "spectrum",
+    "without_products", "memory", "growth",
 )  # fmt: skip
 
 # Floor and goal for a class of 500 images under ResNet-32 on a CPU, against PyHessian. For an error less is better.
