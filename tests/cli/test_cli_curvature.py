@@ -58,7 +58,6 @@ def test_training_with_curvature_beside_it(cli: Any, tmp_path: Path) -> None:
     metrics = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
     assert [line["test_accuracy"] for line in classes] == metrics["test"]["per_class"]
 
-
     # The same file from checkpoints: nothing is left to measure.
     course = cli("curvature", out, "--over-training", "--samples-per-class", 2, "--products", 3, "--device", "cpu")
     assert course.code == 0, course.err

@@ -151,9 +151,7 @@ def escape(
     opened = subject.opened
     stage = opened.config.stages[opened.cursor.stage]
     steps = -(-sum(dataset.class_counts) // stage.batch_size)
-    stages = {
-        arm.name: stage_for(arm, stage, opened.cursor.epoch, trial.epochs, trial.lr, steps) for arm in arms
-    }
+    stages = {arm.name: stage_for(arm, stage, opened.cursor.epoch, trial.epochs, trial.lr, steps) for arm in arms}
     check_numbers(list(stages.values()))
     path = out if out is not None else subject.folder / ESCAPE
     files.make_folder(path.parent)

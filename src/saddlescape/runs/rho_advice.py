@@ -158,9 +158,7 @@ def _measure(subject: Subject, question: Question, label: int, mixed: Samples | 
     return row
 
 
-def _gain(
-    subject: Subject, question: Question, own: Samples, gradients: Samples, pair: Eigenpair
-) -> dict[str, Any]:
+def _gain(subject: Subject, question: Question, own: Samples, gradients: Samples, pair: Eigenpair) -> dict[str, Any]:
     """SAM's gain along ``pair`` over mini-batches of ``gradients``; with "problem" where it cannot be had."""
     most = question.batch * question.batches
     if len(gradients) > most:
