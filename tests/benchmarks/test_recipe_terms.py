@@ -28,7 +28,7 @@ def test_every_term_changes_the_recipe_and_no_two_alike(script: types.ModuleType
 
 
 def test_a_row_a_term(script: types.ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out, term = tmp_path / "terms.json", "with ProCo, SAM from the middle on"
+    out, term = tmp_path / "terms.json", "SAM from the middle on"
     argv = ["--seeds", "0", "1", "--epochs", "2", "--terms", "ours", term, "--runs", str(tmp_path), "--out", str(out)]
     assert script.main(argv) == 0
     content = json.loads(out.read_text())
@@ -39,4 +39,30 @@ def test_a_row_a_term(script: types.ModuleType, tmp_path: Path, capsys: pytest.C
     assert [one["accuracy"] for one in ours["runs"]] == accuracies
     assert ours["accuracy"]["mean"] == pytest.approx(sum(accuracies) / 2)
     assert ours["accuracy"]["std"] == pytest.approx(abs(accuracies[0] - accuracies[1]) / 2**0.5)
+    assert not content["development"]
     assert f"| {term} | `ours`" in out.with_suffix(".md").read_text()
+
+
+def test_what_is_chosen_on_development_images_never_sees_the_test_s(
+    script: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from saddlescape.data import load
+    from saddlescape.data.sources import registry
+
+    monkeypatch.setattr(registry, "SOURCES", dict(registry.SOURCES))  # put back after the test
+    whole = load("digits")
+    known = {bytes(image.numpy().tobytes()) for image in whole.train.images}
+    out = tmp_path / "terms.json"
+    argv = ["--development", "--seeds", "0", "1", "--epochs", "1", "--terms", "ours", "--out", str(out)]
+    assert script.main([*argv, "--runs", str(tmp_path)]) == 0
+    split = load("digits")
+    train, test = ([image.numpy().tobytes() for image in part.images] for part in (split.train, split.test))
+    assert (len(train), len(test)) == (800, 400)
+    assert {*train, *test} == known and not {*train} & {*test}  # digits has no image twice
+    assert split.test.labels.bincount().tolist() == [40] * 10
+    found = [read_result(tmp_path / f"ours-seed{seed}") for seed in (0, 1)]
+    drawn = [(one["class_counts"], one["draw_hash"]) for one in found if one is not None]
+    assert drawn[0][0] == drawn[1][0] and drawn[0][0][-1] == 2 and drawn[0][1] != drawn[1][1]
+    assert json.loads(out.read_text())["development"]
+    with pytest.raises(SystemExit):
+        script.main([*argv, "--data", "cifar10", "--runs", str(tmp_path)])

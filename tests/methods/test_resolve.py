@@ -216,3 +216,12 @@ def test_no_reason_is_given_for_what_the_person_decided() -> None:
 
 def test_named_data_default_to_the_papers_method() -> None:
     assert resolve(None, facts("cifar10")).method == "ce+drw+sam"
+
+
+def test_another_name_begins_without_the_options_of_the_one_before() -> None:
+    order = ["train.loss_options.tau=2", "train.loss=la"]
+    for settings in (order, order[::-1]):
+        (stage,) = resolve("ldam+drw", facts(), settings=settings).stages
+        assert (stage.loss, stage.loss_options) == ("la", {"tau": 2.0})
+    (same,) = resolve("ldam+drw", facts(), settings=["train.loss=ldam"]).stages
+    assert same == resolve("ldam+drw", facts()).stages[0]

@@ -69,7 +69,8 @@ def resolve(
     """Fill in a recipe.
 
     ``method`` None takes the default for the data. ``flags`` overrides fields of every stage (None values are
-    skipped); ``settings`` are ``stage.field=value`` strings, applied last.
+    skipped); ``settings`` are ``stage.field=value`` strings, applied last: another loss, objective,
+    optimiser ... begins without the options of the one before.
 
     Raises:
         InputError: an illegal method, an unknown field, a value of the wrong type.
@@ -105,7 +106,8 @@ def resolve(
             raise InputError(
                 f"--{name.replace('_', '-')} has no meaning for {recipe.method}: no stage of it uses {name}"
             )
-    for setting in settings:
+    # Names before the options of what they name, so that the order on the command line does not matter.
+    for setting in sorted(settings, key=lambda each: each.partition("=")[0].count(".")):
         stages = _set(stages, setting)
     notes += [*recipe.notes, *too_late(stages)]
     return dataclasses.replace(recipe, model=model or recipe.model, stages=tuple(stages), notes=tuple(notes))
@@ -154,6 +156,9 @@ def _replace(stage: Stage, names: list[str], text: str, setting: str) -> Stage:
         changes: dict[str, Any] = {names[0]: group | {names[1]: _member(text, wanted, group.get(names[1]), setting)}}
     else:
         changes = {names[0]: _read(text, wanted, setting)}
+        options = f"{names[0]}_options"
+        if options in fields and changes[names[0]] != getattr(stage, names[0]):
+            changes[options] = {}  # they were the former one's
     return dataclasses.replace(stage, **changes)
 
 
