@@ -5,6 +5,11 @@ its batch means unless all batches are alike. So: where the loss can give per-sa
 ``reduction``), these are used, together with the normaliser that its own mean uses, found by trying: the number of
 samples, or torch's sum of class weights ``weight[target]``. Else each batch mean counts as often as it has samples,
 after a check on a first batch that halves add up.
+
+The loss itself, a matter of [N, C] numbers, is computed in float64 where device and loss allow it, whatever the network
+is computed in. At a sample that is fitted the slope p - 1 and the curvature p (1 - p) of the cross-entropy are what is
+left when two numbers near 1 are subtracted: in float32 a class with a loss of 1e-3 has a Hessian that is wrong in its
+fourth figure however exact the network's own derivatives are.
 """
 
 from __future__ import annotations
@@ -39,6 +44,7 @@ class MeanLoss:
             mean = _scalar(loss_fn, logits, targets)
             self._values = _per_sample(loss_fn, logits, targets)
             self._class_weights = _class_weights(loss_fn)
+            self._widens = _widens(self._values or loss_fn, logits, targets)
             self.name = "samples"
             if self._values is not None:
                 self._choose_normaliser(mean, logits, targets)
@@ -87,10 +93,15 @@ class MeanLoss:
         return weights[targets]
 
     def total(self, logits: Tensor, targets: Any, weights: Tensor) -> Tensor:
-        """``sum_i weights_i * loss_i``, a scalar that can be differentiated twice."""
-        if self._values is None:
-            return self.loss_fn(logits, targets) * weights.sum()
-        return (self._values(logits, targets) * weights).sum()
+        """``sum_i weights_i * loss_i``, a scalar of the dtype of ``logits`` that can be differentiated twice."""
+        function = self._values or self.loss_fn
+        if self._widens:
+            values = _in_float64(function, logits, targets)
+            weights = weights.double()
+        else:
+            values = function(logits, targets)
+        total = values * weights.sum() if self._values is None else (values * weights).sum()
+        return total.to(logits.dtype)
 
 
 def _scalar(loss_fn: Callable[..., Any], logits: Tensor, targets: Any) -> Tensor:
@@ -124,6 +135,36 @@ def _per_sample(loss_fn: Callable[..., Any], logits: Tensor, targets: Any) -> Ca
     return lambda z, t: values(z, t).flatten(1).mean(1)
 
 
+def _widens(function: Callable[..., Any], logits: Tensor, targets: Any) -> bool:
+    """Whether the loss can be had in float64 and is the same there, to what float32 resolves."""
+    if logits.dtype == torch.float64 or logits.device.type == "mps":
+        return False
+    try:
+        wide = _in_float64(function, logits, targets)
+    except (RuntimeError, TypeError, ValueError):  # it holds tensors of another dtype that nobody can reach
+        return False
+    narrow = function(logits, targets)
+    return wide.dtype == torch.float64 and bool(_close(narrow.double().sum(), wide.sum(), 1e-3))
+
+
+def _in_float64(function: Callable[..., Any], logits: Tensor, targets: Any) -> Tensor:
+    """``function`` of float64 logits; its tensors are read at every call, so a change of them is seen."""
+    arguments = logits.double(), _wide(targets)
+    if isinstance(function, nn.Module):
+        own = {name: _wide(value) for name, value in (*function.named_parameters(), *function.named_buffers())}
+        result = torch.func.functional_call(function, own, arguments) if own else function(*arguments)
+    elif isinstance(function, functools.partial):
+        keywords = {name: _wide(value) for name, value in function.keywords.items()}
+        result = function.func(*map(_wide, function.args), *arguments, **keywords)
+    else:
+        result = function(*arguments)
+    return result
+
+
+def _wide(value: Any) -> Any:
+    return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+
 def _takes_reduction(loss_fn: Callable[..., Any]) -> bool:
     try:
         return "reduction" in inspect.signature(loss_fn).parameters
@@ -142,6 +183,7 @@ def _class_weights(loss_fn: Callable[..., Any]) -> Tensor | None:
     return weight.detach() if isinstance(weight, Tensor) and weight.dim() == 1 else None
 
 
-def _close(a: Tensor, b: Tensor) -> bool:
-    tolerance = 1e-9 if a.dtype == torch.float64 else 1e-4
+def _close(a: Tensor, b: Tensor, tolerance: float | None = None) -> bool:
+    if tolerance is None:
+        tolerance = 1e-9 if a.dtype == torch.float64 else 1e-4
     return bool((a - b).abs() <= tolerance * (a.abs() + b.abs()) + 1e-12)
