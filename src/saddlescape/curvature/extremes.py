@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from saddlescape.curvature.guards import random_vector
-from saddlescape.curvature.lanczos import Factorization, LinearOperator, breakdown_level
+from saddlescape.curvature.lanczos import Factorization, LinearOperator, breakdown_level, orthogonalise
 from saddlescape.errors import InputError
 
 _ENDS = ("both", "smallest", "largest")
@@ -253,11 +253,7 @@ class _Space:
         basis = self._basis[: j + 1]
         w = self._operator(self._next)
         self.products += 1
-        total = torch.zeros(j + 1, dtype=w.dtype, device=w.device)
-        for _ in range(2):
-            h = basis @ w
-            w = torch.addmv(w, basis.t(), h, alpha=-1)
-            total += h
+        w, total = orthogonalise(w, basis)
         # With full orthogonalisation the coefficients are V'Hv: exact also for the kept pairs after a restart.
         column = total.double().cpu() if total.device.type != "mps" else total.cpu().double()
         if not bool(torch.isfinite(column).all()):

@@ -3,13 +3,16 @@
     q_1 = start / ||start||
     for j = 1..m:
         w = H q_j
-        twice:  h = Q' w;  w = w - Q h        # all former vectors at once: two matrix-vector products
-        alpha_j = h_j (sum of both passes);  beta_j = ||w||
+        h = Q' w;  w = w - Q h                # with the last two vectors, then with all, and once more if it cancelled
+        alpha_j = h_j (sum of all passes);  beta_j = ||w||
         stop if beta_j is zero beside ||T||;  q_{j+1} = w / beta_j
 
-The basis is one matrix, so re-orthogonalisation costs two matrix-vector products per pass. The small problem is
-solved in float64. A break-down (beta ~ 0) means that the space is invariant and the small problem exact: the normal
-case for the Hessian of a class of few images, whose rank is small.
+The basis is one matrix, so a pass over all of it is two matrix-vector products. In exact arithmetic the last two
+vectors are all that H q_j has a part in; once these parts are gone, what a pass over all takes away is rounding, and
+one pass leaves ``w`` orthogonal to rounding. Where it takes away much (``||w||`` falls below 0.7 of what it was: after
+a restart, or at a break-down) it is made twice, which is enough (Daniel, Gragg, Kaufman and Stewart, Math. Comp. 30,
+1976). The small problem is solved in float64. A break-down (beta ~ 0) means that the space is invariant and the small
+problem exact: the normal case for the Hessian of a class of few images, whose rank is small.
 
 Deviations from PyHessian's ``lanczos``:
 1. T holds the betas after re-orthogonalisation, so that ``H Q = Q T + r e'`` holds to rounding;
@@ -26,6 +29,8 @@ import torch
 from torch import Tensor
 
 from saddlescape.errors import InputError
+
+_CANCELLED = 0.7
 
 
 class LinearOperator(Protocol):
@@ -89,12 +94,7 @@ class Factorization:
         self._basis[j] = self._next
         w = operator(self._next)
         # Before anything is stored: a step that fails or is interrupted leaves the factorisation as it was.
-        coefficients = torch.zeros(j + 1, dtype=w.dtype, device=w.device)
-        basis = self._basis[: j + 1]
-        for _ in range(2):
-            h = basis @ w
-            w = torch.addmv(w, basis.t(), h, alpha=-1)
-            coefficients += h
+        w, coefficients = orthogonalise(w, self._basis[: j + 1])
         beta, alpha = float(w.norm()), float(coefficients[j])
         if not torch.isfinite(torch.tensor([alpha, beta])).all():
             raise InputError(
@@ -163,6 +163,27 @@ def lanczos(
         if callback is not None and callback(factorization):
             break
     return factorization
+
+
+def orthogonalise(vector: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
+    """``vector`` [P] without its parts along the orthonormal rows of ``basis`` [m, P], and these parts [m].
+
+    Orthogonal to rounding, in one pass or two (see the module's text). The last two rows go first: for ``H`` times the
+    last row of a Lanczos basis they are what matters.
+    """
+    parts = vector.new_zeros(len(basis))
+    vector = _take_away(vector, basis[-2:], parts[-2:])
+    before = float(vector.norm())
+    vector = _take_away(vector, basis, parts)
+    if not float(vector.norm()) > _CANCELLED * before:
+        vector = _take_away(vector, basis, parts)
+    return vector, parts
+
+
+def _take_away(vector: Tensor, rows: Tensor, parts: Tensor) -> Tensor:
+    found = rows @ vector
+    parts += found
+    return torch.addmv(vector, rows.t(), found, alpha=-1)
 
 
 def breakdown_level(like: Tensor) -> float:
