@@ -1,7 +1,7 @@
 """What does each term of our recipe do? One term changed at a time, over seeds.
 
-    python benchmarks/recipe_terms.py --seeds 0 1 2 --runs runs/terms --out benchmarks/results/recipe_terms-digits.json
     python benchmarks/recipe_terms.py --development --seeds 0 1 2 3 4 --runs runs/development --out chosen.json
+    python benchmarks/recipe_terms.py --seeds 0 1 2 --runs runs/terms --out terms.json
 
 ``--development``: on images held out of digits' training set, another draw of the long tail each seed; there the
 settings were chosen, so that the test images had no say in them.

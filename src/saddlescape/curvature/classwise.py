@@ -20,6 +20,7 @@ from saddlescape.curvature.lanczos import Factorization
 from saddlescape.curvature.operator import HessianOperator
 from saddlescape.curvature.samples import Samples, gather
 from saddlescape.curvature.spectrum import Spectrum, read_npz, spectrum_of, write_npz
+from saddlescape.curvature.sums import length
 from saddlescape.errors import InputError
 
 _OPERATORS = {"hessian": HessianOperator, "gauss_newton": GaussNewtonOperator}
@@ -208,7 +209,7 @@ def _one(
             factorizations=runs,
             num_samples=operator.num_samples,
             loss=float(loss),
-            gradient_norm=float(gradient.norm()),
+            gradient_norm=length(gradient),
             normaliser=operator.normaliser,
             notes=tuple(operator.function.notes),
             **options,

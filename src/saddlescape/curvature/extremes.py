@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from saddlescape.curvature.guards import random_vector
 from saddlescape.curvature.lanczos import Factorization, LinearOperator, breakdown_level, orthogonalise
+from saddlescape.curvature.sums import dots, length, lengths, unit
 from saddlescape.errors import InputError
 
 _ENDS = ("both", "smallest", "largest")
@@ -80,7 +81,7 @@ def certify(operator: Callable[[Tensor], Tensor], vector: Tensor, tol: float, sc
     ``scale``: the size of the operator (its largest |eigenvalue|, as far as known): rounding in a product is relative
     to it, not to the product.
     """
-    vector = vector / vector.norm()
+    vector = unit(vector)
     product = operator(vector)
     work = product.double() if product.device.type != "mps" else product
     direction = vector.to(work)
@@ -220,7 +221,7 @@ class _Space:
 
     def open(self, start: Tensor) -> None:
         self._allocate(self._capacity)
-        self._next: Tensor = start / start.norm()
+        self._next: Tensor = unit(start)
         self.grow()
 
     def adopt(self, factorization: Factorization) -> None:
@@ -231,7 +232,7 @@ class _Space:
         self._projected[:m, :m] = torch.diag(factorization.alphas) + torch.diag(off, 1) + torch.diag(off, -1)
         self.size, self.residual_norm = m, float(factorization.betas[-1])
         if self.residual_norm > 0:
-            self._next = factorization.residual / factorization.residual.norm()
+            self._next = unit(factorization.residual)
         elif m < self._operator.dim:
             self._next = self._new_direction()
 
@@ -244,7 +245,7 @@ class _Space:
 
     def combine(self, columns: Tensor) -> Tensor:
         vectors = columns.t().to(self._basis) @ self._basis[: self.size]
-        return vectors / vectors.norm(dim=1, keepdim=True)
+        return vectors / lengths(vectors)
 
     def grow(self) -> None:
         """One product, one vector more."""
@@ -263,7 +264,7 @@ class _Space:
         self._projected[j, : j + 1] = column
         self._projected[: j + 1, j] = column
         self.size = j + 1
-        norm = float(w.norm())
+        norm = length(w)
         scale = float(self.projected().abs().max())
         if norm > breakdown_level(w) * scale:
             self.residual_norm = norm
@@ -289,8 +290,8 @@ class _Space:
         # Combining in working precision leaves the basis orthogonal to rounding; the next vector is made so again.
         basis = self._basis[: self.size]
         for _ in range(2):
-            self._next = torch.addmv(self._next, basis.t(), basis @ self._next, alpha=-1)
-        self._next = self._next / self._next.norm()
+            self._next = torch.addmv(self._next, basis.t(), dots(basis, self._next).to(self._next), alpha=-1)
+        self._next = unit(self._next)
         self._restarts += 1
 
     def _new_direction(self) -> Tensor:
@@ -298,6 +299,6 @@ class _Space:
         vector = random_vector(self._operator.dim, self._operator.like, seed=self._seed, stream=500 + self._fresh)
         basis = self._basis[: self.size]
         for _ in range(3):
-            vector = vector / vector.norm()
-            vector = torch.addmv(vector, basis.t(), basis @ vector, alpha=-1)
-        return vector / vector.norm()
+            vector = unit(vector)
+            vector = torch.addmv(vector, basis.t(), dots(basis, vector).to(vector), alpha=-1)
+        return unit(vector)

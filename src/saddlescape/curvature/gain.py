@@ -27,6 +27,7 @@ from saddlescape.curvature.flat import Selection
 from saddlescape.curvature.function import LossFunction
 from saddlescape.curvature.operator import HessianOperator
 from saddlescape.curvature.samples import Samples, gather
+from saddlescape.curvature.sums import dot, length
 from saddlescape.errors import InputError
 
 
@@ -184,13 +185,13 @@ def sam_gain(
     for batch in others.take(order).batches(batch_size):
         part = HessianOperator(function, batch, batch_size=max(1, len(batch)), method="double_backward")
         _, gradient = part.loss_and_gradient()
-        norm = float(gradient.norm())
+        norm = length(gradient)
         if norm == 0:
             raise InputError("the gradient of a mini-batch is exactly zero: SAM's step is not defined there")
         norms.append(norm)
-        plain.append(float(pair.vector @ gradient))
+        plain.append(dot(pair.vector, gradient))
         ascent = gradient / norm if normalise else gradient
-        perturbed.append([float(pair.vector @ part.loss_and_gradient(weights + r * ascent)[1]) for r in rhos.tolist()])
+        perturbed.append([dot(pair.vector, part.loss_and_gradient(weights + r * ascent)[1]) for r in rhos.tolist()])
     return SamGain(
         rho=rhos,
         eigenvalue=pair.value,

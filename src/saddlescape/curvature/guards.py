@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from saddlescape.curvature.sums import dot, length, unit
 from saddlescape.errors import InputError
 
 _DROPOUTS = (nn.modules.dropout._DropoutNd,)
@@ -117,15 +118,15 @@ def check_symmetric(operator: Callable[[Tensor], Tensor], dim: int, like: Tensor
     differ by more than rounding (random data, dropout, a non-deterministic layer) or if the operator is not symmetric.
     """
     u, v = (random_vector(dim, like, seed=seed, stream=stream) for stream in (101, 102))
-    u, v = u / u.norm(), v / v.norm()
+    u, v = unit(u), unit(v)
     hu, hu_again, hv = operator(u), operator(u), operator(v)
-    scale = max(float(hu.norm()), float(hv.norm()))
+    scale = max(length(hu), length(hv))
     if not torch.isfinite(torch.tensor(scale)):
         raise InputError("a Hessian-vector product is NaN or infinite: look at the loss of this data at these weights")
     if scale == 0:
         return 0.0
     allowed = 1e4 * torch.finfo(like.dtype).eps
-    drift = float((hu - hu_again).norm()) / scale
+    drift = length(hu - hu_again) / scale
     if drift > allowed:
         raise InputError(
             f"two products with the same vector differ by {drift:.1e}: the loss is random (dropout, augmentation,"
@@ -138,13 +139,6 @@ def check_symmetric(operator: Callable[[Tensor], Tensor], dim: int, like: Tensor
             " the loss is wrong (a custom autograd function?) or the data changes between products"
         )
     return asymmetry
-
-
-def dot(a: Tensor, b: Tensor) -> float:
-    """Inner product in float64, or in float32 on devices that have no float64."""
-    if a.device.type == "mps":
-        return float(a @ b)
-    return float(a.double() @ b.double())
 
 
 def random_vector(dim: int, like: Tensor, *, seed: int, stream: int = 0, kind: str = "normal") -> Tensor:

@@ -28,6 +28,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from saddlescape.curvature.sums import dots, length, lengths
 from saddlescape.errors import InputError
 
 _CANCELLED = 0.7
@@ -63,7 +64,7 @@ class Factorization:
 
     def __init__(self, start: Tensor, max_steps: int) -> None:
         """Raises ``InputError`` for a start that is zero or not finite, or for no steps."""
-        norm = float(start.norm())
+        norm = length(start)
         if not norm > 0 or norm == float("inf"):
             raise InputError("the Lanczos start vector must be finite and not zero")
         if max_steps < 1:
@@ -95,7 +96,7 @@ class Factorization:
         w = operator(self._next)
         # Before anything is stored: a step that fails or is interrupted leaves the factorisation as it was.
         w, coefficients = orthogonalise(w, self._basis[: j + 1])
-        beta, alpha = float(w.norm()), float(coefficients[j])
+        beta, alpha = length(w), float(coefficients[j])
         if not torch.isfinite(torch.tensor([alpha, beta])).all():
             raise InputError(
                 f"product {j + 1} of the operator is NaN or infinite: look at the loss of this data at these weights"
@@ -120,7 +121,7 @@ class Factorization:
     def ritz_vectors(self, columns: Tensor) -> Tensor:
         """``columns`` [steps, k] of eigenvectors of T -> unit Ritz vectors [k, P]."""
         vectors = columns.t().to(self._basis) @ self.basis
-        return vectors / vectors.norm(dim=1, keepdim=True)
+        return vectors / lengths(vectors)
 
     def state_dict(self) -> dict[str, Any]:
         """All that is needed to go on, as tensors."""
@@ -171,19 +172,19 @@ def orthogonalise(vector: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
     Orthogonal to rounding, in one pass or two (see the module's text). The last two rows go first: for ``H`` times the
     last row of a Lanczos basis they are what matters.
     """
-    parts = vector.new_zeros(len(basis))
+    parts = dots(basis[:0], vector).new_zeros(len(basis))  # in the dtype of sums
     vector = _take_away(vector, basis[-2:], parts[-2:])
-    before = float(vector.norm())
+    before = length(vector)
     vector = _take_away(vector, basis, parts)
-    if not float(vector.norm()) > _CANCELLED * before:
+    if not length(vector) > _CANCELLED * before:
         vector = _take_away(vector, basis, parts)
     return vector, parts
 
 
 def _take_away(vector: Tensor, rows: Tensor, parts: Tensor) -> Tensor:
-    found = rows @ vector
+    found = dots(rows, vector)
     parts += found
-    return torch.addmv(vector, rows.t(), found, alpha=-1)
+    return torch.addmv(vector, rows.t(), found.to(vector), alpha=-1)
 
 
 def breakdown_level(like: Tensor) -> float:

@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from saddlescape.curvature.guards import dot, random_vector
+from saddlescape.curvature.guards import random_vector
 from saddlescape.curvature.lanczos import Factorization, LinearOperator, breakdown_level, lanczos
+from saddlescape.curvature.sums import dot, dots
 from saddlescape.errors import InputError
 
 
@@ -113,7 +114,7 @@ def xtrace(operator: LinearOperator, probes: int = 16, *, seed: int = 0) -> Trac
     inside = torch.empty(probes, probes, dtype=torch.float64)
     basis = basis.t().contiguous()
     for j, q in enumerate(basis):
-        inside[:, j] = (basis @ operator(q)).double().cpu()
+        inside[:, j] = dots(basis, operator(q)).double().cpu()
     inside = (inside + inside.t()) / 2
     triangle = triangle.double().cpu()
     if float(triangle.diagonal().abs().min()) <= breakdown_level(operator.like) * float(heights.max()):
@@ -122,7 +123,7 @@ def xtrace(operator: LinearOperator, probes: int = 16, *, seed: int = 0) -> Trac
     left_out = left_out / left_out.norm(dim=0)
     estimates = []
     for i, w in enumerate(tests):
-        s, shadow = left_out[:, i], (basis @ w).double().cpu()
+        s, shadow = left_out[:, i], dots(basis, w).double().cpu()
         x = shadow - s * (s @ shadow)
         outer = dot(w, images[i]) - 2 * float(x @ triangle[:, i]) + float(x @ inside @ x)
         length = dot(w, w) - float(x @ x)
@@ -181,4 +182,4 @@ def trace(
 def _outside(vector: Tensor, basis: Tensor | None) -> Tensor:
     if basis is None:
         return vector
-    return torch.addmv(vector, basis.t(), basis @ vector, alpha=-1)
+    return torch.addmv(vector, basis.t(), dots(basis, vector).to(vector), alpha=-1)

@@ -21,6 +21,7 @@ from saddlescape.curvature.function import LossFunction
 from saddlescape.curvature.guards import held_still, random_vector
 from saddlescape.curvature.operator import HessianOperator
 from saddlescape.curvature.samples import gather
+from saddlescape.curvature.sums import unit
 from saddlescape.errors import InputError
 
 
@@ -148,7 +149,7 @@ class CurvatureTracker:
         began = time.monotonic()
         operator = HessianOperator(function, self._sets[label], batch_size=self._batch_size, method=self._method)
         noise = random_vector(operator.dim, operator.like, seed=self._seed, stream=10_000 + epoch)
-        start, last = noise / noise.norm(), self._starts.get(label)
+        start, last = unit(noise), self._starts.get(label)
         if last is not None and len(last) == operator.dim:
             start = last.to(operator.like) + self._noise * start
         found = extremes(
@@ -156,7 +157,7 @@ class CurvatureTracker:
         )
         low, high = found.smallest[0], found.largest[0]
         mixed = low.vector + high.vector
-        self._starts[label] = (mixed / mixed.norm()).cpu()
+        self._starts[label] = unit(mixed).cpu()
         point = TrackPoint(
             epoch=epoch,
             label=label,

@@ -19,7 +19,7 @@ A contrastive term beside it, on two views of its own, which makes three times t
 
 The numbers are ours; those for digits were chosen on images held out of its training set
 (benchmarks/results/recipe_terms-development.json), the others are untuned. A former recipe contrasted the same view by
-ProCo's loss and began SAM in the middle of training: on Digits-LT both cost accuracy (recipe_terms-digits.json there),
+ProCo's loss and began SAM in the middle of training: on Digits-LT both cost accuracy (recipe_terms-former.json there),
 so both have gone.
 """
 
