@@ -86,10 +86,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             folder = arguments.runs / f"{term.replace(' ', '-')}-seed{seed}"
             scores.append(finished(folder, [*command, "--precision", arguments.precision, "--seed", str(seed), *draw]))
         rows.append({"term": term, "method": method, "set": settings, "runs": scores, **spread(scores)})
+    names = {str(path): path.name for path in (arguments.runs, arguments.out)}  # no paths of a machine
     content = {
         "benchmark": "recipe_terms",
         "schema": SCHEMA,
-        "environment": environment(torch.device("cpu"), argv),
+        "environment": environment(torch.device("cpu"), [names.get(word, word) for word in argv]),
         "seeds": arguments.seeds,
         "development": arguments.development,
         "rows": rows,

@@ -39,7 +39,7 @@ def test_a_row_a_term(script: types.ModuleType, tmp_path: Path, capsys: pytest.C
     assert [one["accuracy"] for one in ours["runs"]] == accuracies
     assert ours["accuracy"]["mean"] == pytest.approx(sum(accuracies) / 2)
     assert ours["accuracy"]["std"] == pytest.approx(abs(accuracies[0] - accuracies[1]) / 2**0.5)
-    assert not content["development"]
+    assert not content["development"] and str(tmp_path) not in out.read_text()
     assert f"| {term} | `ours`" in out.with_suffix(".md").read_text()
 
 

@@ -18,7 +18,7 @@ A contrastive term beside it, on two views of its own, which makes three times t
 The numbers are ours and untuned. Two things were tried and went: a former recipe contrasted the same view by ProCo's
 loss and began SAM in the middle of training, which cost accuracy on Digits-LT (recipe_terms-former.json under
 benchmarks/results); and mixup with a larger weight decay, chosen on images held out of the training set of digits
-(recipe_terms-development.json), did worse on its test images than no choice.
+(recipe_terms-development.json), did no better on its test images than no choice.
 """
 
 from __future__ import annotations
