@@ -56,7 +56,7 @@ def test_every_committed_result_and_every_figure_of_it_is_on_the_page(tool: Modu
         if rows and "name" not in rows[0]:  # its table lies beside it
             assert path.with_suffix(".md").read_text().strip() in page, path.name
             continue
-        for row in rows:
+        for row in (one for row in rows for one in tool.figures(row)):
             assert f"| {tool._cell(row['name'])} | {tool.number(row['value'])} |" in page, row["name"]
     for name in ("train_step", "curvature", "loader", "sam_family", "first_table"):
         assert page.count(f"\n## `{name}.py`\n") == 1
@@ -87,6 +87,16 @@ def test_figures_are_told_by_kind_with_spread_floor_and_goal(tool: ModuleType, f
         assert text in page[page.index(f"**{title}**") :].split("\n**")[0]
     assert "On a CPU, 2 threads." in page and "Load average at the start 3: a busy machine." in page
     assert "commit 0123456789," in page and "Peers that were not installed: somebody." in page
+
+
+def test_several_figures_in_one_row_are_a_row_each(tool: ModuleType, folder: Path) -> None:
+    ratio = {"value": 1.19, "quartiles": [1.1, 1.3]}
+    row = {"name": "processes 2", "runs_per_hour": 440.2, "over_serial": ratio, "share_of_roofline": 0.75}
+    put(folder, "step-cpu", {"benchmark": "step", "rows": [row]})
+    page = tool.page(folder)
+    assert "| processes 2 over serial | 1.19 | 1.1 to 1.3 | times |" in page and "<svg" in page
+    assert "| runs per hour, processes 2 | 440 | - |" in page
+    assert page.index("**Beside the roofline**") < page.index("| share of roofline, processes 2 | 0.75 |")
 
 
 def test_the_picture_has_a_bar_for_every_ratio(tool: ModuleType) -> None:

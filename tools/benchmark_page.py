@@ -98,7 +98,7 @@ def one_result(folder: Path, stem: str, result: Any) -> list[str]:
         return [*lines, "A file of another form; see it in `benchmarks/results/`."]
     lines += [*_where(result), ""]
     beside = folder / "results" / f"{stem}.md"
-    rows = [row for row in result.get("rows") or [] if isinstance(row, dict) and "name" in row]
+    rows = [one for row in result.get("rows") or [] if isinstance(row, dict) and "name" in row for one in figures(row)]
     runs = [run for run in result.get("results") or [] if isinstance(run, dict) and "method" in run]
     if rows:
         lines += _rows(stem, rows)
@@ -111,6 +111,20 @@ def one_result(folder: Path, stem: str, result: Any) -> list[str]:
     if result.get("missing"):
         lines += ["", f"Peers that were not installed: {', '.join(map(str, result['missing']))}."]
     return lines
+
+
+def figures(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The row, or, where it holds several figures of one contender, each of them as a row; ratios have quartiles."""
+    if "value" in row:
+        return [row]
+    found: list[Mapping[str, Any]] = []
+    for key, value in row.items():
+        words = key.replace("_", " ")
+        if isinstance(value, dict) and "value" in value:
+            found.append({"name": f"{row['name']} {words}", "unit": "times", **value})
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            found.append({"name": f"{words}, {row['name']}", "value": value})
+    return found
 
 
 def kind(row: Mapping[str, Any]) -> str:
