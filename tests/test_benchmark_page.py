@@ -56,7 +56,7 @@ def test_every_committed_result_and_every_figure_of_it_is_on_the_page(tool: Modu
         if rows and "name" not in rows[0]:  # its table lies beside it
             assert path.with_suffix(".md").read_text().strip() in page, path.name
             continue
-        for row in (one for row in rows for one in tool.figures(row)):
+        for row in (one for each in rows for one in tool.figures(each)):
             assert f"| {tool._cell(row['name'])} | {tool.number(row['value'])} |" in page, row["name"]
     for name in ("train_step", "curvature", "loader", "sam_family", "first_table"):
         assert page.count(f"\n## `{name}.py`\n") == 1
