@@ -172,19 +172,19 @@ def orthogonalise(vector: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
     Orthogonal to rounding, in one pass or two (see the module's text). The last two rows go first: for ``H`` times the
     last row of a Lanczos basis they are what matters.
     """
-    parts = dots(basis[:0], vector).new_zeros(len(basis))  # in the dtype of sums
-    vector = _take_away(vector, basis[-2:], parts[-2:])
+    vector, recent = _take_away(vector, basis[-2:])
     before = length(vector)
-    vector = _take_away(vector, basis, parts)
+    vector, parts = _take_away(vector, basis)
     if not length(vector) > _CANCELLED * before:
-        vector = _take_away(vector, basis, parts)
+        vector, more = _take_away(vector, basis)
+        parts += more
+    parts[-2:] += recent
     return vector, parts
 
 
-def _take_away(vector: Tensor, rows: Tensor, parts: Tensor) -> Tensor:
-    found = dots(rows, vector)
-    parts += found
-    return torch.addmv(vector, rows.t(), found.to(vector), alpha=-1)
+def _take_away(vector: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    parts = dots(rows, vector)
+    return torch.addmv(vector, rows.t(), parts.to(vector), alpha=-1), parts
 
 
 def breakdown_level(like: Tensor) -> float:
