@@ -73,6 +73,7 @@ JOBS: list[tuple[str, list[str], str]] = [  # name, command, where rank 1 gets a
     ("killed", [*SAM, "--out", "killed"], "KILL 6"),  # torchrun then starts both processes again
 ]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "COLUMNS": "500"}
+ENVIRONMENT["PYTHONFAULTHANDLER"] = "1"  # a process that dies of a fatal signal says where it was
 
 
 def arm(where: str, rank: int) -> Any:
@@ -114,6 +115,8 @@ def driver(jobs: list[tuple[str, list[str], str]]) -> None:
         codes[name] = run(command)
         disarm()
         written.write_text(json.dumps(codes))
+    left = [Path(f"/proc/self/task/{task}/comm").read_text().strip() for task in os.listdir("/proc/self/task")]
+    Path(f"threads-{rank}.json").write_text(json.dumps(left))
 
 
 @pytest.fixture(scope="module")
@@ -125,11 +128,15 @@ def driven(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[st
         [*command, "--max-restarts", "1", "--log-dir", "logs", "--redirects", "3", __file__, json.dumps(JOBS)],
         cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=800, check=False,
     )  # fmt: skip
-    codes, said = [], []
+    texts: list[str] = []
     for rank in (0, 1):
         paths = sorted(folder.glob(f"logs/*/attempt_*/{rank}/stderr.log"))
         text = "\n".join(path.read_text() for path in paths)
-        assert done.returncode == 0, (text, done.stderr)
+        texts.append(text)
+    if done.returncode:  # in full, which an assertion would cut short
+        pytest.fail("\n".join(f"process {rank}: {text[-6000:]}" for rank, text in enumerate([*texts, done.stderr])))
+    codes, said = [], []
+    for rank, text in enumerate(texts):
         pieces = [piece.partition("\n") for piece in f"\n{text}".split("\n--- ")[1:]]
         said.append({name: rest for name, _, rest in pieces})
         codes.append(json.loads((folder / f"codes-{rank}.json").read_text()))
@@ -210,6 +217,13 @@ def test_killed_and_resumed_is_the_same_to_the_bit(driven: Driven) -> None:
     assert "resuming killed after stage 'train', epoch 1\n" in said[0]["killed"]
     assert "Traceback" not in said[0]["killed"]
     assert_same(folder / "whole", folder / "killed")
+
+
+def test_no_thread_of_a_group_outlives_the_commands(driven: Driven) -> None:
+    """One that is still at work while Python ends aborts the process, and torchrun then calls the run failed."""
+    for rank in (0, 1):
+        left = json.loads((driven[0] / f"threads-{rank}.json").read_text())
+        assert [name for name in left if "gloo" in name] == []
 
 
 def test_in_step_the_run_is_that_of_one_process(driven: Driven, cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:

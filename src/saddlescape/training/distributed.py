@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime
 import functools
+import importlib
 import itertools
 import os
 from collections.abc import Iterable, Iterator
@@ -275,6 +276,10 @@ def together(launch: Launch | None) -> Iterator[Ranks]:
 
 
 def _meet(launch: Launch) -> Any:
+    # Its functions have the group of all processes as a default argument, so whoever imports it while there is one (the
+    # first optimiser does, by torch's compiler) keeps the group, and gloo's threads, until Python takes itself apart;
+    # a thread that then still has work aborts the process.
+    importlib.import_module("torch.distributed.nn.functional")
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     # torchrun keeps the store itself, and under the same address for every restart of the processes.
     keeper = launch.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != str(True)
