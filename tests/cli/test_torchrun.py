@@ -115,7 +115,7 @@ def driver(jobs: list[tuple[str, list[str], str]]) -> None:
         codes[name] = run(command)
         disarm()
         written.write_text(json.dumps(codes))
-    left = [Path(f"/proc/self/task/{task}/comm").read_text().strip() for task in os.listdir("/proc/self/task")]
+    left = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
     Path(f"threads-{rank}.json").write_text(json.dumps(left))
 
 
