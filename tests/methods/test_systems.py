@@ -115,10 +115,11 @@ def test_decoupled() -> None:
     assert stages("crt", "inat2018")[1].epochs == 30
     _, lws = stages("lws", "imagenet-lt")
     assert (lws.epochs, lws.head, lws.trainable, lws.reset_head) == (5, "lws", "head.scale", False)
-    for name in ("tau-norm", "ncm"):
+    for name in ("tau-norm", "ncm", "plda"):
         assert stages(name)[1].head == stages(name)[1].head_fit == name
         assert stages(name)[1].trainable == "none"
     assert stages("ncm")[1].head_fit_options == {"mode": "cl2n"}
+    assert stages("plda")[1].head_fit_options == {"shrinkage": 0.1}
 
 
 @pytest.mark.parametrize(
@@ -234,14 +235,15 @@ def test_contrastive() -> None:
 
 def test_ours_and_each_of_its_terms() -> None:
     recipe = resolve("ours", facts())
-    (stage,) = recipe.stages
+    stage, last = recipe.stages
     assert recipe.model == "resnet32"
-    assert (stage.loss, stage.augment, stage.objective, stage.lr_schedule) == (
-        "la", "autoaugment-cutout", "classify", "cosine",
+    assert (stage.loss, stage.augment, stage.objective, stage.objective_options, stage.lr_schedule) == (
+        "la", "autoaugment-cutout", "mixup", {"alpha": 1.0}, "cosine",
     )  # fmt: skip
     assert (stage.optimizer, stage.optimizer_options, stage.rho_start, stage.epochs) == (
         "partial-sam", {"share": 0.25}, 0, 200,
     )  # fmt: skip
+    assert (last.head, last.head_fit, last.head_fit_options, last.epochs) == ("plda", "plda", {"shrinkage": 0.1}, 1)
     assert any("our own recipe" in note for note in recipe.notes)
     assert stages("ours+sam")[0].optimizer == "sam"
     terms = [
@@ -249,12 +251,12 @@ def test_ours_and_each_of_its_terms() -> None:
         "train.optimizer_options.class_aware=0", "train.objective=contrastive", "train.head=contrastive",
         "train.objective_options.kind=proco", "train.views=simclr,simclr",
     ]  # fmt: skip
-    for term in terms:
+    for term in (*terms, "train.objective=classify"):
         assert f"--set {term}" in str(ours.__doc__)
-    (mixed,) = stages("ours", settings=["train.objective=mixup", "train.objective_options.alpha=0.3"])
-    assert (mixed.objective, mixed.objective_options) == ("mixup", {"alpha": 0.3})
+    plain = stages("ours", settings=["train.objective=classify"])[0]
+    assert (plain.objective, plain.objective_options) == ("classify", {})
     changed = stages("ours", settings=terms)[0]
-    assert changed.views == ("simclr", "simclr") and changed.objective_options["kind"] == "proco"
+    assert changed.views == ("simclr", "simclr") and changed.objective_options == {"kind": "proco"}
 
 
 def test_numbers_of_a_data_set_and_its_imbalance_lie_over_the_defaults() -> None:

@@ -134,7 +134,7 @@ def same(one: Any, two: Any) -> bool:
     return bool(one == two)
 
 
-CLASSIFIER_ONLY = ("crt", "lws", "tau-norm", "ncm", "mislas", "disalign", "cc-sam", "crt+sam")
+CLASSIFIER_ONLY = ("crt", "lws", "tau-norm", "ncm", "plda", "ours", "mislas", "disalign", "cc-sam", "crt+sam")
 
 
 @pytest.mark.parametrize("method", CLASSIFIER_ONLY)
@@ -193,7 +193,7 @@ def test_dro_lt_trains_the_backbone_then_the_classifier(run_of: Run) -> None:
 
 
 def test_ours_climbs_from_the_first_epoch_on(run_of: Run) -> None:
-    assert [row["rho"] for row in rows(run_of("ours"))] == [0.2, 0.2]
+    assert [row["rho"] for row in rows(run_of("ours"))] == [0.2, 0.2, None]
 
 
 def test_tau_is_told_with_the_row(run_of: Run) -> None:

@@ -149,8 +149,22 @@ def test_ncm_predicts_the_nearest_mean_of_the_training_features(mode: str) -> No
     assert row["fitted"] == {"mode": mode} and row["images"] == 60
 
 
+def test_plda_is_fitted_to_the_training_features() -> None:
+    model, test = Net("plda"), Fixed(*data(1))
+    stage = Stage(name="classifier", epochs=1, head="plda", head_fit="plda", head_fit_options={"shrinkage": 0.3})
+    row = fit(stage, parts(model, test=test))
+    alone: Any = make_head("plda", WIDTH, CLASSES)
+    assert row["fitted"] == {"shrinkage": 0.3, "between": alone.fit(*data(0), 0.3)}
+    assert torch.equal(model(test.batch.inputs), alone(test.batch.inputs))
+    right = (alone(test.batch.inputs).argmax(1) == test.batch.targets).double().mean()
+    assert row["test"]["accuracy"] == pytest.approx(100 * float(right))
+    fit(Stage(name="classifier", epochs=1, head="plda", head_fit="plda"), parts(model, test=test))
+    alone.fit(*data(0), 0.1)
+    assert torch.equal(model(test.batch.inputs), alone(test.batch.inputs))
+
+
 def test_what_cannot_be_fitted_is_said() -> None:
-    with pytest.raises(InputError, match="unknown head_fit 'svm'; known are ncm, tau-norm"):
+    with pytest.raises(InputError, match="unknown head_fit 'svm'; known are ncm, plda, tau-norm"):
         check_head_fit(Stage(name="classifier", epochs=1, head_fit="svm"))
     with pytest.raises(InputError, match="is one epoch, not 3"):
         check_head_fit(Stage(name="classifier", epochs=3, head_fit="ncm"))

@@ -1,6 +1,7 @@
-"""Stages that fit the head without training: nearest class mean, and tau-normalisation of a trained classifier.
+"""Stages that fit the head without training: nearest class mean, PLDA, and tau-normalisation of a trained classifier.
 
-Kang et al., "Decoupling Representation and Classifier for Long-Tailed Recognition", ICLR 2020, sections 4.2 and 4.3.
+Kang et al., "Decoupling Representation and Classifier for Long-Tailed Recognition", ICLR 2020, sections 4.2 and 4.3;
+Ioffe, "Probabilistic Linear Discriminant Analysis", ECCV 2006.
 """
 
 from __future__ import annotations
@@ -73,6 +74,12 @@ def _nearest_class_mean(
     return {"mode": mode}
 
 
+def _plda(stage: Stage, parts: Parts, features: torch.Tensor, labels: torch.Tensor) -> dict[str, float | str]:
+    head: Any = parts.model.head
+    shrinkage = float(stage.head_fit_options.get("shrinkage", 0.1))
+    return {"shrinkage": shrinkage, "between": head.fit(features, labels, shrinkage)}
+
+
 def _tau_normalized(stage: Stage, parts: Parts, features: torch.Tensor, labels: torch.Tensor) -> dict[str, float | str]:
     """Tau as given; else the best of 0, 0.1, ... 2 by balanced accuracy on the validation split; else 1."""
     head: Any = parts.model.head
@@ -95,5 +102,6 @@ def _tau_normalized(stage: Stage, parts: Parts, features: torch.Tensor, labels: 
 
 HEAD_FITS: dict[str, Callable[..., dict[str, float | str]]] = {
     "ncm": _nearest_class_mean,
+    "plda": _plda,
     "tau-norm": _tau_normalized,
 }

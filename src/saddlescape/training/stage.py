@@ -42,7 +42,7 @@ class Stage:
 
     # What is trained, and from where.
     head: str = "linear"
-    head_fit: str = ""  # the head is fitted in closed form instead of trained: "tau-norm" | "ncm"
+    head_fit: str = ""  # the head is fitted in closed form instead of trained: "tau-norm" | "ncm" | "plda"
     head_fit_options: Options = field(default_factory=dict)
     trainable: str = "all"  # "all" | "none" | "head" | "backbone" | names or their beginnings, e.g. "head.scale"
     reset_head: bool = False  # a fresh head; else the one before is kept or built upon

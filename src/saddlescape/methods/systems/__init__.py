@@ -12,6 +12,7 @@ from saddlescape.methods.systems.lws import LWS
 from saddlescape.methods.systems.mislas import MISLAS
 from saddlescape.methods.systems.ncm import NCM
 from saddlescape.methods.systems.ours import OURS
+from saddlescape.methods.systems.plda import PLDA
 from saddlescape.methods.systems.system import System
 from saddlescape.methods.systems.tau_norm import TAU_NORM
 
@@ -20,6 +21,7 @@ SYSTEMS: dict[str, System] = {
     "lws": LWS,
     "tau-norm": TAU_NORM,
     "ncm": NCM,
+    "plda": PLDA,
     "mislas": MISLAS,
     "disalign": DISALIGN,
     "dro-lt": DRO_LT,

@@ -6,6 +6,7 @@ from saddlescape.models.heads.cosine import CosineHead
 from saddlescape.models.heads.disalign import DisAlignHead
 from saddlescape.models.heads.disalign_cvpods import DisAlignCvpodsHead
 from saddlescape.models.heads.linear import LinearHead, linear_map
+from saddlescape.models.heads.plda import PLDAHead
 from saddlescape.models.heads.projection import ProjectionHead
 from saddlescape.models.heads.prototype import PrototypeHead
 from saddlescape.models.heads.registry import HEADS, HeadKind, make_head
@@ -23,6 +24,7 @@ __all__ = [
     "HeadAlias",
     "HeadKind",
     "LinearHead",
+    "PLDAHead",
     "ProjectionHead",
     "PrototypeHead",
     "ScaledHead",

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from saddlescape.errors import InputError
+from saddlescape.models.heads.moments import class_moments, scaled
 
 CentroidMode = Literal["cl2n", "l2n", "raw"]
 
 # mode -> (is the mean of all images subtracted, is the length divided out)
 _MODES: dict[str, tuple[bool, bool]] = {"cl2n": (True, True), "l2n": (False, True), "raw": (False, False)}
-_ROWS = 8192  # features widened at a time
 
 
 class CentroidHead(nn.Module):
@@ -71,43 +71,14 @@ class CentroidHead(nn.Module):
         Raises:
             InputError: shapes that do not fit, no images, labels out of range, or features that are not finite.
         """
-        classes, width = self.centroids.shape
-        if features.ndim != 2 or features.shape[1] != width or labels.shape != (len(features),):
-            shapes = f"{list(features.shape)} and {list(labels.shape)}"
-            raise InputError(f"features and labels must be [N, {width}] and [N], got {shapes}")
-        if not len(features):
-            raise InputError("there are no images to take class means of")
-        labels = labels.to(self.centroids.device, torch.int64)
-        if int(labels.min()) < 0 or int(labels.max()) >= classes:
-            raise InputError(f"labels run from {int(labels.min())} to {int(labels.max())}, outside 0..{classes - 1}")
-        device = self.centroids.device
-        wide = torch.float32 if device.type == "mps" else torch.float64
-        # A part at a time: a copy of all of them in float64 would be two more of the largest thing there is.
-        parts = [part.to(device) for part in features.split(_ROWS)]
-        total = torch.zeros(width, dtype=wide, device=device)
-        for start, part in zip(range(0, len(features), _ROWS), parts, strict=True):
-            finite = part.isfinite().all(dim=1)
-            if not bool(finite.all()):
-                at = start + int((~finite).nonzero()[0])
-                raise InputError(f"features[{at}] is not finite: the network diverged or its input is broken")
-            total += part.to(wide).sum(dim=0)
-        mean = total / len(features)
-        sums = torch.zeros(classes, width, dtype=wide, device=device)
-        for part, owners in zip(parts, labels.split(_ROWS), strict=True):
-            sums.index_add_(0, owners, self._transform(part.to(wide), mean))
-        count = torch.bincount(labels, minlength=classes)
-        self.mean.copy_(mean)
-        self.centroids.copy_(sums / count.clamp(min=1)[:, None])
-        self.seen.copy_(count > 0)
+        found = class_moments(features, labels, self.centroids, centre=bool(self.centre), unit=bool(self.unit))
+        self.mean.copy_(found.mean)
+        self.centroids.copy_(found.centroids)
+        self.seen.copy_(found.counts > 0)
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
             dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-            f, centroids = self._transform(x.to(dtype), self.mean.to(dtype)), self.centroids.to(dtype)
+            f, centroids = scaled(x.to(dtype), self.mean.to(dtype), self.centre, self.unit), self.centroids.to(dtype)
             squares = f.square().sum(dim=1, keepdim=True) + centroids.square().sum(dim=1)
             return (2 * f @ centroids.T - squares).masked_fill(~self.seen, -torch.inf)
-
-    def _transform(self, features: Tensor, mean: Tensor) -> Tensor:
-        shifted = features - self.centre.to(features.dtype) * mean
-        length = torch.linalg.vector_norm(shifted, dim=1, keepdim=True)
-        return shifted / torch.where(length > 0, length, 1.0) ** self.unit.to(features.dtype)

@@ -13,6 +13,7 @@ from saddlescape.models.heads.cosine import CosineHead
 from saddlescape.models.heads.disalign import DisAlignHead
 from saddlescape.models.heads.disalign_cvpods import DisAlignCvpodsHead
 from saddlescape.models.heads.linear import LinearHead
+from saddlescape.models.heads.plda import PLDAHead
 from saddlescape.models.heads.projection import ProjectionHead
 from saddlescape.models.heads.prototype import PrototypeHead
 from saddlescape.models.heads.scaled import ScaledHead
@@ -20,7 +21,7 @@ from saddlescape.models.heads.tau_normalized import TauNormalizedHead
 from saddlescape.models.heads.two_branch import TwoBranchHead
 
 HeadKind = Literal[
-    "linear", "cosine", "lws", "disalign", "disalign-cvpods", "tau-norm", "ncm", "glmc", "contrastive", "bcl"
+    "linear", "cosine", "lws", "disalign", "disalign-cvpods", "tau-norm", "ncm", "plda", "glmc", "contrastive", "bcl"
 ]
 
 # A head is built from (in_features, num_classes) alone, so that a checkpoint needs no more than its name.
@@ -32,6 +33,7 @@ HEADS: dict[str, Callable[[int, int], nn.Module]] = {
     "disalign-cvpods": DisAlignCvpodsHead,
     "tau-norm": TauNormalizedHead,
     "ncm": CentroidHead,
+    "plda": PLDAHead,
     "glmc": TwoBranchHead,
     "contrastive": ProjectionHead,
     "bcl": PrototypeHead,

@@ -1,0 +1,162 @@
+"""PLDA as a head: SciPy's Gaussian densities, scikit-learn's LDA where the two are the same, and what may go wrong."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.integrate import quad
+from scipy.stats import multivariate_normal, norm
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from torch import Tensor
+
+from saddlescape.errors import InputError
+from saddlescape.models import CentroidHead, PLDAHead
+
+LABELS = torch.tensor([0] * 30 + [1] * 9 + [2] * 4 + [3] * 2 + [4])  # class 4 has one image
+WIDTH, CLASSES = 5, 5
+
+
+def points(labels: Tensor, seed: int, apart: float = 1.0) -> Tensor:
+    """Classes around means of their own, in a space that is stretched."""
+    generator = torch.Generator().manual_seed(seed)
+    means = apart * torch.randn(CLASSES, WIDTH, dtype=torch.float64, generator=torch.Generator().manual_seed(99))
+    noise = torch.randn(len(labels), WIDTH, dtype=torch.float64, generator=generator)
+    return 2 + (means[labels] + noise) * torch.tensor([1.0, 3.0, 0.5, 1.0, 2.0], dtype=torch.float64)
+
+
+def fitted(labels: Tensor = LABELS, shrinkage: float = 0.1, classes: int = CLASSES) -> tuple[PLDAHead, float]:
+    head = PLDAHead(WIDTH, classes).double()
+    return head, head.fit(points(labels, 0), labels, shrinkage)
+
+
+def length_one(h: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    return np.array([(row - mean) / np.sqrt(((row - mean) ** 2).sum()) for row in h])
+
+
+@pytest.mark.parametrize("shrinkage", [0.01, 0.1, 1.0])
+def test_against_densities_of_scipy(shrinkage: float) -> None:
+    head, between = fitted(shrinkage=shrinkage)
+    train, test, labels = points(LABELS, 0).numpy(), points(LABELS, 1).numpy(), LABELS.numpy()
+    f, g = length_one(train, train.mean(axis=0)), length_one(test, train.mean(axis=0))
+    counts = np.bincount(labels)
+    means = np.array([f[labels == c].mean(axis=0) for c in range(CLASSES)])
+    within = sum(np.outer(row - means[c], row - means[c]) for row, c in zip(f, labels, strict=True))
+    within = within / (len(f) - CLASSES)
+    covariance = (1 - shrinkage) * within + shrinkage * np.trace(within) / WIDTH * np.eye(WIDTH)
+    apart = means - means.mean(axis=0)
+    moments = np.einsum("ci,ij,cj->", apart, np.linalg.inv(covariance), apart) / (WIDTH * (CLASSES - 1))
+    assert between == pytest.approx(moments - np.mean(1 / counts), rel=1e-10) and between > 0
+    # Bayes' rule with a mean that is known as well as its images tell: prior N(mu, B S), n images of covariance S.
+    logits = []
+    for c in range(CLASSES):
+        precision = 1 / between + counts[c]  # of the mean, times S
+        centre = (means.mean(axis=0) / between + counts[c] * means[c]) / precision
+        logits.append(multivariate_normal(centre, covariance * (1 + 1 / precision)).logpdf(g))
+    expected = np.stack(logits, axis=1)
+    z = head(torch.from_numpy(test)).numpy()
+    np.testing.assert_allclose(z - z[:, :1], expected - expected[:, :1], rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(torch.from_numpy(z).softmax(dim=1), torch.from_numpy(expected).softmax(dim=1), atol=1e-9)
+
+
+def test_the_density_of_a_new_image_is_the_integral_over_the_mean_of_its_class() -> None:
+    """One dimension by quadrature: images N(mu, 1), mu ~ N(0, B), of which n images were seen."""
+    between, count, average = 2.5, 3, 0.8
+    share = between / (between + 1 / count)
+
+    def likelihood(mu: float) -> float:
+        return float(norm.pdf(average, mu, count**-0.5) * norm.pdf(mu, 0, between**0.5))
+
+    for x in (-1.0, 0.3, 2.0):
+        top = quad(lambda mu, x=x: norm.pdf(x, mu) * likelihood(mu), -20, 20)[0]
+        expected = top / quad(likelihood, -20, 20)[0]
+        assert norm.pdf(x, share * average, (1 + share / count) ** 0.5) == pytest.approx(expected, rel=1e-8)
+
+
+def test_with_many_images_of_each_class_it_is_linear_discriminant_analysis() -> None:
+    labels = torch.arange(CLASSES).repeat_interleave(2000)
+    train, test = points(labels, 0), points(labels, 1)
+    head = PLDAHead(WIDTH, CLASSES).double()
+    head.fit(train, labels, shrinkage=1e-12)
+    mean = train.numpy().mean(axis=0)
+    peer = LinearDiscriminantAnalysis(solver="lsqr", priors=[1 / CLASSES] * CLASSES)
+    peer.fit(length_one(train.numpy(), mean), labels.numpy())
+    expected = peer.predict(length_one(test.numpy(), mean))
+    assert np.mean(head(test).argmax(dim=1).numpy() == expected) > 0.999
+    assert np.mean(expected == labels.numpy()) > 0.5
+
+
+def test_a_rare_class_is_uncertain_and_drawn_to_the_middle() -> None:
+    head, _ = fitted()
+    assert head.variance.diff().gt(0).all()  # from 30 images to one
+    means = torch.stack([points(LABELS, 0)[c == LABELS].mean(0) for c in range(CLASSES)])
+    assert means.isfinite().all() and head.variance[0] < 1.04 and head.variance[4] > 1.3
+
+
+def test_the_covariance_of_the_head_helps_the_tail() -> None:
+    """Nearest class mean and PLDA on the same features, of which some directions say nothing about the class."""
+    head, _ = fitted()
+    nearest = CentroidHead(WIDTH, CLASSES).double()
+    nearest.fit(points(LABELS, 0), LABELS)
+    labels = torch.arange(CLASSES).repeat_interleave(400)
+    test = points(labels, 7)
+    right = [float((one(test).argmax(1) == labels).double().mean()) for one in (head, nearest)]
+    assert right[0] > right[1] + 0.05
+
+
+def test_all_of_it_travels_in_the_state_dict_and_nothing_is_trained() -> None:
+    head = PLDAHead(WIDTH, CLASSES)
+    assert not list(head.parameters())
+    z = head(points(LABELS, 1).float())
+    assert torch.isfinite(z).all() and torch.equal(z, z[:, :1].expand_as(z))  # level before fitting
+    head.fit(points(LABELS, 0).float(), LABELS)
+    other = PLDAHead(WIDTH, CLASSES)
+    other.load_state_dict(head.state_dict())
+    assert torch.equal(other(points(LABELS, 1).float()), head(points(LABELS, 1).float()))
+
+
+def test_a_class_without_images_is_never_predicted() -> None:
+    head, _ = fitted(classes=7)
+    z, without = head(points(LABELS, 1)), fitted()[0](points(LABELS, 1))
+    assert torch.equal(z[:, 5:], torch.full((len(LABELS), 2), -torch.inf).double())
+    torch.testing.assert_close(z[:, :5], without)
+
+
+def test_autocast_and_half_precision_leave_it_in_float32() -> None:
+    head = PLDAHead(WIDTH, CLASSES)
+    head.fit(points(LABELS, 0).half(), LABELS)
+    h = points(LABELS, 1).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        z = head(h)
+    assert z.dtype == torch.float32
+    assert torch.equal(z, head(h.float()))
+    exact = PLDAHead(WIDTH, CLASSES).double()
+    exact.load_state_dict(head.state_dict())
+    torch.testing.assert_close(z.double(), exact(h.double()), rtol=1e-4, atol=1e-4)
+
+
+def test_classes_no_further_apart_than_chance_all_lie_in_the_middle() -> None:
+    labels = torch.arange(CLASSES).repeat(8)
+    h = points(labels * 0, 0)  # one class under five names
+    head = PLDAHead(WIDTH, CLASSES).double()
+    between = head.fit(h, labels)
+    assert between < 0.1
+    z = head(points(labels * 0, 1)).softmax(dim=1)
+    assert z.max() < 0.6
+
+
+def test_mistakes_are_one_line() -> None:
+    head = PLDAHead(WIDTH, CLASSES)
+    for shrinkage in (0.0, 1.5, float("nan")):
+        with pytest.raises(InputError, match=r"shrinkage is .*above 0 and at most 1"):
+            head.fit(points(LABELS, 0), LABELS, shrinkage)
+    with pytest.raises(InputError, match=r"\[N, 5\] and \[N\], got \[46, 6\] and \[46\]"):
+        head.fit(torch.zeros(46, 6), LABELS)
+    with pytest.raises(InputError, match="no images"):
+        head.fit(torch.zeros(0, WIDTH), LABELS[:0])
+    with pytest.raises(InputError, match=r"from 0 to 5, outside 0\.\.4"):
+        head.fit(torch.zeros(2, WIDTH), torch.tensor([0, 5]))
+    with pytest.raises(InputError, match=r"features\[1\] is not finite"):
+        head.fit(torch.tensor([[0.0] * WIDTH, [float("nan")] * WIDTH]), torch.tensor([0, 1]))
+    with pytest.raises(InputError, match="no class has two different images"):
+        head.fit(points(torch.arange(CLASSES), 0), torch.arange(CLASSES))
