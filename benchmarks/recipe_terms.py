@@ -20,13 +20,17 @@ from pathlib import Path
 import development
 import torch
 from common import SCHEMA, environment, write_result
-from finished_runs import cells, finished, spread
+from finished_runs import FIGURES, cells, finished, spread
+
+from saddlescape.runs.format import METRICS, read_rows
 
 CONTRAST = ("train.objective=contrastive", "train.objective_options.kind=proco", "train.head=contrastive")
-MIXUP = ("train.objective=mixup", "train.objective_options.alpha=0.3")
+FIRST_STAGE = "the first stage alone"
 TERMS: dict[str, tuple[str, tuple[str, ...]]] = {
     "ours": ("ours", ()),
+    FIRST_STAGE: ("ours", ()),
     "without margins": ("ours", ("train.loss=ce",)),
+    "without mixup": ("ours", ("train.objective=classify",)),
     "without SAM": ("ours", ("train.optimizer=sgd",)),
     "without the cosine schedule": ("ours", ("train.lr_schedule=paper-cifar",)),
     "SAM's part drawn from all classes alike": ("ours", ("train.optimizer_options.class_aware=0",)),
@@ -35,25 +39,29 @@ TERMS: dict[str, tuple[str, tuple[str, ...]]] = {
     "SAM from the middle on": ("ours", ("train.rho_start={half}",)),
     "rho 0.1": ("ours", ("train.rho=0.1",)),
     "rho 0.5": ("ours", ("train.rho=0.5",)),
-    "with ProCo on the same view": ("ours", CONTRAST),
+    "ProCo on the same view in the place of mixup": ("ours", CONTRAST),
     "weight decay 1e-3": ("ours", ("train.weight_decay=1e-3",)),
-    "weight decay 5e-3": ("ours", ("train.weight_decay=5e-3",)),
-    "mixup of alpha 1": ("ours", ("train.objective=mixup",)),
-    "mixup": ("ours", MIXUP),
-    "mixup, weight decay 1e-3": ("ours", (*MIXUP, "train.weight_decay=1e-3")),
-    "mixup, weight decay 5e-3": ("ours", (*MIXUP, "train.weight_decay=5e-3")),
-    "mixup, weight decay 1e-2": ("ours", (*MIXUP, "train.weight_decay=1e-2")),
-    "mixup, weight decay 5e-3, without SAM": ("ours", (*MIXUP, "train.weight_decay=5e-3", "train.optimizer=sgd")),
-    "mixup, weight decay 5e-3, SAM on the whole batch": ("ours+sam", (*MIXUP, "train.weight_decay=5e-3")),
-    "mixup, weight decay 5e-3, rho 0.05": ("ours", (*MIXUP, "train.weight_decay=5e-3", "train.rho=0.05")),
-    "mixup, weight decay 5e-3, rho 0.4": ("ours", (*MIXUP, "train.weight_decay=5e-3", "train.rho=0.4")),
+    "mixup of alpha 0.3": ("ours", ("train.objective_options.alpha=0.3",)),
+    "mixup of alpha 2": ("ours", ("train.objective_options.alpha=2",)),
+    "shrinkage 0.03": ("ours", ("classifier.head_fit_options.shrinkage=0.03",)),
+    "shrinkage 0.3": ("ours", ("classifier.head_fit_options.shrinkage=0.3",)),
+    "PLDA on cross-entropy": ("plda", ()),
     "CC-SAM": ("cc-sam", ()),
     "MiSLAS": ("mislas", ()),
 }
-"""Name -> method and settings. Mixup has alpha 0.3 where nothing is said."""
+"""Name -> method and settings. ``FIRST_STAGE`` is what the runs of ``ours`` had reached before their last stage."""
 
-CANDIDATES = tuple(term for term in TERMS if term == "ours" or term.startswith(("mixup", "weight", "CC", "Mi")))
+CANDIDATES = (
+    "ours", FIRST_STAGE, "without mixup", "without SAM", "mixup of alpha 0.3", "mixup of alpha 2", "shrinkage 0.03",
+    "shrinkage 0.3", "CC-SAM", "MiSLAS",
+)  # fmt: skip
 """What ``--development`` trains where no terms are named."""
+
+
+def before_the_last_stage(folder: Path) -> dict[str, float]:
+    """The figures after the last epoch of the first stage of a run of several."""
+    last = [row for row in read_rows(folder / METRICS) if row["stage"] == 0][-1]["test"]
+    return {name: float(last[name]) for name in FIGURES}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -83,8 +91,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             draw = (
                 ["--draw-seed", str(seed), "--imbalance", str(development.IMBALANCE)] if arguments.development else []
             )
-            folder = arguments.runs / f"{term.replace(' ', '-')}-seed{seed}"
-            scores.append(finished(folder, [*command, "--precision", arguments.precision, "--seed", str(seed), *draw]))
+            name = "ours" if term == FIRST_STAGE else term.replace(" ", "-")
+            folder = arguments.runs / f"{name}-seed{seed}"
+            score = finished(folder, [*command, "--precision", arguments.precision, "--seed", str(seed), *draw])
+            scores.append(before_the_last_stage(folder) if term == FIRST_STAGE else score)
         rows.append({"term": term, "method": method, "set": settings, "runs": scores, **spread(scores)})
     names = {str(path): path.name for path in (arguments.runs, arguments.out)}  # no paths of a machine
     content = {

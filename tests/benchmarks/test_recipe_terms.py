@@ -10,7 +10,7 @@ import pytest
 
 from saddlescape.methods.recipe import Facts
 from saddlescape.methods.resolve import resolve
-from saddlescape.runs.format import read_result
+from saddlescape.runs.format import read_result, read_rows
 
 SCRIPT = "recipe_terms"
 
@@ -22,7 +22,8 @@ def test_every_term_changes_the_recipe_and_no_two_alike(script: types.ModuleType
     )  # fmt: skip
     found = [
         resolve(method, facts, settings=[each.format(half=150) for each in settings]).stages
-        for method, settings in script.TERMS.values()
+        for term, (method, settings) in script.TERMS.items()
+        if term != script.FIRST_STAGE
     ]
     assert all(one not in found[:number] for number, one in enumerate(found))
 
@@ -41,6 +42,12 @@ def test_a_row_a_term(script: types.ModuleType, tmp_path: Path, capsys: pytest.C
     assert ours["accuracy"]["std"] == pytest.approx(abs(accuracies[0] - accuracies[1]) / 2**0.5)
     assert not content["development"] and str(tmp_path) not in out.read_text()
     assert f"| {term} | `ours`" in out.with_suffix(".md").read_text()
+    assert script.main([*argv[:5], "--terms", script.FIRST_STAGE, *argv[8:]]) == 0
+    (first,) = json.loads(out.read_text())["rows"]
+    rows = [read_rows(tmp_path / f"ours-seed{seed}" / "metrics.jsonl") for seed in (0, 1)]
+    assert [[row["stage"] for row in each] for each in rows] == [[0, 0, 1]] * 2
+    assert [one["tail"] for one in first["runs"]] == [each[1]["test"]["tail"] for each in rows]
+    assert f"| {script.FIRST_STAGE} | `ours`" in out.with_suffix(".md").read_text()
 
 
 def test_what_is_chosen_on_development_images_never_sees_the_test_s(
