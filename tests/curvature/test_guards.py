@@ -192,6 +192,19 @@ def test_asymmetric_operator_is_found_out():
         class_spectra(Net(), F.cross_entropy, (X, Y))
 
 
+def test_a_class_fitted_to_the_last_digits_of_its_loss_is_measured():
+    """Its slopes 1 - p are a few roundings of 1, so the products are no more symmetric than that allows."""
+    model = small()
+    with torch.no_grad():
+        model[2].weight.mul_(100)
+        fitted = model(X).argmax(dim=1)
+        loss = F.cross_entropy(model(X), fitted, reduction="none")
+    kept = (loss > 0) & (loss < 1e-13)
+    assert kept.any()
+    found = spectrum(model, F.cross_entropy, (X[kept], fitted[kept]), lanczos_steps=3)
+    assert 0 <= found.lambda_max < 1e-6
+
+
 def test_nan_weights_are_refused_and_named():
     model = small()
     with torch.no_grad():

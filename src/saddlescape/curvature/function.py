@@ -135,7 +135,7 @@ class LossFunction:
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, not {batch_size}")
         with held_still(self.model, self.mode):
-            self.mean_loss(self.prepare(samples.take(slice(0, min(batch_size, len(samples))))))
+            loss_fn = self.mean_loss(self.prepare(samples.take(slice(0, min(batch_size, len(samples))))))
             if uses_batch_statistics(self.model, self.mode) and len(samples) > batch_size:
                 raise InputError(
                     f"batch normalisation uses batch statistics, so the loss depends on the batches: mode='eval', or"
@@ -144,7 +144,12 @@ class LossFunction:
             few = self.prepare(samples.take(slice(0, 32)))
             ones = torch.full((len(few),), 1 / len(few), dtype=self.dtype, device=self.device)
             # A fresh graph for each product: a kept one would hold its random numbers still.
-            check_symmetric(lambda v: DoubleBackward(self, few, ones).product(v), self.dim, self.like())
+            with torch.no_grad():
+                value = loss_fn.total(self.logits(self.parameters, few.inputs), few.targets, ones)
+            rounding = loss_fn.eps / max(abs(float(value)), loss_fn.eps)
+            check_symmetric(
+                lambda v: DoubleBackward(self, few, ones).product(v), self.dim, self.like(), rounding=rounding
+            )
 
     def linearized(self, batch: Samples) -> Linearized | None:
         """The network traced for this shape of batch, or ``None`` where it cannot be traced."""

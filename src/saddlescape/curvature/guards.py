@@ -111,10 +111,13 @@ def uses_batch_statistics(model: nn.Module, mode: str) -> bool:
     )
 
 
-def check_symmetric(operator: Callable[[Tensor], Tensor], dim: int, like: Tensor, seed: int = 0) -> float:
+def check_symmetric(
+    operator: Callable[[Tensor], Tensor], dim: int, like: Tensor, seed: int = 0, rounding: float = 0.0
+) -> float:
     """Test ``u'Hv = v'Hu`` and ``Hu = Hu`` (twice the same bits) on two random unit vectors; three products.
 
-    Returns ``|u'Hv - v'Hu| / max(||Hu||, ||Hv||)``. Raises ``InputError`` if two products with the same vector
+    ``rounding``: what the loss itself leaves uncertain of H, as a share of it; a loss that is fitted to its last digits
+    has little else. Returns ``|u'Hv - v'Hu| / max(||Hu||, ||Hv||)``. Raises ``InputError`` if two products with the same vector
     differ by more than rounding (random data, dropout, a non-deterministic layer) or if the operator is not symmetric.
     """
     u, v = (random_vector(dim, like, seed=seed, stream=stream) for stream in (101, 102))
@@ -133,7 +136,7 @@ def check_symmetric(operator: Callable[[Tensor], Tensor], dim: int, like: Tensor
             " noise in the model or the loss); fix its data and its mode first"
         )
     asymmetry = abs(dot(u, hv) - dot(v, hu)) / scale
-    if asymmetry > allowed:
+    if asymmetry > allowed + 1e4 * rounding:
         raise InputError(
             f"the operator is not symmetric: |u'Hv - v'Hu| / ||H|| = {asymmetry:.1e}; a derivative of the model or"
             " the loss is wrong (a custom autograd function?) or the data changes between products"

@@ -39,7 +39,7 @@ class MeanLoss:
 
         Raises ``InputError`` for a loss that is no scalar, NaN, or no mean over samples.
         """
-        self.loss_fn = loss_fn
+        self.loss_fn, self._dtype = loss_fn, logits.dtype
         with torch.no_grad():
             mean = _scalar(loss_fn, logits, targets)
             self._values = _per_sample(loss_fn, logits, targets)
@@ -54,6 +54,11 @@ class MeanLoss:
     @property
     def per_sample(self) -> bool:
         return self._values is not None
+
+    @property
+    def eps(self) -> float:
+        """Rounding of the numbers that the loss is computed in: the slope p - 1 of a fitted sample is off by as much."""
+        return float(torch.finfo(torch.float64 if self._widens else self._dtype).eps)
 
     def _choose_normaliser(self, mean: Tensor, logits: Tensor, targets: Tensor) -> None:
         values = self._values(logits, targets)  # type: ignore[misc]
