@@ -154,7 +154,9 @@ def test_plda_is_fitted_to_the_training_features() -> None:
     stage = Stage(name="classifier", epochs=1, head="plda", head_fit="plda", head_fit_options={"shrinkage": 0.3})
     row = fit(stage, parts(model, test=test))
     alone: Any = make_head("plda", WIDTH, CLASSES)
-    assert row["fitted"] == {"shrinkage": 0.3, "between": alone.fit(*data(0), 0.3)}
+    between = alone.fit(*data(0), 0.3)
+    directions = int((between > 0).sum())
+    assert row["fitted"] == {"shrinkage": 0.3, "between": float(between.sum()), "directions": directions}
     assert torch.equal(model(test.batch.inputs), alone(test.batch.inputs))
     right = (alone(test.batch.inputs).argmax(1) == test.batch.targets).double().mean()
     assert row["test"]["accuracy"] == pytest.approx(100 * float(right))

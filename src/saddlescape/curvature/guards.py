@@ -117,8 +117,9 @@ def check_symmetric(
     """Test ``u'Hv = v'Hu`` and ``Hu = Hu`` (twice the same bits) on two random unit vectors; three products.
 
     ``rounding``: what the loss itself leaves uncertain of H, as a share of it; a loss that is fitted to its last digits
-    has little else. Returns ``|u'Hv - v'Hu| / max(||Hu||, ||Hv||)``. Raises ``InputError`` if two products with the same vector
-    differ by more than rounding (random data, dropout, a non-deterministic layer) or if the operator is not symmetric.
+    has little else. Returns ``|u'Hv - v'Hu| / max(||Hu||, ||Hv||)``. Raises ``InputError`` if two products with the
+    same vector differ by more than rounding (random data, dropout, a non-deterministic layer) or if the operator is not
+    symmetric.
     """
     u, v = (random_vector(dim, like, seed=seed, stream=stream) for stream in (101, 102))
     u, v = unit(u), unit(v)

@@ -57,7 +57,7 @@ class MeanLoss:
 
     @property
     def eps(self) -> float:
-        """Rounding of the numbers that the loss is computed in: the slope p - 1 of a fitted sample is off by as much."""
+        """Rounding of the numbers that the loss is computed in; the slope p - 1 of a sample is off by as much."""
         return float(torch.finfo(torch.float64 if self._widens else self._dtype).eps)
 
     def _choose_normaliser(self, mean: Tensor, logits: Tensor, targets: Tensor) -> None:

@@ -77,7 +77,8 @@ def _nearest_class_mean(
 def _plda(stage: Stage, parts: Parts, features: torch.Tensor, labels: torch.Tensor) -> dict[str, float | str]:
     head: Any = parts.model.head
     shrinkage = float(stage.head_fit_options.get("shrinkage", 0.1))
-    return {"shrinkage": shrinkage, "between": head.fit(features, labels, shrinkage)}
+    between = head.fit(features, labels, shrinkage)
+    return {"shrinkage": shrinkage, "between": float(between.sum()), "directions": int((between > 0).sum())}
 
 
 def _tau_normalized(stage: Stage, parts: Parts, features: torch.Tensor, labels: torch.Tensor) -> dict[str, float | str]:
