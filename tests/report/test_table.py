@@ -125,6 +125,15 @@ def test_the_caption_says_what_is_not_comparable() -> None:
     assert "CIFAR-10-LT, imbalance 100, resnet32" in changed
 
 
+def test_the_length_told_is_that_of_the_first_stage_whichever_row_comes_first() -> None:
+    system = result("crt", epochs=210, stage_epochs=[200, 10], first_stage="aa")
+    for results in ([system, result()], [result(stage_epochs=[200]), system], [result()]):
+        built = build(results, 200)
+        assert built["epochs"] == 200
+        assert "200 epochs" in caption(built) and "check the machinery" not in caption(built)
+    assert build([system], 200)["rows"][0]["epochs"] == 210
+
+
 def test_the_caption_says_in_which_number_format_the_rows_were_trained() -> None:
     rows = [{**result("ce", seed, 70.0), "precision": "bf16"} for seed in (0, 1)]
     assert "Trained in bf16." in caption(build(rows, None))

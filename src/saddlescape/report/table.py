@@ -79,7 +79,7 @@ def build(results: Sequence[dict[str, Any]], published_epochs: int | None) -> di
         "dataset": reference.get("dataset"),
         "imbalance": reference.get("imbalance"),
         "model": reference.get("model"),
-        "epochs": reference.get("epochs"),
+        "epochs": (reference.get("stage_epochs") or [reference.get("epochs")])[0],  # of a system: its first stage
         "published_epochs": published_epochs,
         "draw_hash": reference.get("draw_hash"),
         "rows": rows,

@@ -344,6 +344,7 @@ def summarise(config: RunConfig, dataset: Dataset, rows: list[dict[str, Any]]) -
         "seed": config.seed,
         "model": config.model,
         "epochs": sum(stage.epochs for stage in config.stages),
+        "stage_epochs": [stage.epochs for stage in config.stages],
         "accuracy": last["test"]["accuracy"],
         **{group: last["test"].get(group) for group in dataset.groups},
         "balanced_accuracy": last["test"]["balanced_accuracy"],
