@@ -72,8 +72,8 @@ class PLDAHead(nn.Module):
         like = self.mean.new_empty(1).expand(classes, width)
         found = class_moments(features, labels, like, centre=True, unit=True, scatter=True)
         assert found.scatter is not None
-        seen, scatter = (found.counts > 0).cpu(), found.scatter.double().cpu()
-        counts, means = found.counts.double().cpu()[seen], found.centroids.double().cpu()[seen]
+        seen, scatter = (found.counts > 0).cpu(), found.scatter.cpu().double()
+        counts, means = found.counts.cpu()[seen].double(), found.centroids.cpu()[seen].double()
         if not float(scatter.trace()) > 0:
             raise InputError("no class has two different images: the covariance within classes cannot be estimated")
         within = scatter / (len(features) - len(counts))
@@ -89,11 +89,11 @@ class PLDAHead(nn.Module):
         self.mean.copy_(found.mean)
         self.projection.copy_(directions.T @ whitening)
         self.middle.copy_(directions.T @ whitening @ middle)
-        self.centroids.zero_()
-        self.variance.fill_(1.0)
-        where = seen.to(self.centroids.device)
-        self.centroids[where] = (share * (apart @ directions)).to(self.centroids)
-        self.variance[where] = (1 + share / counts[:, None]).to(self.variance)
+        centroids, variance = torch.zeros(classes, rank).double(), torch.ones(classes, rank).double()
+        centroids[seen] = share * (apart @ directions)
+        variance[seen] = 1 + share / counts[:, None]
+        self.centroids.copy_(centroids)
+        self.variance.copy_(variance)
         self.seen.copy_(seen)
         return between
 
