@@ -1,4 +1,4 @@
-"""Our own recipe: margins, mixup, strong augmentation and class-aware SAM; then a classifier that knows what it knows.
+"""Our own recipe: margins, mixup, strong augmentation and class-aware SAM; then PLDA.
 
 First stage: logit-adjusted cross-entropy of mixtures, a cosine schedule, AutoAugment with Cutout where there are 32
 pixels to augment, and SAM whose ascent sees a quarter of each batch with every tail image in it: 1.25 steps of SGD a
