@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -174,3 +175,17 @@ def test_what_cannot_be_fitted_is_said() -> None:
         stage = Stage(name="classifier", epochs=1, head_fit="ncm", head_fit_options={"mode": "cosine"})
         fit(stage, parts(Net("ncm"), test=Fixed(*data(1))))
     check_head_fit(Stage())
+
+
+@pytest.mark.parametrize(("kind", "options", "words"), [
+    ("ncm", {"mode": "cosine"}, "mode is 'cosine'"),
+    ("ncm", {"mode": 1.0}, "head_fit_options.mode cannot be 1.0"),
+    ("tau-norm", {"tau": -1.0}, "tau is -1.0"),
+    ("tau-norm", {"tau": "one"}, "head_fit_options.tau cannot be 'one'"),
+    ("plda", {"shrinkage": 2.0}, "shrinkage is 2;"),
+    ("plda", {"shrink": 0.1}, "has no option 'shrink', only 'shrinkage'"),
+])  # fmt: skip
+def test_an_option_is_checked_before_anything_is_trained(kind: str, options: dict[str, Any], words: str) -> None:
+    stage = Stage(name="classifier", epochs=1, head=kind, head_fit=kind, head_fit_options=options)
+    with pytest.raises(InputError, match=re.escape(words)):
+        check_head_fit(stage)

@@ -14,6 +14,8 @@ import torch
 from torch import nn
 
 from saddlescape.errors import InputError
+from saddlescape.models import CentroidHead, TauNormalizedHead
+from saddlescape.models.heads.plda import check_shrinkage
 from saddlescape.training.evaluate import evaluate, score
 from saddlescape.training.loop import Parts, as_row
 from saddlescape.training.stage import Stage
@@ -55,13 +57,21 @@ def fit_head(
 
 
 def check_head_fit(stage: Stage) -> None:
-    """Raises InputError: a fit that nobody knows, or one that takes more than its one epoch."""
+    """Raises InputError: a fit that nobody knows, more than its one epoch, or an option it has not or cannot take."""
     if not stage.head_fit:
         return
     if stage.head_fit not in HEAD_FITS:
         raise InputError(f"stage {stage.name!r}: unknown head_fit {stage.head_fit!r}; known are {', '.join(HEAD_FITS)}")
     if stage.epochs != 1:
         raise InputError(f"stage {stage.name!r}: a fit in closed form is one epoch, not {stage.epochs}")
+    known, check = OPTIONS[stage.head_fit]
+    for name, value in stage.head_fit_options.items():
+        if name != known:
+            told = f"stage {stage.name!r}: head_fit {stage.head_fit!r}"
+            raise InputError(f"{told} has no option {name!r}, only {known!r}")
+        if (known == "mode") != isinstance(value, str):
+            raise InputError(f"stage {stage.name!r}: head_fit_options.{name} cannot be {value!r}")
+        check(value)
 
 
 def _nearest_class_mean(
@@ -105,4 +115,11 @@ HEAD_FITS: dict[str, Callable[..., dict[str, float | str]]] = {
     "ncm": _nearest_class_mean,
     "plda": _plda,
     "tau-norm": _tau_normalized,
+}
+
+# The option of each fit, and what complains of a value that it cannot take: before the stages that come first are run.
+OPTIONS: dict[str, tuple[str, Callable[[Any], None]]] = {
+    "ncm": ("mode", lambda mode: CentroidHead(1, 2).set_mode(mode)),
+    "plda": ("shrinkage", check_shrinkage),
+    "tau-norm": ("tau", lambda tau: TauNormalizedHead(1, 2).set_tau(tau)),
 }

@@ -12,6 +12,12 @@ from saddlescape.errors import InputError
 from saddlescape.models.heads.moments import class_moments, scaled
 
 
+def check_shrinkage(shrinkage: float) -> None:
+    """Raises InputError outside (0, 1]."""
+    if not 0 < shrinkage <= 1:
+        raise InputError(f"shrinkage is {shrinkage:g}; it must be above 0 and at most 1")
+
+
 class PLDAHead(nn.Module):
     """Bayes' rule for Gaussian classes whose means are known from few images, [N, d] -> [N, C].
 
@@ -66,8 +72,7 @@ class PLDAHead(nn.Module):
             InputError: shapes that do not fit, no images, labels out of range, features that are not finite, no class
                 with two different images, or a ``shrinkage`` outside (0, 1].
         """
-        if not 0 < shrinkage <= 1:
-            raise InputError(f"shrinkage is {shrinkage:g}; it must be above 0 and at most 1")
+        check_shrinkage(shrinkage)
         (rank, width), classes = self.projection.shape, len(self.centroids)
         like = self.mean.new_empty(1).expand(classes, width)
         found = class_moments(features, labels, like, centre=True, unit=True, scatter=True)
