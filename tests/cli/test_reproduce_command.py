@@ -54,6 +54,15 @@ def test_a_dry_run_prints_configurations_and_trains_nothing(cli):
     assert [part["stages"][0]["rho"] for part in parts] == [[], [], [0.3], [0.3]]
 
 
+def test_one_network_for_every_row(cli):
+    outcome = cli(*GRID, "--model", "resnet20")
+    assert outcome.code == 0, outcome.err
+    for row in ROWS:
+        assert json.loads(Path("grid", f"{row}-seed0", "result.json").read_text())["model"] == "resnet20"
+    assert "resnet20, 1 epochs" in Path("grid/table.md").read_text()
+    assert "Changed from the published recipe: model resnet20 (smallcnn)." in Path("grid/table.md").read_text()
+
+
 def test_a_row_that_fails_is_named_under_the_table_of_the_others(cli):
     """A learning rate with which one row diverges does not lose the other."""
     for row, settings in zip(ROWS, ([], ["train.lr=1e30"]), strict=True):

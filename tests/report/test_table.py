@@ -120,9 +120,20 @@ def test_the_caption_says_what_is_not_comparable() -> None:
     assert "200 epochs" in short
     assert "runs of 20" in short
     assert "no claim about the methods" in short
-    changed = caption(build([result(settings=["rho 0.1 (ce+sam: 0.5)"])], 200))
-    assert "Changed from the published recipe: rho 0.1 (ce+sam: 0.5)" in changed
+    changed = caption(build([result(settings=["rho 0.1 (0.5)"])], 200))
+    assert "Changed from the published recipe: rho 0.1 (0.5). " in changed + " "
     assert "CIFAR-10-LT, imbalance 100, resnet32" in changed
+
+
+def test_the_caption_says_which_rows_were_changed() -> None:
+    small, decay, radius = "model resnet20 (resnet32)", "weight_decay 0.001 (0.0002)", "rho 0.1 (0.5)"
+    made = [
+        result("ce", settings=[small, decay]), result("ce", 1, settings=[small, decay]),
+        result("ce+sam", settings=[small, decay, radius]),
+        result("glmc", settings=["model resnet20 (resnet32-wide)", decay]),
+    ]  # fmt: skip
+    told = caption(build(made, 200)).split("Changed from the published recipe: ")[1]
+    assert told == f"{decay}; all but glmc: {small}; ce+sam: {radius}; glmc: model resnet20 (resnet32-wide)."
 
 
 def test_the_length_told_is_that_of_the_first_stage_whichever_row_comes_first() -> None:

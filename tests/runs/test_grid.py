@@ -58,7 +58,7 @@ def test_every_run_has_its_folder_and_result(grid: tuple[Path, list[dict[str, An
     assert len({r["draw_hash"] for r in results}) == 1
     assert len({r["accuracy"] for r in results}) > 1
     # One radius for the rows that have one, and it is told.
-    assert [r["settings"] for r in results] == [[], [], ["rho 0.1 (ce+drw+sam: 0.2)"], ["rho 0.1 (ce+drw+sam: 0.2)"]]
+    assert [r["settings"] for r in results] == [[], [], ["rho 0.1 (0.2)"], ["rho 0.1 (0.2)"]]
 
 
 def test_the_table_of_a_grid(grid: tuple[Path, list[dict[str, Any]]]) -> None:
@@ -73,7 +73,7 @@ def test_the_table_of_a_grid(grid: tuple[Path, list[dict[str, Any]]]) -> None:
         abs(results[0]["accuracy"] - results[1]["accuracy"]) / 2**0.5
     )
     assert table["rows"][0]["published"] == {}
-    assert "rho 0.1 (ce+drw+sam: 0.2)" in tables.caption(table)
+    assert "ce+drw+sam: rho 0.1 (0.2)" in tables.caption(table)
     json.dumps(table, allow_nan=False)
 
 

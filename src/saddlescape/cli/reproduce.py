@@ -36,6 +36,7 @@ def reproduce(
     epochs: Whole | None = None,
     rho: float | None = None,
     weight_decay: float | None = None,
+    model: str | None = None,
     tuned: Path | None = None,
     root: str | None = None,
     val: float = 0.0,
@@ -76,6 +77,8 @@ def reproduce(
         One radius for every row that has one, instead of the published ones.
     weight_decay:
         Override the published 2e-4.
+    model:
+        One network for every row, instead of the published ones; the table says so.
     tuned:
         A folder of searches (saddlescape tune), one per row: train each row with its best settings.
     root, val, download, device, precision, compile, eval_every, keep_every:
@@ -112,8 +115,8 @@ def reproduce(
     flags: dict[str, Any] = {"weight_decay": weight_decay}
     request = Request(
         data=dataset, imbalance=imbalance if imbalance is not None else recipes()[dataset].get("imbalance", drawn),
-        root=root, val=val, download=download, epochs=epochs, flags=flags, device=device, precision=precision,
-        compile=compile, eval_every=eval_every, keep_every=keep_every,
+        model=model, root=root, val=val, download=download, epochs=epochs, flags=flags, device=device,
+        precision=precision, compile=compile, eval_every=eval_every, keep_every=keep_every,
     )  # fmt: skip
     rows = parse_methods(methods, all_rows(dataset))
     choice = choose(

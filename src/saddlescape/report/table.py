@@ -134,9 +134,7 @@ def caption(table: dict[str, Any]) -> str:
             f" The published figures are such best epochs of {table['published_epochs']} epochs: runs of "
             f"{table['epochs']} check the machinery and are no claim about the methods."
         )
-    settings = sorted({setting for row in table["rows"] for setting in row["settings"]})
-    if settings:
-        text += f" Changed from the published recipe: {'; '.join(settings)}."
+    text += _changes(table["rows"])
     text += _formats(table["rows"])
     if not all(row["comparable"] for row in table["rows"]):
         text += " Rows marked * were trained on other images or another network than the first row."
@@ -146,6 +144,21 @@ def caption(table: dict[str, Any]) -> str:
             "in more than what follows it."
         )
     return text
+
+
+def _changes(rows: Sequence[dict[str, Any]]) -> str:
+    """What was changed from the published recipes, those first that most rows share; which rows, where not all."""
+    methods = [row["method"] for row in rows]
+    found: dict[tuple[str, ...], list[str]] = {}  # rows -> what all of them changed
+    for setting in sorted({setting for row in rows for setting in row["settings"]}):
+        having = tuple(row["method"] for row in rows if setting in row["settings"])
+        found.setdefault(having, []).append(setting)
+    told = []
+    for having in sorted(found, key=lambda names: (-len(names), methods.index(names[0]))):
+        others = [method for method in methods if method not in having]
+        named = f"all but {', '.join(others)}: " if len(others) < len(having) else f"{', '.join(having)}: "
+        told.append((named if others else "") + ", ".join(found[having]))
+    return f" Changed from the published recipe: {'; '.join(told)}." if told else ""
 
 
 def _formats(rows: Sequence[dict[str, Any]]) -> str:

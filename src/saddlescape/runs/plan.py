@@ -102,14 +102,14 @@ def facts_of(dataset: Dataset, device: torch.device) -> Facts:
 
 
 def changed(config: RunConfig, dataset: Dataset) -> list[str]:
-    """What in ``config`` differs from its recipe at the same length, as ``field value (method: recipe value)``."""
+    """What in ``config`` differs from its recipe at the same length, as ``field value (recipe value)``."""
     recipe = resolve(config.method, facts_of(dataset, torch.device(config.device)), epochs=config.stages[0].epochs)
     lines = [] if recipe.model == config.model else [f"model {config.model} ({recipe.model})"]
     for mine, theirs in zip(config.stages, recipe.stages, strict=False):
         for field_ in dataclasses.fields(mine):
             ours, usual = getattr(mine, field_.name), getattr(theirs, field_.name)
             if ours != usual:
-                lines.append(f"{field_.name} {_plain(ours)} ({config.method}: {_plain(usual)})")
+                lines.append(f"{field_.name} {_plain(ours)} ({_plain(usual)})")
     return lines
 
 
