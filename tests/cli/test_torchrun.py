@@ -52,6 +52,11 @@ class Plain(nn.Module):
 # Deferred re-weighting begins with the last epoch; 331 images are batches of 100, 100, 100 and 31.
 TRAIN = ["train", "digits", "--epochs", "3", "--batch-size", "100", "--device", "cpu", "--no-compile"]
 SAM = [*TRAIN, "--method", "ce+drw+sam"]
+OURS = [
+    *TRAIN,
+    "--method",
+    "ours",
+]  # its SAM climbs by random images of each process's part; the last stage is no epoch
 PLAIN = [*SAM, "--model", "plain", "--sync-sam"]
 CURVATURE = ["--classes", "0", "3", "9", "--dtype", "float64", "--lanczos-steps", "20", "--products", "40"]
 JOBS: list[tuple[str, list[str], str]] = [  # name, command, where rank 1 gets a signal: "signal after step"
@@ -65,7 +70,10 @@ JOBS: list[tuple[str, list[str], str]] = [  # name, command, where rank 1 gets a
     ("curvature", ["curvature", "whole", *CURVATURE], ""),
     ("typo", [*SAM, "--epochz", "3"], ""),
     ("unknown", [*TRAIN, "--method", "nonsense", "--out", "none"], ""),
-    ("split", [*TRAIN, "--method", "ce+imbsam", "--out", "none"], ""),
+    ("split", [*OURS, "--out", "ours"], ""),
+    ("split stopped", [*OURS, "--out", "ours-stopped"], "TERM 6"),
+    ("split resumed", [*OURS, "--out", "ours-stopped"], ""),
+    ("conditional", [*TRAIN, "--method", "ce+ccsam", "--sync-sam", "--out", "none"], ""),
     ("compares", [*TRAIN, "--method", "bcl", "--out", "none"], ""),
     ("batchnorm", [*SAM, "--sync-batchnorm", "--out", "none"], ""),
     ("alone", ["evaluate", "whole"], ""),
@@ -168,9 +176,11 @@ Driven = tuple[Path, list[dict[str, int]], list[dict[str, str]]]
 
 def test_both_processes_end_alike(driven: Driven) -> None:
     _, codes, said = driven
-    good = dict.fromkeys(("whole", "resumed", "finished", "in step", "two stages", "mixup", "curvature", "killed"), 0)
-    bad = dict.fromkeys(("typo", "unknown", "split", "compares", "batchnorm", "alone", "course"), 2)
-    assert codes[0] == codes[1] == good | bad | {"stopped": 130}, said
+    good = ("whole", "resumed", "finished", "in step", "two stages", "mixup", "curvature", "killed")
+    good += ("split", "split resumed")
+    bad = ("typo", "unknown", "conditional", "compares", "batchnorm", "alone", "course")
+    stopped = dict.fromkeys(("stopped", "split stopped"), 130)
+    assert codes[0] == codes[1] == dict.fromkeys(good, 0) | dict.fromkeys(bad, 2) | stopped, said
 
 
 def test_the_first_process_alone_is_heard(driven: Driven) -> None:
@@ -183,7 +193,7 @@ def test_the_first_process_alone_is_heard(driven: Driven) -> None:
 @pytest.mark.parametrize(("name", "words"), [
     ("typo", "--epochz"),
     ("unknown", "nonsense"),
-    ("split", "stage 'train' cannot be trained by 2 processes: imbsam splits the losses of a batch by class"),
+    ("conditional", "stage 'train' cannot be trained by 2 processes in step: cc-sam climbs for each class by"),
     ("compares", "objective 'contrastive' compares the images of a batch with each other"),
     ("batchnorm", "--sync-batchnorm: torch synchronises BatchNorm on GPUs only"),
     ("alone", "evaluate runs in one process and 2 were started: leave out torchrun"),
@@ -217,6 +227,13 @@ def test_killed_and_resumed_is_the_same_to_the_bit(driven: Driven) -> None:
     assert "resuming killed after stage 'train', epoch 1\n" in said[0]["killed"]
     assert "Traceback" not in said[0]["killed"]
     assert_same(folder / "whole", folder / "killed")
+
+
+def test_an_optimiser_that_splits_batches_by_class_goes_on_to_the_same_bits(driven: Driven) -> None:
+    folder, _, said = driven
+    assert "resuming ours-stopped after stage 'train', epoch 1, batch 2" in said[0]["split resumed"]
+    assert_same(folder / "ours", folder / "ours-stopped")
+    assert outcome(folder / "ours")[2]["accuracy"] > 10
 
 
 def test_no_thread_of_a_group_outlives_the_commands(driven: Driven) -> None:

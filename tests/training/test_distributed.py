@@ -24,7 +24,9 @@ from saddlescape.data.parts import copies, part_bounds, part_of
 from saddlescape.data.types import Batch
 from saddlescape.errors import InputError
 from saddlescape.losses.registry import build_loss
+from saddlescape.optim import PartialSAM
 from saddlescape.optim.registry import build_optimizer
+from saddlescape.optim.split import SplitOptimizer
 from saddlescape.training import distributed
 from saddlescape.training.distributed import ALONE, Ranks, check_sync_batchnorm, device_of, has_random_layers, together
 from saddlescape.training.launch import ToldElsewhere, launched
@@ -53,7 +55,16 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "momentum-sam": {"rho": 0.5},
     "pgd": {"rho": 0.1, "t_thr": 2, "g_thr": 10.0},
     "clipped sam": {"rho": 0.3, "clip_grad_norm": 0.1},
+    "imbsam": {"rho": 0.3},
+    "focal-sam": {"rho": 0.3},
+    "sse-sam": {"rho": 0.3, "threshold": 20},
+    "partial-sam": {"rho": 0.3, "share": 1.0},
+    "clipped imbsam": {"rho": 0.3, "clip_grad_norm": 0.1},
 }
+COUNTS = [30, 10, 2]
+SPLIT: dict[str, dict[str, Any]] = {  # those of the next tests, in which each process climbs by its own images
+    name: OPTIMIZERS[name] for name in ("imbsam", "focal-sam", "sse-sam", "partial-sam")
+} | {"cc-sam": {"rho": 0.5, "phi": 0.4}}
 
 
 class Net(nn.Module):
@@ -83,13 +94,19 @@ def batches() -> list[Batch]:
 
 def optimizer_of(name: str, model: nn.Module) -> torch.optim.Optimizer:
     base = torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.9, weight_decay=0.01)
-    return build_optimizer(base, name.removeprefix("clipped "), model=model, **OPTIMIZERS[name])
+    options = (OPTIMIZERS | SPLIT)[name]
+    return build_optimizer(base, name.removeprefix("clipped "), model=model, class_counts=COUNTS, **options)
 
 
 def objective_of(normalization: str, kind: type[Classify] = Classify) -> Classify:
-    objective = kind(build_loss("ce", [30, 10, 2]), normalization)
+    objective = kind(build_loss("ce", COUNTS), normalization)
     objective.loss.set_weight(WEIGHT)
     return objective
+
+
+def share(optimizer: torch.optim.Optimizer, ranks: Ranks) -> None:
+    if isinstance(optimizer, SplitOptimizer) and not ranks.alone:
+        optimizer.share_batches(ranks.mean, ranks.rank, ascent=ranks.sync_ascent)
 
 
 def train(
@@ -98,6 +115,7 @@ def train(
     """Weights after four steps, and the running sums."""
     model = Net(dropout)
     optimizer, objective, running = optimizer_of(name, model), objective_of(normalization, kind), Running()
+    share(optimizer, ranks)
     torch.manual_seed(5)
     for whole in batches():
         micro = [ranks.part_of(objective.prepare(whole))]
@@ -108,13 +126,27 @@ def train(
     return [*(p.detach() for p in model.parameters()), torch.tensor(sums, dtype=torch.float64)]
 
 
-def accumulated(ranks: Ranks) -> list[Tensor]:
+def accumulated(ranks: Ranks, name: str = "sam") -> list[Tensor]:
     """Two micro-batches a step; in the second step one is shared and the other, of three images, whole in both."""
     model = Net()
-    optimizer, objective = optimizer_of("sam", model), objective_of("weights")
+    optimizer, objective = optimizer_of(name, model), objective_of("weights")
+    share(optimizer, ranks)
     for pair in (batches()[:2], batches()[2:]):
         train_step(objective, model, optimizer, [ranks.part_of(b) for b in pair], FLOAT32, {}, ranks=ranks)
     return [p.detach() for p in model.parameters()]
+
+
+def parts(ranks: Ranks) -> dict[str, Any]:
+    """What PartialSAM draws of parts that differ in size, and its generator afterwards."""
+    model = Net()
+    optimizer = build_optimizer(
+        torch.optim.SGD(model.parameters(), lr=0.1), "partial-sam", model=model, class_counts=COUNTS, share=0.5,
+        class_aware=False,
+    )  # fmt: skip
+    assert isinstance(optimizer, PartialSAM)
+    share(optimizer, ranks)
+    drawn = [optimizer._draw(torch.zeros(41 + ranks.rank, dtype=torch.int64)) for _ in range(3)]
+    return {"drawn": drawn, "state": optimizer.state_dict()["saddlescape"]["draws"]}
 
 
 def scores(ranks: Ranks, images: int) -> dict[str, Any]:
@@ -154,9 +186,14 @@ def worker(folder: Path) -> None:
         in_step = Ranks(ranks.rank, ranks.size, sync_ascent=True)
         results: dict[str, Any] = {name: train(name, in_step) for name in OPTIMIZERS}
         results["samples"] = train("sam", in_step, "samples")
+        results["samples imbsam"] = train("imbsam", in_step, "samples")
         results["mixup"] = train("sam", in_step, kind=Mixup)
         results["accumulated"] = accumulated(in_step)
+        results["accumulated imbsam"] = accumulated(in_step, "imbsam")
+        results["mixup partial-sam"] = train("partial-sam", in_step, kind=Mixup)
         results["local"] = train("sam", ranks)
+        results |= {f"local {name}": train(name, ranks) for name in SPLIT}
+        results["parts"] = parts(ranks)
         results["spectra"] = spectra(dist.group.WORLD)
         results["dropout"] = train("sgd", ranks, dropout=0.5)
         results["scores"] = {count: scores(ranks, count) for count in (1, 11)}
@@ -224,11 +261,18 @@ def off(one: list[Tensor], two: list[Tensor]) -> float:
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_in_step_two_processes_are_one(ranks: list[dict[str, Any]], name: str) -> None:
     alone = train(name, ALONE)
-    assert off(ranks[0][name], alone) < 1e-7 if name == "pgd" else off(ranks[0][name], alone) < 1e-12
+    found = off(ranks[0][name], alone)
+    assert found < (1e-7 if name == "pgd" or name in SPLIT else 1e-12)  # the split ones' normaliser is a float32
     assert float(alone[-1][2]) == sum(SIZES)
 
 
-@pytest.mark.parametrize("name", [*OPTIMIZERS, "samples", "mixup", "accumulated", "local", "dropout"])
+SHARED = [
+    *OPTIMIZERS, "samples", "mixup", "mixup partial-sam", "accumulated", "accumulated imbsam", "local", "dropout",
+    *(f"local {name}" for name in SPLIT),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SHARED)
 def test_processes_agree_bit_for_bit(ranks: list[dict[str, Any]], name: str) -> None:  # K20
     assert off(ranks[0][name], ranks[1][name]) == 0
 
@@ -238,6 +282,9 @@ def test_in_step_also_by_samples_with_mixup_and_with_micro_batches(ranks: list[d
     assert off(ranks[0]["mixup"], train("sam", ALONE, kind=Mixup)) < 1e-12
     # The normaliser of micro-batches is told in float32 where there is one process.
     assert off(ranks[0]["accumulated"], accumulated(ALONE)) < 1e-7
+    assert off(ranks[0]["accumulated imbsam"], accumulated(ALONE, "imbsam")) < 1e-7
+    assert off(ranks[0]["mixup partial-sam"], train("partial-sam", ALONE, kind=Mixup)) < 1e-7
+    assert off(ranks[0]["samples imbsam"], train("imbsam", ALONE, "samples")) < 1e-12
     assert off(train("sam", ALONE, "samples"), train("sam", ALONE)) > 1e-3  # or it would not matter which
 
 
@@ -281,6 +328,56 @@ def test_each_process_climbs_its_own_gradient(ranks: list[dict[str, Any]]) -> No
     by_hand = [p.detach() for p in model.parameters()]
     assert off(ranks[0]["local"][:-1], by_hand) < 1e-10
     assert off(ranks[0]["local"][:-1], ranks[0]["sam"][:-1]) > 1e-3
+
+
+@pytest.mark.parametrize("name", SPLIT)
+def test_each_process_splits_its_own_part(ranks: list[dict[str, Any]], name: str) -> None:
+    """A replica for each part makes the optimiser's step alone; the mean of what they descend by moves the weights.
+
+    The losses of a part are scaled such that the mean of the parts' means is the loss of the batch.
+    """
+    model = Net()
+    base = torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.9, weight_decay=0.01)
+    for whole in batches():
+        total, shares = WEIGHT[whole.targets].sum(), copies(len(whole.targets), WORLD)
+        found = []
+        for rank in range(WORLD):
+            part, replica = part_of(whole, rank, WORLD), copy.deepcopy(model)
+            scale = len(part.targets) * WORLD / shares / total
+            probe = build_optimizer(
+                torch.optim.SGD(replica.parameters(), lr=0.0), name, model=replica, class_counts=COUNTS, **SPLIT[name]
+            )
+
+            def closure(
+                subset: Any = slice(None), net: Net = replica, part: Batch = part, scale: Any = scale
+            ) -> Tensor:
+                targets = part.targets[subset]
+                losses = F.cross_entropy(net(part.inputs[subset]), targets, reduction="none")
+                return losses * WEIGHT[targets] * scale
+
+            probe.step(closure, targets=part.targets)  # type: ignore[call-arg, arg-type]
+            found.append([p.grad for p in replica.parameters()])
+        for p, *gradients in zip(model.parameters(), *found, strict=True):
+            p.grad = torch.stack([g for g in gradients if g is not None]).mean(0)
+        base.step()
+    assert off(ranks[0][f"local {name}"][:-1], [p.detach() for p in model.parameters()]) < 1e-7
+    if name in OPTIMIZERS:
+        assert off(ranks[0][f"local {name}"][:-1], ranks[0][name][:-1]) > 1e-3
+
+
+def test_each_process_draws_its_own_images_and_all_have_one_generator(ranks: list[dict[str, Any]]) -> None:
+    one, two = (mine["parts"] for mine in ranks)
+    assert torch.equal(one["state"], two["state"])
+    assert [len(drawn) for drawn in one["drawn"]] == [21, 21, 21]
+    assert not any(torch.equal(a, b) for a, b in zip(one["drawn"], two["drawn"], strict=True))
+    assert not torch.equal(one["drawn"][0], one["drawn"][1])
+
+
+def test_cc_sam_in_step_is_refused() -> None:
+    model = Net()
+    optimizer = build_optimizer(torch.optim.SGD(model.parameters(), lr=0.1), "cc-sam", model=model, class_counts=COUNTS)
+    with pytest.raises(InputError, match=r"each process climbs by its own images.*leave ascent out"):
+        optimizer.share_batches(lambda tensors: None, 0, ascent=True)  # type: ignore[attr-defined]
 
 
 def test_dropout_differs_between_processes_and_leaves_the_shared_draws_alone(ranks: list[dict[str, Any]]) -> None:

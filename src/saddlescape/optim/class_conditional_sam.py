@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -71,8 +71,8 @@ class ClassConditionalSAM(SplitOptimizer):
 
     A class with a single training image would be moved infinitely far (n_c - 1 = 0); it is treated like one with two.
     A class whose gradient is 0 does not move. Waits for the device once a step where the labels are there. Memory: a
-    copy of the classifier for each class in the batch, until the backward pass. Under DistributedDataParallel each
-    rank climbs by the gradients of its own images; the descent is that of all ranks.
+    copy of the classifier for each class in the batch, until the backward pass. Where processes share batches each
+    climbs by the gradients of its own images; the descent is that of all.
 
     Attribute ``grad_norm`` stays None: there is a norm for each class.
 
@@ -117,6 +117,15 @@ class ClassConditionalSAM(SplitOptimizer):
                 "ClassConditionalSAM: head_parameters must be the classifier's tensors, such as "
                 "model.head.parameters(), and all of them in base_optimizer"
             )
+
+    def share_batches(self, average: Callable[[Sequence[Tensor]], None], rank: int, *, ascent: bool = False) -> None:
+        """As of every optimiser that splits losses. Raises InputError for ``ascent``."""
+        if ascent:
+            raise InputError(
+                "ClassConditionalSAM: each process climbs by its own images: the gradients of all classes would be a "
+                "copy of the classifier for each class; leave ascent out"
+            )
+        super().share_batches(average, rank)
 
     @torch.no_grad()
     def step(  # type: ignore[override]

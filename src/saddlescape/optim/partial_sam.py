@@ -54,7 +54,8 @@ class PartialSAM(SplitOptimizer):
             of the data; False lets both passes count.
 
     Attributes: ``tail`` is the mask [C] of the tail classes (all False when not ``class_aware``); ``grad_norm`` is
-    the last ``||g||``. Waits for the device once a step where the labels are there, to learn which images are tail.
+    the last ``||g||``. Where processes share batches, each draws from its own part. Waits for the device once a step
+    where the labels are there, to learn which images are tail.
     """
 
     def __init__(
@@ -102,7 +103,7 @@ class PartialSAM(SplitOptimizer):
         try:
             if self.freeze_bn_stats:
                 self._statistics.keep()
-            self._backward(self._losses(closure, len(part), part), None, scaler)
+            self._backward(self._losses(closure, len(part), part), self._weights(part, labels), scaler)
         finally:
             self._statistics.restore()
         direction = self._direction(0, scaler)
@@ -117,13 +118,26 @@ class PartialSAM(SplitOptimizer):
         self._descend(scaler)
         return losses.detach().mean()
 
+    def _weights(self, part: Tensor, labels: Tensor) -> Tensor | None:
+        """With which the mean over the processes' means is the mean over all their images, but for a factor."""
+        if self._sharing is None or not self._sharing.ascent:
+            return None
+        return torch.full((len(part),), len(part) / len(labels), device=labels.device)
+
     def _draw(self, labels: Tensor) -> Tensor:
         """Indices int64 of the part, increasing: the tail images, and others up to the share."""
         tail = self._is_tail(labels).bool().cpu()
         wanted = min(len(labels), max(FEWEST, math.ceil(self.share * len(labels)), int(tail.sum())))
         # Random keys below 1 for the others, 1 for the tail: the largest keys are the part.
-        keys = torch.rand(len(labels), generator=self._draws, dtype=torch.float64).masked_fill_(tail, 1.0)
+        keys = torch.rand(len(labels), generator=self._generator(), dtype=torch.float64).masked_fill_(tail, 1.0)
         return torch.topk(keys, wanted).indices.sort().values.to(labels.device)
+
+    def _generator(self) -> torch.Generator:
+        if self._sharing is None:
+            return self._draws
+        # Parts differ in size, and the generator must not: what one process saves, all go on from.
+        drawn = int(torch.randint(2**31, (), generator=self._draws))
+        return torch.Generator().manual_seed(drawn * 2**31 + self._sharing.rank)
 
     def _extra_state(self) -> dict[str, Any]:
         return {"draws": self._draws.get_state()}

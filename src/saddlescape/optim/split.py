@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,15 @@ from saddlescape.optim.wrapper import WrappedOptimizer, _FirstPass
 NORM_EPS = 1e-12
 
 SplitClosure = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """What an optimiser must know of the other processes that take a part of every batch; see ``share_batches``."""
+
+    average: Callable[[Sequence[Tensor]], None]
+    rank: int
+    ascent: bool
 
 
 @dataclass
@@ -63,7 +72,8 @@ class SplitOptimizer(WrappedOptimizer):
 
     Weights are ``w`` bit for bit between steps and after an exception; ``rho`` 0 is the base optimiser in one pass;
     ``clip_grad_norm``, ``freeze_bn_stats``, ``set_rho`` and ``state_dict`` are those of every wrapper here.
-    Under DistributedDataParallel each rank gives its own part of the batch; see the classes for what is exchanged.
+    Under DistributedDataParallel each rank gives its own part of the batch; see the classes for what is exchanged. A
+    loop that shares batches without it calls ``share_batches`` once.
     A compiled network is fine where all its batches have one size and it has been trained by nothing else before;
     otherwise torch may have compiled it for a single backward pass, which is said in one line with the way out.
 
@@ -94,9 +104,21 @@ class SplitOptimizer(WrappedOptimizer):
         super()._start_life()
         # One for each ascent direction of a step; the scaler knows them by id, so they must outlive it.
         self._lenses: list[_FirstPass] = []
+        self._sharing: Sharing | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in super().__getstate__().items() if key != "_lenses"}
+        return {key: value for key, value in super().__getstate__().items() if key not in ("_lenses", "_sharing")}
+
+    def share_batches(self, average: Callable[[Sequence[Tensor]], None], rank: int, *, ascent: bool = False) -> None:
+        """Have every step from now on make one of the parts that several processes have of a batch.
+
+        ``average`` turns tensors, in place, into their means over all processes, all of which call it equally often and
+        in one order. The closure's losses must be scaled such that the mean over the processes of their means is the
+        loss of the whole batch. The descent is then that of the whole batch; so is every ascent with ``ascent``, while
+        without it each process climbs by its own part. ``rank`` tells the processes' random draws apart.
+        A model in DistributedDataParallel needs none of this. Neither copied nor saved with the optimiser.
+        """
+        self._sharing = Sharing(average, rank, ascent)
 
     # --- the step ---------------------------------------------------------------------------------------------------
 
@@ -199,6 +221,8 @@ class SplitOptimizer(WrappedOptimizer):
                 f"{type(self).__name__}: no parameter of the optimiser has a gradient after the first pass; "
                 "give it the parameters of the model that the closure runs"
             )
+        if self._sharing is not None and self._sharing.ascent:
+            self._average_here()  # before the scaler looks, so that an overflow in one is seen by all
         scaled = scaler is not None and scaler.is_enabled()
         if scaled:
             while len(self._lenses) <= number:
@@ -215,6 +239,15 @@ class SplitOptimizer(WrappedOptimizer):
         for param in self._params_with_gradient():
             param.grad = None
         return Direction(pairs, norm, factor)
+
+    def _descend(self, scaler: GradScaler | None = None) -> None:
+        if self._sharing is not None:
+            self._average_here()
+        super()._descend(scaler)
+
+    def _average_here(self) -> None:
+        if self._sharing is not None:
+            self._sharing.average([param.grad for param in self._params_with_gradient() if param.grad is not None])
 
     def _average_over_ranks(self) -> None:
         # DDP exchanges gradients in the first backward of a forward pass and leaves them local in the next ones.

@@ -32,7 +32,7 @@ class SplitSAM(SplitOptimizer):
 
     Memory beyond the base optimiser: one copy of the weights and one set of gradients for each sharp part.
     Under DistributedDataParallel give ``model=`` (needed from the second sharp part on): all ascents are then those
-    of all ranks, and so is the descent.
+    of all ranks, and so is the descent. See ``share_batches`` for loops without it.
     """
 
     plain: PerClass

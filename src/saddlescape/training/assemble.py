@@ -18,7 +18,8 @@ from saddlescape.losses.registry import build_loss
 from saddlescape.losses.weights import inverse_frequency_weights
 from saddlescape.models.heads import make_head
 from saddlescape.models.registry import build_model
-from saddlescape.optim.registry import NEED_CLASS_COUNTS, build_optimizer
+from saddlescape.optim.registry import build_optimizer
+from saddlescape.optim.split import SplitOptimizer
 from saddlescape.training.batches import evaluation_loaders, training_features, training_loader
 from saddlescape.training.distributed import ALONE, Ranks
 from saddlescape.training.loop import Parts
@@ -100,6 +101,8 @@ def assemble(
     optimizer = build_stage_optimizer(
         stage, base, model, needs_wrapper=scaler is not None, seed=seed, class_counts=dataset.class_counts
     )
+    if isinstance(optimizer, SplitOptimizer) and not ranks.alone:
+        optimizer.share_batches(ranks.mean, ranks.rank, ascent=ranks.sync_ascent)
     return Parts(
         model=model,
         forward=_compiled(model, optimizer) if compile_model else model,
@@ -174,8 +177,10 @@ def check_shared(stage: Stage, objective: Objective, precision: str, ranks: Rank
     if ranks.alone or stage.head_fit:
         return
     told = f"stage {stage.name!r} cannot be trained by {ranks.size} processes"
-    if stage.optimizer in NEED_CLASS_COUNTS:
-        raise InputError(f"{told}: {stage.optimizer} splits the losses of a batch by class; start one without torchrun")
+    if stage.optimizer == "cc-sam" and ranks.sync_ascent:
+        raise InputError(
+            f"{told} in step: cc-sam climbs for each class by a process's own images; leave out --sync-sam"
+        )
     if not objective.per_image:
         raise InputError(
             f"{told}: objective {stage.objective!r} compares the images of a batch with each other; start one without "

@@ -13,7 +13,7 @@ import functools
 import importlib
 import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -107,20 +107,26 @@ class Ranks:
         ``loss`` is this process's sum of losses and ``normaliser`` its part of the divisor. Gradients are changed in
         place; returns the loss of the whole batch, 0-dim.
         """
-        groups: dict[torch.dtype, list[Tensor]] = {}
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    groups.setdefault(parameter.grad.dtype, []).append(parameter.grad)
         tail = torch.stack([loss.double(), torch.as_tensor(normaliser, dtype=torch.float64, device=loss.device)])
         self.sum(tail)
-        for gradients in groups.values():
-            flat = torch.cat([gradient.reshape(-1) for gradient in gradients]).mul_(images)
-            self.sum(flat)
-            flat.div_(tail[1].to(flat.dtype))
-            pieces = flat.split([gradient.numel() for gradient in gradients])
-            torch._foreach_copy_(gradients, [p.view(g.shape) for p, g in zip(pieces, gradients, strict=True)])
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        self._exchange(gradients, lambda flat: self.sum(flat.mul_(images)).div_(tail[1].to(flat.dtype)))
         return tail[0] / tail[1]
+
+    @torch.no_grad()
+    def mean(self, tensors: Sequence[Tensor]) -> None:
+        """Each tensor becomes its mean over all processes, in place; one exchange a dtype."""
+        self._exchange(tensors, lambda flat: self.sum(flat).div_(self.size))
+
+    def _exchange(self, tensors: Sequence[Tensor], change: Callable[[Tensor], Tensor]) -> None:
+        """Change all numbers of the tensors, as one vector for each dtype."""
+        groups: dict[torch.dtype, list[Tensor]] = {}
+        for tensor in tensors:
+            groups.setdefault(tensor.dtype, []).append(tensor)
+        for group in groups.values():
+            flat = change(torch.cat([tensor.reshape(-1) for tensor in group]))
+            pieces = flat.split([tensor.numel() for tensor in group])
+            torch._foreach_copy_(group, [piece.view(own.shape) for piece, own in zip(pieces, group, strict=True)])
 
     @torch.no_grad()
     def copy_first(self, tensors: Iterable[Tensor]) -> None:

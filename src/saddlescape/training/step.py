@@ -35,7 +35,7 @@ def train_step(
     all parts together, but for SAM's first pass, which climbs this process's own unless ``ranks.sync_ascent``.
     """
     if getattr(optimizer, "per_sample", False):
-        return _split_step(objective, model, eager or model, optimizer, batches, precision, step_options)
+        return _split_step(objective, model, eager or model, optimizer, batches, precision, step_options, ranks)
     first: list[Losses] = []
     two_passes = getattr(optimizer, "passes_per_step", 1) > 1
     images = sum(len(batch.targets) for batch in batches)
@@ -83,17 +83,18 @@ def _split_step(
     batches: Sequence[Batch],
     precision: Precision,
     step_options: dict[str, Any],
+    ranks: Ranks,
 ) -> list[Losses]:
     """The step of an optimiser that splits losses by class: its closure returns the vector of them, [N].
 
-    Their mean is the loss of the step: each is the weighted loss times N over the sum of the normalisers.
+    Their mean is the loss of the step: each is the weighted loss times N over the sum of the normalisers. With several
+    processes the mean over them of their means is.
     """
     whole: list[Losses] = []
-    total = _normaliser(objective, batches)
     starts = [0]
     for batch in batches:
         starts.append(starts[-1] + len(batch.targets))
-    scale = starts[-1] / total
+    scales = _scales(objective, batches, starts[-1], ranks)
     objective.keep_features = wants_features = bool(getattr(optimizer, "reclassifies", False))
 
     def closure(subset: Tensor | None = None) -> Tensor:
@@ -107,7 +108,7 @@ def _split_step(
                 batch = select(batch, inside)
             with precision.autocast():
                 losses = objective(model if subset is None else eager, batch)
-            vectors.append(losses.per_sample * scale)
+            vectors.append(losses.per_sample * scales[number])
             passed.append(_detached(losses))
         if subset is None and not whole:
             whole.extend(passed)
@@ -115,7 +116,7 @@ def _split_step(
 
     def reclassify(subset: Tensor) -> Tensor:
         with precision.autocast():
-            return objective.reclassify(model, batches[0], subset) * scale
+            return objective.reclassify(model, batches[0], subset) * scales[0]
 
     options = dict(step_options)
     if wants_features and len(batches) == 1:
@@ -136,6 +137,17 @@ def select(batch: Batch, index: Tensor) -> Batch:
         tuple(view.index_select(-4, index) for view in batch.views),
         None if batch.partner is None else select(batch.partner, index),
     )
+
+
+def _scales(objective: Objective, batches: Sequence[Batch], images: int, ranks: Ranks) -> list[Tensor | float]:
+    """For each micro-batch the factor of its losses, with which their mean is the loss of the step."""
+    if ranks.alone:
+        return [images / _normaliser(objective, batches)] * len(batches)
+    copies = [ranks.copies(batch) for batch in batches]
+    own = [objective.normaliser(batch) / count for batch, count in zip(batches, copies, strict=True)]
+    device = batches[0].targets.device
+    total = ranks.sum(torch.stack([torch.as_tensor(part, dtype=torch.float64, device=device) for part in own]).sum())
+    return [images * ranks.size / (total * count) for count in copies]
 
 
 def _average(
