@@ -241,11 +241,11 @@ class SplitOptimizer(WrappedOptimizer):
         return Direction(pairs, norm, factor)
 
     def _descend(self, scaler: GradScaler | None = None) -> None:
-        if self._sharing is not None:
-            self._average_here()
+        self._average_here()
         super()._descend(scaler)
 
     def _average_here(self) -> None:
+        """Gradients become their means over the processes that share the batch, if any do."""
         if self._sharing is not None:
             self._sharing.average([param.grad for param in self._params_with_gradient() if param.grad is not None])
 
