@@ -149,6 +149,21 @@ def parts(ranks: Ranks) -> dict[str, Any]:
     return {"drawn": drawn, "state": optimizer.state_dict()["saddlescape"]["draws"]}
 
 
+def tail_ascent(ranks: Ranks) -> list[Tensor]:
+    """PartialSAM climbs by the tail alone, so that nothing is drawn: 2 of 5 images in one part, 4 of 5 in the other."""
+    model = Net()
+    base = torch.optim.SGD(model.parameters(), lr=0.2)
+    optimizer = build_optimizer(
+        base, "partial-sam", model=model, class_counts=COUNTS, rho=0.3, share=0.01, threshold=20
+    )
+    share(optimizer, ranks)
+    inputs = torch.randn(10, 3, 2, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    whole = Batch(inputs, torch.tensor([0, 0, 0, 1, 2, 1, 2, 1, 2, 0]), torch.arange(10))
+    for _ in range(3):
+        train_step(objective_of("samples"), model, optimizer, [ranks.part_of(whole)], FLOAT32, {}, ranks=ranks)
+    return [p.detach() for p in model.parameters()]
+
+
 def scores(ranks: Ranks, images: int) -> dict[str, Any]:
     """Scores of ``images`` images of which each process sees its share; the last may see none."""
     generator = torch.Generator().manual_seed(2)
@@ -194,6 +209,7 @@ def worker(folder: Path) -> None:
         results["local"] = train("sam", ranks)
         results |= {f"local {name}": train(name, ranks) for name in SPLIT}
         results["parts"] = parts(ranks)
+        results["tail in step"], results["tail local"] = tail_ascent(in_step), tail_ascent(ranks)
         results["spectra"] = spectra(dist.group.WORLD)
         results["dropout"] = train("sgd", ranks, dropout=0.5)
         results["scores"] = {count: scores(ranks, count) for count in (1, 11)}
@@ -371,6 +387,12 @@ def test_each_process_draws_its_own_images_and_all_have_one_generator(ranks: lis
     assert [len(drawn) for drawn in one["drawn"]] == [21, 21, 21]
     assert not any(torch.equal(a, b) for a, b in zip(one["drawn"], two["drawn"], strict=True))
     assert not torch.equal(one["drawn"][0], one["drawn"][1])
+
+
+def test_in_step_the_ascent_is_that_of_all_parts_images_however_many_each_has(ranks: list[dict[str, Any]]) -> None:
+    assert off(ranks[0]["tail in step"], tail_ascent(ALONE)) < 1e-12
+    assert off(ranks[0]["tail in step"], ranks[1]["tail in step"]) == 0
+    assert off(ranks[0]["tail local"], tail_ascent(ALONE)) > 1e-4
 
 
 def test_cc_sam_in_step_is_refused() -> None:
