@@ -27,6 +27,7 @@ rank, meeting, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 dist.init_process_group("gloo", init_method="file://" + meeting, rank=rank, world_size=2)
 operator = build_operator(model, F.cross_entropy, (x, y), batch_size=4, process_group=dist.group.WORLD)
 torch.save([operator(v), *operator.loss_and_gradient()], out)
+del operator  # it holds the group, whose threads abort a process that takes itself apart while they still have work
 dist.destroy_process_group()
 """
 )

@@ -38,7 +38,8 @@ class HessianOperator:
     Built from a ``LossFunction`` and samples. ``sample_weights`` [N] weighs the samples (default: all alike); the
     mean is over the sum of weights. ``method``: ``"auto"``, ``"traced"`` or ``"double_backward"``. ``keep_bytes``
     bounds what is kept between products; beyond it, batches are recomputed. With ``process_group``, each process
-    takes every world_size-th batch and products are summed over the group, so every process gets the same vector.
+    takes every world_size-th batch and products are summed over the group, so every process gets the same vector. The
+    operator holds the group, so let it go before ``destroy_process_group``, which else leaves its threads running.
 
     The weights are those at the time of the last ``refresh``.
     """
