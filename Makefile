@@ -6,17 +6,25 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 JOBS ?= 2
 
-.PHONY: demo test lint docs clean
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --durations 10
+
+.PHONY: demo test test-slow test-all lint docs clean
 
 demo: $(VENV)/.core
 	$(BIN)/saddlescape demo
 
+# At least one test of each kind, in minutes; what is exhaustive is marked slow.
 test: $(VENV)/.all $(VENV)/.browser
 	$(BIN)/python tests/guard.py
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --durations 10
+	$(PYTEST) -m "not slow"
+
+test-slow: $(VENV)/.all $(VENV)/.browser
+	$(PYTEST) -m slow
+
+test-all: test test-slow
 
 lint: $(VENV)/.all
-	$(BIN)/ruff check src tests benchmarks examples
+	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

@@ -27,7 +27,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [sys.executable, *words, str(ROOT / "docs"), str(folder / "html")],
         capture_output=True,
         text=True,
-        timeout=240,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
@@ -79,7 +78,6 @@ def test_the_example_of_curvature_runs() -> None:
         [sys.executable, str(ROOT / "examples" / f"{name}.py")],
         capture_output=True,
         text=True,
-        timeout=240,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr

@@ -25,8 +25,6 @@ from saddlescape.runs.plan import Request
 from saddlescape.training.checkpoint import CheckpointFolder
 from saddlescape.training.loop import Interrupted
 
-pytestmark = pytest.mark.timeout(1500)  # under a minute on an idle machine
-
 EPOCHS = 12
 REQUEST = Request(data="digits", imbalance=50.0, epochs=EPOCHS, device="cpu", compile=False, eval_every=4)
 # crt goes on from the first stage of ce; vs is given a learning rate with which it diverges.

@@ -58,7 +58,7 @@ def test_a_stranger_without_the_library_gets_the_same_probabilities(
     torch.save(images.clone(), tmp_path / "images.pt")
     done = subprocess.run(
         [sys.executable, "-I", "-c", STRANGER, str(path), "images.pt", "answers.pt"], cwd=tmp_path,
-        capture_output=True, text=True, timeout=200, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     about = json.loads(done.stdout)

@@ -22,8 +22,6 @@ import torch
 
 from saddlescape.training.checkpoint import CheckpointFolder, Cursor
 
-pytestmark = pytest.mark.timeout(1500)  # some twenty seconds alone; many minutes on a machine that is busy
-
 # Four steps an epoch; deferred re-weighting begins with the last of three epochs (K31: resuming across the switch).
 COMMAND = [
     "train", "digits", "--method", "ce+drw+sam", "--epochs", "3", "--batch-size", "100",
@@ -163,7 +161,7 @@ def driven(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, li
     jobs = [["whole", []], *([name, points] for name, points in POINTS.items())]
     done = subprocess.run(
         [sys.executable, "-c", DRIVER, json.dumps([COMMAND, jobs])],
-        cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=1400, check=False,
+        cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     attempts: dict[str, list[Any]] = {}
@@ -234,7 +232,7 @@ def test_a_plain_process_killed_from_outside(driven: tuple[Path, dict[str, list[
     assert process.returncode == -signal.SIGKILL
     assert not (run / "result.json").exists()
     again = subprocess.run(
-        command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=600, check=False
+        command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False
     )
     assert again.returncode == 0, again.stderr
     assert_same(folder / "whole", run)

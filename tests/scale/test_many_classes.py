@@ -26,8 +26,6 @@ from saddlescape.losses.registry import LOSSES, build_loss
 from saddlescape.models.heads import HEADS, make_head
 from saddlescape.training.metrics import Scorer
 
-pytestmark = pytest.mark.timeout(900)  # a quarter of a minute alone; many minutes on a machine that is busy
-
 CLASSES, BATCH, WIDTH = 8142, 16, 24
 GENERATOR = torch.Generator().manual_seed(0)
 COUNTS = [max(1, round(40 * 0.02 ** (c / (CLASSES - 1)))) for c in range(CLASSES)]
