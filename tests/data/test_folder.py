@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -252,3 +253,144 @@ def test_check_finds_duplicates_leaks_and_contradictions(tmp_path: Path) -> None
     assert len(report.duplicates) == 2  # a/0 in five places, b/0 in two
     assert len(report.leaks) == 2 and len(report.contradictions) == 1
     assert any("different labels" in line for line in report.lines())
+
+
+@pytest.mark.parametrize("place", ["b", "train/b", "test", "train", "test/b", "val"])
+def test_a_link_to_nothing_in_the_place_of_a_class_or_split_is_named(tmp_path: Path, place: str) -> None:
+    root = tree(tmp_path / "d", ("a", "c"))
+    if place != "b":
+        for split in ("train", "test"):
+            if split != place:
+                tree(root / split, ("a", "c"))
+        for name in "ac":
+            shutil.rmtree(root / name)
+    (root / place).symlink_to(tmp_path / "gone" / "b")
+    with pytest.raises(InputError, match=f"d/{place}: a link to .*gone/b, which is not there"):
+        load(root, bad_images="skip")
+    with pytest.raises(InputError, match=f"d/{place}: a link to"):
+        check(root)
+
+
+@pytest.mark.parametrize("name", ["gone.png", "gone"])
+def test_a_link_to_nothing_among_the_images_is_an_unreadable_image(tmp_path: Path, name: str) -> None:
+    root = tree(tmp_path / "d", ("a", "c"))
+    (root / "a" / name).symlink_to(tmp_path / "elsewhere.png")
+    with pytest.raises(InputError, match=f"a/{name}: cannot read image: a link to .*elsewhere.png"):
+        load(root)
+    assert [Path(path).name for path, _ in load(root, bad_images="skip").skipped] == [name]
+    assert len(check(root).unreadable) == 1
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may list every folder")
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path) -> None:
+    root = tree(tmp_path / "d", ("a", "c"))
+    paint(root / "a" / "deep" / "x.png")
+    (root / "a" / "deep").chmod(0)
+    try:
+        with pytest.raises(InputError, match="a/deep: cannot be listed: Permission denied"):
+            load(root)
+    finally:
+        (root / "a" / "deep").chmod(0o755)
+
+
+def test_a_pipe_among_the_images_is_stray(tmp_path: Path) -> None:
+    root = tree(tmp_path / "d", ("a", "c"))
+    os.mkfifo(root / "a" / "pipe")
+    assert load(root).class_counts == [2, 2]
+
+
+@pytest.mark.parametrize("word", ["train", "training", "val", "valid", "validation", "dev", "test", "testing", "Val"])
+@pytest.mark.parametrize("inner", [None, ("x", "y")])
+def test_classes_with_names_of_splits_stay_classes(
+    tmp_path: Path, word: str, inner: tuple[str, ...] | None
+) -> None:
+    tree(tmp_path, ("bus", "car"))
+    tree(tmp_path / word, inner) if inner else tree(tmp_path, (word,))
+    if inner and word.startswith("train"):  # may be a split beside a stray folder, or a class with folders inside
+        with pytest.raises(InputError, match=f"bus/ has images but is no split, while {word}/ has class folders"):
+            load(tmp_path)
+        return
+    assert load(tmp_path).classes == sorted(["bus", "car", word])
+
+
+def test_two_split_names_are_classes_beside_others(tmp_path: Path) -> None:
+    assert load(tree(tmp_path, ("bus", "test", "testing", "val"))).classes == ["bus", "test", "testing", "val"]
+
+
+def test_folders_without_images_beside_the_splits_are_noted(tmp_path: Path) -> None:
+    tree(tmp_path / "train")
+    (tmp_path / "models").mkdir()
+    dataset = load(tmp_path)
+    assert len(dataset.classes) == 4 and any("beside the splits, without images: models" in n for n in dataset.notes)
+
+
+@pytest.mark.parametrize("place", [".", "train", "test"])
+def test_images_without_a_class_are_an_error_not_a_note(tmp_path: Path, place: str) -> None:
+    tree(tmp_path / "train")
+    tree(tmp_path / "test", each=1)
+    paint(tmp_path / place / "lost.png")
+    paint(tmp_path / place / "more.png")
+    with pytest.raises(InputError, match=r"2 images lie beside the folders and have no class, first lost\.png"):
+        load(tmp_path)
+    assert len(load(tmp_path, bad_images="skip").skipped) == 2
+    report = check(tmp_path)
+    assert not report.ok and len(report.unreadable) == 2
+
+
+@pytest.mark.parametrize("splits", [("test",), ("val", "test"), ("test", "val")])
+def test_an_unlabelled_split_is_named_and_not_used(tmp_path: Path, splits: tuple[str, ...]) -> None:
+    tree(tmp_path / "train", each=5)
+    flat, *labelled = splits
+    if splits == ("val", "test"):
+        flat, labelled = "test", ["val"]
+    for name in labelled:
+        tree(tmp_path / name, each=1)
+    for i in range(3):
+        paint(tmp_path / flat / f"{i}.png", 100 + i)
+    dataset = load(tmp_path)
+    words = (f"{flat}/: 3 images without labels", f"predict RUN {tmp_path / flat}/*")
+    assert any(all(word in note for word in words) for note in dataset.notes)
+    assert len(dataset.test) == 4 and dataset.val is None
+    assert len(dataset.train) == (20 if labelled else 16)
+    assert check(tmp_path).ok
+
+
+@pytest.mark.parametrize("other", ["Cat", "cat ", " cat", "\uff43at"])
+def test_look_alike_classes_are_noted(tmp_path: Path, other: str) -> None:
+    names = ("cat", other)
+    tree(tmp_path, (*names, "dog"))
+    notes = [note for note in load(tmp_path).notes if "differ only in" in note]
+    assert len(notes) == 1 and all(repr(name) in notes[0] for name in names) and "dog" not in notes[0]
+    assert any("differ only in" in note for note in check(tmp_path).notes)
+
+
+def test_a_class_written_otherwise_in_the_test_split_is_named(tmp_path: Path) -> None:
+    tree(tmp_path / "train", ("Cat", "dog"))
+    tree(tmp_path / "test", ("cat", "dog"))
+    with pytest.raises(InputError, match="rename the folder to 'Cat'"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("split", ["", "train"])
+def test_hidden_folders_with_images_are_mentioned(tmp_path: Path, split: str) -> None:
+    tree(tmp_path / split, (".22 rifle", "bow", "dart", ".git"))
+    assert any("hidden folders with images" in n and ".22 rifle" in n and ".git" not in n for n in load(tmp_path).notes)
+    assert any(".22 rifle" in line for line in check(tmp_path).lines())
+
+
+@pytest.mark.parametrize("name", ["digits", "cifar10", "cifar100", "imagenet-lt", "inat2018"])
+def test_a_folder_with_the_name_of_a_known_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SADDLESCAPE_DATA", str(tmp_path / "no data"))
+    classes = tuple("abcdefghij")  # as many as CIFAR-10 has: its groups and recipes must not be taken
+    tree(tmp_path / name, classes)
+    for given in (f"./{name}", Path(name), tmp_path / name):
+        dataset = load(given)
+        assert dataset.classes == list(classes) and dataset.name == f"./{name}"
+        assert not any("index" in note and "CIFAR" in note for note in dataset.notes)
+    if name == "digits":
+        assert any("give ./digits" in note for note in load(name).notes)
+        assert any("give ./digits" in note for note in check(name).notes)
+    else:
+        with pytest.raises(InputError, match=rf"give \./{name}"):
+            load(name)

@@ -12,7 +12,7 @@ from saddlescape.data.groups import class_groups
 from saddlescape.data.inspection import Inspection, inspect, same
 from saddlescape.data.profiles import count_labels
 from saddlescape.data.sources.pictures import Pictures, Progress, Request
-from saddlescape.data.sources.registry import find
+from saddlescape.data.sources.registry import find, name_of
 
 _SHOWN = 10
 
@@ -115,7 +115,7 @@ def check(
     """
     found = find(
         Request(
-            name=str(name_or_path),
+            name=name_of(name_or_path),
             root=Path(root).expanduser() if root is not None else None,
             test=Path(test).expanduser() if test is not None else None,
             download=download,

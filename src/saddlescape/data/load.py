@@ -18,7 +18,7 @@ from saddlescape.data.paths import PackedPaths, take_paths
 from saddlescape.data.profiles import class_counts as profile_counts
 from saddlescape.data.profiles import count_labels, longtail_indices
 from saddlescape.data.sources.pictures import EncodedPictures, FilePictures, Found, Pictures, Progress, Request
-from saddlescape.data.sources.registry import find
+from saddlescape.data.sources.registry import find, name_of
 from saddlescape.data.split import stratified_split
 from saddlescape.data.types import ArraySplit, Dataset, FileSplit, Preprocess, Split
 from saddlescape.errors import InputError
@@ -83,7 +83,7 @@ def load(
     if image_size is not None and image_size < 1:
         raise InputError(f"image_size is {image_size}: it must be at least 1 pixel")
     request = Request(
-        name=str(name_or_path),
+        name=name_of(name_or_path),
         root=Path(root).expanduser() if root is not None else None,
         test=_existing(test),
         download=download,

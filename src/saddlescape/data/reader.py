@@ -199,7 +199,8 @@ def looks_like_image(first: bytes) -> bool:
 def _stream(path: Path, called: str) -> io.BufferedReader:
     # A directory, a pipe or a device must not hang the reader.
     if not path.exists():
-        raise InputError(f"{called}: cannot read image: no such file")
+        gone = f"a link to {path.readlink()}, which is not there" if path.is_symlink() else "no such file"
+        raise InputError(f"{called}: cannot read image: {gone}")
     if not path.is_file():
         raise InputError(f"{called}: cannot read image: not a regular file")
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 
 from saddlescape.errors import InputError
@@ -26,3 +28,21 @@ def read_class_names(folder: Path) -> list[str] | None:
     if twice:
         raise InputError(f"{path}: the class {twice[0]!r} is named twice")
     return names
+
+
+def plain_name(name: str) -> str:
+    """A class name without what people overlook: case, spaces at the ends or in a row, forms of Unicode."""
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+
+
+def look_alikes(classes: Iterable[str]) -> list[str]:
+    """A note where names of classes differ only in what ``plain_name`` leaves out."""
+    groups: dict[str, list[str]] = {}
+    for name in classes:
+        groups.setdefault(plain_name(name), []).append(name)
+    alike = [names for names in groups.values() if len(names) > 1]
+    if not alike:
+        return []
+    shown = "; ".join(" and ".join(map(repr, names)) for names in alike[:4]) + ("; ..." if len(alike) > 4 else "")
+    return [f"classes whose names differ only in case, spaces or Unicode form are kept apart: {shown}; merge them "
+            "if they are one class"]  # fmt: skip

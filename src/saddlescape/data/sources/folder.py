@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from saddlescape.data.reader import looks_like_image
+from saddlescape.data.sources.classes import plain_name
 from saddlescape.data.sources.pictures import FilePictures, Found, Request
 from saddlescape.errors import InputError
 
@@ -21,6 +22,8 @@ IMAGE_SUFFIXES = frozenset(
 # Left behind by file managers, notebooks and network drives.
 _STRAY_NAMES = frozenset(
     {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "lost+found", "__pycache__"}
+    | {".ipynb_checkpoints", ".git", ".svn", ".hg", ".cache", ".thumbnails", ".trash", ".trashes", ".appledouble"}
+    | {".venv", ".idea", ".vscode", ".spotlight-v100", ".fseventsd", ".dvc", ".directory", ".comments"}
 )
 LAYOUT = (
     "expected one folder per class, at least two, with images inside: FOLDER/cat/1.jpg, FOLDER/dog/2.jpg, "
@@ -31,38 +34,45 @@ LAYOUT = (
 def load_folder(request: Request) -> Found:
     """Classes are the sorted names of the training folders (Unicode NFC); the other splits are mapped **by name**.
 
-    A class that a test or validation split lacks keeps its label and is simply not measured; a class there that
-    training does not know is an ``InputError``. Images lie at any depth below their class folder, in the order of their
-    paths. What counts as an image: a known ending, or else a content that begins like an image. Stray files
-    (``.DS_Store``, ``Thumbs.db``, ``.ipynb_checkpoints``, text ...) are ignored and listed. With ``val/`` but no
-    ``test/``, ``val/`` is the test set.
+    The layout is that of splits where every folder with images has the name of a split and ``train/`` has class
+    folders; otherwise all folders are classes, also one called "val". A class that a test or validation split lacks
+    keeps its label and is simply not measured; a class there that training does not know is an ``InputError``. Images
+    lie at any depth below their class folder, in the order of their paths. What counts as an image: a known ending, or
+    else a content that begins like an image. Stray files (``.DS_Store``, ``Thumbs.db``, ``.ipynb_checkpoints``, text
+    ...) are ignored and listed. With ``val/`` but no ``test/``, ``val/`` is the test set. A ``test/`` or ``val/`` with
+    images but without class folders is unlabelled: a note says so, and it is not used.
+
+    Raises ``InputError`` for a link to nothing in the place of a split or class, a folder that cannot be listed, and
+    images with neither a class nor a split (with ``request.lenient`` these go into ``Found.unreadable``).
     """
     root = request.where or Path()
-    folders = _subfolders(root)
-    parts: dict[str, Path] = {}
-    for folder in folders:
-        split = SPLIT_NAMES.get(folder.name.lower())
-        if split:
-            if split in parts:
-                raise InputError(f"{root}: {parts[split].name}/ and {folder.name}/ both look like the {split} split")
-            parts[split] = folder
     notes: list[str] = []
     ignored: list[str] = []
-    if "train" in parts:
-        beside = [folder.name for folder in folders if folder not in parts.values()]
-        if beside:
-            notes.append(f"folders beside the splits, not used: {', '.join(beside)}")
-    elif parts and len(parts) == len(folders):
-        raise InputError(f"{root}: has {', '.join(p.name + '/' for p in parts.values())} but no train/ folder")
-    else:
-        parts = {"train": root}
-    class_folders = _class_folders(parts["train"])
+    loose: list[Path] = []
+    parts = _splits(root, notes)
+    class_folders = _class_folders(parts["train"], notes)
     classes = sorted(class_folders)
     _require_classes(root, parts["train"], classes)
     numbers = {name: label for label, name in enumerate(classes)}
     splits: dict[str, FilePictures] = {}
     for split, folder in parts.items():
-        splits[split] = _pictures(folder, numbers, ignored)
+        beside = _loose_images(folder, ignored)
+        splits[split] = _pictures(folder, class_folders if split == "train" else None, numbers, ignored, notes)
+        if split != "train" and beside and not len(splits[split]):
+            del splits[split]
+            notes.append(
+                f"{folder.name}/: {len(beside):,} images without labels (no class folders), not used here; "
+                f"predict takes them: saddlescape predict RUN {folder}/*"
+            )
+        else:
+            loose += beside
+    if parts["train"] != root:
+        loose += _loose_images(root, ignored)
+    if loose and not request.lenient:
+        raise InputError(
+            f"{loose[0].parent}: {len(loose):,} images lie beside the folders and have no class, first "
+            f"{loose[0].name}: move them into a class folder or away, or leave them out: --bad-images skip"
+        )
     if all(len(pictures) == 0 for pictures in splits.values()):
         raise InputError(f"{root}: no images in {len(classes)} class folders; {LAYOUT}")
     test = splits.get("test", splits.get("val"))
@@ -71,7 +81,7 @@ def load_folder(request: Request) -> Found:
     if "val" in splits and "test" not in splits:
         notes.append(f"{parts['val'].name}/ serves as the test set")
     if ignored:
-        notes.append(f"{len(ignored)} stray files ignored, e.g. {ignored[0]}")
+        notes.append(f"{len(ignored)} stray file{'s' * (len(ignored) > 1)} ignored, e.g. {ignored[0]}")
     return Found(
         name=root.resolve().name,
         kind="folder per class",
@@ -81,24 +91,62 @@ def load_folder(request: Request) -> Found:
         val=splits["val"] if "test" in splits and len(splits.get("val", ())) else None,
         notes=notes,
         ignored=ignored,
+        unreadable=[(str(path), f"{path}: has no class: it lies beside the class folders") for path in loose],
     )
 
 
-def _subfolders(root: Path) -> list[Path]:
+def _splits(root: Path, notes: list[str]) -> dict[str, Path]:
+    """Split -> folder; ``{"train": root}`` where the folders of ``root`` are classes."""
+    folders = _subfolders(root, notes)
+    parts: dict[str, Path] = {}
+    for folder in folders:
+        split = SPLIT_NAMES.get(folder.name.lower())
+        if split is None:
+            continue
+        if split in parts and "train" in {split, *parts}:
+            raise InputError(f"{root}: {parts[split].name}/ and {folder.name}/ both look like the {split} split")
+        parts[split] = folder
+    if parts and len(parts) == len(folders) and "train" not in parts:
+        raise InputError(f"{root}: has {', '.join(p.name + '/' for p in parts.values())} but no train/ folder")
+    if "train" not in parts or (len(parts) < len(folders) and not _subfolders(parts["train"], [])):
+        return {"train": root}
+    others = [folder for folder in folders if folder not in parts.values()]
+    beside = [folder.name for folder in others if _images_below(folder, [])]
+    if beside:
+        raise InputError(
+            f"{root}: {beside[0]}/ has images but is no split, while {parts['train'].name}/ has class folders inside: "
+            f"move {beside[0]}/ elsewhere, or rename {parts['train'].name}/ if it is a class"
+        )
+    if others:
+        notes.append(f"folders beside the splits, without images: {', '.join(folder.name for folder in others)}")
+    return parts
+
+
+def _subfolders(root: Path, notes: list[str]) -> list[Path]:
+    """Folders below, by name, without those that programs leave behind; ``notes`` hears of hidden ones with images."""
     try:
-        return sorted((p for p in root.iterdir() if p.is_dir() and not _is_stray(p.name)), key=lambda p: p.name)
+        entries = sorted(root.iterdir(), key=lambda p: p.name)
     except OSError as error:
         raise InputError(f"{root}: cannot be listed: {error.strerror}") from error
+    for path in entries:
+        if path.is_symlink() and not path.exists() and not _is_stray(path.name):
+            raise InputError(f"{path}: a link to {path.readlink()}, which is not there: restore it or remove the link")
+    folders = [path for path in entries if path.is_dir()]
+    hidden = [p.name for p in folders if p.name.startswith(".") and p.name.lower() not in _STRAY_NAMES]
+    hidden = [name for name in hidden if _images_below(root / name, [])]
+    if hidden:
+        notes.append(f"hidden folders with images in {root}, not used (rename them to use them): {', '.join(hidden)}")
+    return [path for path in folders if not _is_stray(path.name)]
 
 
 def _is_stray(name: str) -> bool:
     return name.startswith(".") or name.lower() in _STRAY_NAMES
 
 
-def _class_folders(folder: Path) -> dict[str, Path]:
+def _class_folders(folder: Path, notes: list[str]) -> dict[str, Path]:
     # One system writes "é" as one character, another as two: the same class all the same.
     found: dict[str, Path] = {}
-    for path in _subfolders(folder):
+    for path in _subfolders(folder, notes):
         name = unicodedata.normalize("NFC", path.name)
         if name in found:
             raise InputError(f"{folder}: two folders are called {name!r} (written with different Unicode): merge them")
@@ -112,38 +160,54 @@ def _require_classes(root: Path, train: Path, classes: list[str]) -> None:
     if not classes:
         raise InputError(f"{train}: no class folders here; {LAYOUT}")
     inner = train / classes[0]
-    if inner.is_dir() and len(_subfolders(inner)) >= 2:
+    if inner.is_dir() and len(_subfolders(inner, [])) >= 2:
         raise InputError(f"{train}: its only folder is {classes[0]!r}, which has folders inside: did you mean {inner}?")
     raise InputError(f"{train}: only one class folder, {classes[0]!r}; {LAYOUT}")
 
 
-def _pictures(folder: Path, numbers: dict[str, int], ignored: list[str]) -> FilePictures:
+def _pictures(
+    folder: Path, places: dict[str, Path] | None, numbers: dict[str, int], ignored: list[str], notes: list[str]
+) -> FilePictures:
     paths: list[Path] = []
     labels: list[int] = []
-    places = _class_folders(folder)
-    for name, place in places.items():
+    for name, place in (_class_folders(folder, notes) if places is None else places).items():
         images = _images_below(place, ignored)
         if name not in numbers:
             if not images:
                 continue
+            alike = [known for known in numbers if plain_name(known) == plain_name(name)]
             raise InputError(
                 f"{place}: class {name!r} is not among the training classes ({', '.join(list(numbers)[:8])}"
-                f"{', ...' if len(numbers) > 8 else ''}): rename the folder or add it to training"
+                f"{', ...' if len(numbers) > 8 else ''}): rename the folder"
+                + (f" to {alike[0]!r}" if alike else " or add it to training")
             )
         paths += images
         labels += [numbers[name]] * len(images)
-    for stray in sorted(folder.iterdir()):
-        if stray.is_file() and not _is_stray(stray.name):
-            ignored.append(str(stray))
     order = np.argsort(np.asarray(labels, dtype=np.int64), kind="stable")
     return FilePictures([paths[i] for i in order], np.asarray(labels, dtype=np.int64)[order])
 
 
+def _loose_images(folder: Path, ignored: list[str]) -> list[Path]:
+    """Images directly in a folder of folders; its other files go to ``ignored``."""
+    files = [path for path in sorted(folder.iterdir()) if not path.is_dir() and not _is_stray(path.name)]
+    images = [path for path in files if _is_image(path)]
+    ignored += [str(path) for path in files if path not in set(images)]
+    return images
+
+
 def _images_below(place: Path, ignored: list[str]) -> list[Path]:
-    """Images at any depth, by path; links are followed, but no folder is entered twice."""
+    """Images at any depth, by path; links are followed, but no folder is entered twice.
+
+    A link to nothing counts as an image: whoever decodes it names it. Raises ``InputError`` for a folder that cannot
+    be listed: its images must not vanish.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise InputError(f"{error.filename}: cannot be listed: {error.strerror}")
+
     found: list[Path] = []
     seen: set[str] = set()
-    for here, below, files in os.walk(place, followlinks=True):
+    for here, below, files in os.walk(place, followlinks=True, onerror=refuse):
         real = os.path.realpath(here)
         if real in seen:
             below.clear()
@@ -162,8 +226,10 @@ def _images_below(place: Path, ignored: list[str]) -> list[Path]:
 
 
 def _is_image(path: Path) -> bool:
-    if path.suffix.lower() in IMAGE_SUFFIXES:
-        return True
+    if path.suffix.lower() in IMAGE_SUFFIXES or not path.exists():
+        return True  # a link to nothing may have been any image
+    if not path.is_file():
+        return False  # a pipe would never end
     try:
         with path.open("rb") as file:
             return looks_like_image(file.read(16))

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from saddlescape.data.places import data_roots
 from saddlescape.data.sources.cifar import load_cifar
+from saddlescape.data.sources.classes import look_alikes
 from saddlescape.data.sources.digits import load_digits
 from saddlescape.data.sources.folder import load_folder
 from saddlescape.data.sources.frequency_lists import load_frequency_lists
@@ -40,11 +42,38 @@ def dataset_names() -> dict[str, str]:
 
 
 def find(request: Request) -> Found:
-    """Read what ``request.name`` names: a known data set, else a folder, a list or parquet. Raises ``InputError``."""
+    """Read what ``request.name`` names: a known data set, else a folder, a list or parquet. Raises ``InputError``.
+
+    A known name means the data set, also where the current folder has an entry of that name (a note says so); a path
+    that begins with "./" means that entry.
+    """
     name = request.name
     if name in SOURCES:
-        return SOURCES[name][0](request)
-    path = Path(name).expanduser()
+        return _known(request)
+    found = _at_path(request, Path(name).expanduser())
+    # Recipes and groups go by the name of the data: own images in a folder called "cifar10" are not CIFAR-10.
+    called = f"./{found.name}" if found.name in SOURCES else found.name
+    return replace(found, name=called, notes=[*found.notes, *look_alikes(found.classes)])
+
+
+def _known(request: Request) -> Found:
+    name = request.name
+    own = Path(name).exists() and Path.cwd() not in [root.resolve() for root in data_roots(request.root)]
+    hint = f"{name} here means the data set of that name; for your own {name} in this folder give ./{name}"
+    try:
+        found = SOURCES[name][0](request)
+    except InputError as error:
+        raise (InputError(f"{error}; {hint}") if own else error) from error
+    return replace(found, notes=[*found.notes, hint]) if own else found
+
+
+def name_of(data: str | Path) -> str:
+    """What ``Request.name`` is for this; a ``Path`` is a path, also where its text is a known name."""
+    return f"./{data}" if isinstance(data, Path) and str(data) in SOURCES else str(data)
+
+
+def _at_path(request: Request, path: Path) -> Found:
+    name = request.name
     if not path.exists() and request.root is not None and (request.root / path).exists():
         path = request.root / path
     if not path.exists():
