@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from saddlescape.counts import ClassCounts, effective_number_weights
 from saddlescape.errors import InputError
 
 __all__ = [
@@ -251,11 +252,11 @@ class DeferredReweighting:
     """
 
     def __init__(
-        self, class_counts: Sequence[int] | np.ndarray | Tensor, start_epoch: int, beta: float = 0.9999
+        self, class_counts: ClassCounts, start_epoch: int, beta: float = 0.9999
     ) -> None:
         _check_epoch(start_epoch)
         self.start_epoch, self.beta = int(start_epoch), float(beta)
-        self._late = _effective_number_weights(class_counts, self.beta)
+        self._late = effective_number_weights(class_counts, self.beta)
 
     def weights(self, epoch: int) -> Tensor:
         """Class weights in this epoch: float32 [C] on the CPU, ones before the start, summing to C. A fresh tensor."""
@@ -274,23 +275,6 @@ def never_begins(what: str, start_epoch: int, total: int) -> str | None:
     if start_epoch < total:
         return None
     return f"{what} starts at epoch {start_epoch} but the run ends after {total} epochs: it never begins"
-
-
-def _effective_number_weights(class_counts: Sequence[int] | np.ndarray | Tensor, beta: float) -> Tensor:
-    """As in ``saddlescape.losses``: the rooms do not import each other, a test holds the two equal."""
-    counts = torch.as_tensor(class_counts, dtype=torch.float64).cpu()
-    if counts.ndim != 1 or len(counts) < 2:
-        raise InputError(f"class_counts must list two or more classes, one number each, got shape {list(counts.shape)}")
-    empty = (~(counts > 0)).nonzero().flatten().tolist()
-    if empty:
-        raise InputError(
-            f"class {empty[0]} has no training images; give every class at least one image or leave the class out of "
-            "the data set"
-        )
-    if not 0 <= beta < 1:
-        raise InputError(f"beta is {beta}; it must be in [0, 1)")
-    inverse = -1 / torch.expm1(counts * (math.log(beta) if beta > 0 else -math.inf))
-    return (inverse * (len(counts) / inverse.sum())).to(torch.float32)
 
 
 def _check_epoch(epoch: int) -> None:

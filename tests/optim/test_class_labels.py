@@ -1,14 +1,12 @@
-"""Targets and counts as people have them."""
+"""Targets as people have them."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 
 from saddlescape.errors import InputError
-from saddlescape.losses import check_class_counts
-from saddlescape.optim.class_labels import PerClass, checked_counts, checked_labels
+from saddlescape.optim.class_labels import PerClass, checked_labels
 
 Y = [0, 2, 1]
 
@@ -42,21 +40,6 @@ def test_bad_targets_are_one_line(targets: torch.Tensor, words: str) -> None:  #
         checked_labels(targets, 3, "ImbSAM")
     assert str(caught.value).startswith("ImbSAM: ")
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("counts", [
-    [100, 10, 0], [0, 5, 0], [3], [[1, 2], [3, 4]], [5, float("nan")], [5, -1], "many", None,
-    [100, 10, 1], np.array([100, 10, 1]), torch.tensor([100, 10, 1]),
-])  # fmt: skip
-def test_counts_follow_the_rule_of_the_losses(counts: object) -> None:  # K22
-    """The rooms import none of each other, so the rule stands twice; word for word the same."""
-    said = []
-    for check in (checked_counts, check_class_counts):
-        try:
-            said.append(check(counts).tolist())  # type: ignore[arg-type]
-        except InputError as error:
-            said.append(str(error))
-    assert said[0] == said[1]
 
 
 def test_a_table_by_class() -> None:

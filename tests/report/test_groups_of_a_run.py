@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from saddlescape.data.groups import class_groups
+from saddlescape.counts import class_groups
 from saddlescape.report.groups import recovered, valid
 
 

@@ -18,8 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from saddlescape.cli.app import run
+from saddlescape.counts import class_groups
 from saddlescape.data import ArraySplit, Dataset, Preprocess
-from saddlescape.data.groups import class_groups
 from saddlescape.data.samplers import SAMPLERS, build_sampler
 from saddlescape.losses import BalancedContrastiveLoss, DROLTLoss, ProCoLoss
 from saddlescape.losses.registry import LOSSES, build_loss

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from saddlescape.counts import class_groups
 from saddlescape.data.augment import Augment, build_augment
 from saddlescape.data.check import Report, check
 from saddlescape.data.draw import draw_hash
-from saddlescape.data.groups import class_groups
 from saddlescape.data.load import load
 from saddlescape.data.loader import build_loader
 from saddlescape.data.profiles import class_counts, longtail_indices

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from saddlescape.data.groups import class_groups
+from saddlescape.counts import class_groups
 from saddlescape.data.inspection import Inspection, inspect, same
 from saddlescape.data.profiles import count_labels
 from saddlescape.data.sources.pictures import Pictures, Progress, Request

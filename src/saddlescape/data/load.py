@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from saddlescape.counts import GroupRule, class_groups
 from saddlescape.data.decode import check_all, decode_all
 from saddlescape.data.draw import draw_hash
-from saddlescape.data.groups import GroupRule, class_groups
 from saddlescape.data.paths import PackedPaths, take_paths
 from saddlescape.data.profiles import class_counts as profile_counts
 from saddlescape.data.profiles import count_labels, longtail_indices

@@ -1,10 +1,10 @@
 """Losses for long-tailed classification, one file per family, and class weights."""
 
+from saddlescape.counts import check_class_counts, effective_number_weights, inverse_frequency_weights, power_weights
 from saddlescape.losses.balanced_contrastive import BalancedContrastiveLoss
 from saddlescape.losses.balanced_softmax import BalancedSoftmaxLoss
 from saddlescape.losses.base import ClassLoss
 from saddlescape.losses.consistency import consistency_loss
-from saddlescape.losses.counts import check_class_counts
 from saddlescape.losses.cross_entropy import CrossEntropyLoss
 from saddlescape.losses.dro_lt import DROLTLoss
 from saddlescape.losses.focal import FocalLoss
@@ -16,7 +16,6 @@ from saddlescape.losses.logit_adjustment import LogitAdjustedLoss, post_hoc_adju
 from saddlescape.losses.proco import ProCoLoss
 from saddlescape.losses.registry import LOSSES, build_loss
 from saddlescape.losses.vs import VSLoss
-from saddlescape.losses.weights import effective_number_weights, inverse_frequency_weights, power_weights
 
 __all__ = [
     "LOSSES",

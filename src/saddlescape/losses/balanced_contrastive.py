@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from saddlescape.counts import ClassCounts, check_class_counts
 from saddlescape.errors import InputError
-from saddlescape.losses.counts import ClassCounts, check_class_counts
 from saddlescape.losses.targets import check_targets
 
 

@@ -8,11 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from saddlescape.counts import ClassCounts, check_class_counts, inverse_frequency_weights
 from saddlescape.errors import InputError
 from saddlescape.losses.base import ClassLoss, Normalization, Reduction
-from saddlescape.losses.counts import ClassCounts, check_class_counts
 from saddlescape.losses.focal import focal_factor
-from saddlescape.losses.weights import inverse_frequency_weights
 
 
 class InfluenceBalancedLoss(ClassLoss):

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from saddlescape.counts import ClassCounts, check_class_counts
 from saddlescape.errors import InputError
 from saddlescape.losses.base import ClassLoss, Normalization, Reduction
-from saddlescape.losses.counts import ClassCounts, check_class_counts
 
 Shape = Literal["concave", "linear", "convex", "exponential"]
 Spread = Literal["all", "others"]

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, distributed, nn
 
+from saddlescape.counts import ClassCounts, check_class_counts
 from saddlescape.errors import InputError
-from saddlescape.losses.counts import ClassCounts, check_class_counts
 from saddlescape.losses.log_bessel import log_bessel
 from saddlescape.losses.targets import check_targets
 

@@ -6,10 +6,10 @@ import difflib
 import inspect
 from typing import Any
 
+from saddlescape.counts import ClassCounts, check_class_counts
 from saddlescape.errors import InputError
 from saddlescape.losses.balanced_softmax import BalancedSoftmaxLoss
 from saddlescape.losses.base import ClassLoss
-from saddlescape.losses.counts import ClassCounts, check_class_counts
 from saddlescape.losses.cross_entropy import CrossEntropyLoss
 from saddlescape.losses.focal import FocalLoss
 from saddlescape.losses.influence_balanced import InfluenceBalancedLoss

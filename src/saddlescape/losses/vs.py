@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from saddlescape.counts import ClassCounts, check_class_counts
 from saddlescape.losses.base import Normalization, Reduction
-from saddlescape.losses.counts import ClassCounts, check_class_counts
 from saddlescape.losses.cross_entropy import CrossEntropyLoss
 
 

@@ -27,8 +27,8 @@ from torch.amp import GradScaler
 from torch.autograd.graph import saved_tensors_hooks
 from torch.optim import Optimizer
 
+from saddlescape.counts import ClassCounts
 from saddlescape.errors import InputError
-from saddlescape.optim.class_labels import ClassCounts
 from saddlescape.optim.perturb import global_norm, move
 from saddlescape.optim.split import NORM_EPS, SplitClosure, SplitOptimizer, backward_again
 

@@ -1,42 +1,11 @@
-"""Class counts and targets, as optimisers that split losses by class need them: checked, in one form."""
+"""Targets and numbers per class, as optimisers that split losses by class need them: checked, in one form."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
 import torch
 from torch import Tensor
 
 from saddlescape.errors import InputError
-
-ClassCounts = Sequence[int] | Sequence[float] | np.ndarray | Tensor
-
-
-def checked_counts(class_counts: ClassCounts) -> Tensor:
-    """Number of training images per class -> float64 [C] on the CPU.
-
-    Raises InputError: no list of two or more finite numbers, or a class without images. The rule and its words are
-    those of the losses and samplers.
-    """
-    try:
-        counts = torch.as_tensor(class_counts, dtype=torch.float64).detach().cpu().clone()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"class_counts must be a list of numbers, one per class, got {class_counts!r}") from error
-    if counts.ndim != 1 or len(counts) < 2:
-        raise InputError(f"class_counts must list two or more classes, one number each, got shape {list(counts.shape)}")
-    wrong = ~torch.isfinite(counts) | (counts < 0)
-    if wrong.any():
-        label = int(wrong.nonzero()[0])
-        raise InputError(f"class_counts[{label}] is {counts[label].item():g}: a count is a finite number of images")
-    empty = [int(label) for label in (counts == 0).nonzero().flatten()]
-    if empty:
-        names = f"{', '.join(map(str, empty[:5]))}{' and more' if len(empty) > 5 else ''}"
-        subject = f"class {names} has" if len(empty) == 1 else f"classes {names} have"
-        raise InputError(
-            f"{subject} no training images; give every class at least one image or leave the class out of the data set"
-        )
-    return counts
 
 
 def checked_labels(targets: Tensor, num_classes: int, name: str) -> Tensor:

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from saddlescape.counts import ClassCounts
 from saddlescape.errors import InputError
-from saddlescape.optim.class_labels import ClassCounts
 from saddlescape.optim.split_sam import SplitSAM, weights_of
 
 

@@ -14,10 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from saddlescape.counts import ClassCounts, tail_classes
 from saddlescape.errors import InputError
-from saddlescape.optim.class_labels import ClassCounts
 from saddlescape.optim.split_sam import SplitSAM, weights_of
-from saddlescape.optim.tail import tail_classes
 
 
 class ImbSAM(SplitSAM):
@@ -32,7 +31,7 @@ class ImbSAM(SplitSAM):
         class_counts: training images per class, [C].
         rho: radius; the authors use 0.05. At 0 what is left is the base optimiser on the loss with ``tail_weight``.
         threshold: classes with fewer images are tail. None: fewer than 20, the authors' choice on CIFAR-100-LT, where
-            that gives some classes and not all; else the smallest third (``optim/tail.py``).
+            that gives some classes and not all; else the smallest third (``saddlescape.counts``).
         tail_weight: of tail losses, in both passes. The authors' code has 2, which re-weights besides; 1 does not.
         model, freeze_bn_stats, clip_grad_norm: as for :class:`~saddlescape.optim.SAM`.
 

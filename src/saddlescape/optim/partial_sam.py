@@ -20,11 +20,10 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
+from saddlescape.counts import ClassCounts, tail_classes
 from saddlescape.errors import InputError
-from saddlescape.optim.class_labels import ClassCounts
 from saddlescape.optim.split import SplitClosure, SplitOptimizer
 from saddlescape.optim.split_sam import weights_of
-from saddlescape.optim.tail import tail_classes
 
 FEWEST = 2  # BatchNorm in train mode refuses a single image where it sees one value per channel
 

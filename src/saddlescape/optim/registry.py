@@ -8,10 +8,10 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from saddlescape.counts import ClassCounts
 from saddlescape.errors import InputError
 from saddlescape.optim.asam import ASAM
 from saddlescape.optim.class_conditional_sam import ClassConditionalSAM
-from saddlescape.optim.class_labels import ClassCounts
 from saddlescape.optim.focal_sam import FocalSAM
 from saddlescape.optim.imbsam import ImbSAM
 from saddlescape.optim.momentum_sam import MomentumSAM

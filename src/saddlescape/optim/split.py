@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
+from saddlescape.counts import ClassCounts, check_class_counts
 from saddlescape.errors import InputError
-from saddlescape.optim.class_labels import ClassCounts, checked_counts, checked_labels
+from saddlescape.optim.class_labels import checked_labels
 from saddlescape.optim.perturb import Pair, global_norm, move, with_gradients
 from saddlescape.optim.wrapper import WrappedOptimizer, _FirstPass
 
@@ -98,7 +99,7 @@ class SplitOptimizer(WrappedOptimizer):
         super().__init__(
             base_optimizer, rho, model=model, freeze_bn_stats=freeze_bn_stats, clip_grad_norm=clip_grad_norm
         )
-        self.class_counts = checked_counts(class_counts)
+        self.class_counts = check_class_counts(class_counts)
 
     def _start_life(self) -> None:
         super()._start_life()

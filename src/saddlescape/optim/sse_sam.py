@@ -19,11 +19,10 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
+from saddlescape.counts import ClassCounts, tail_classes
 from saddlescape.errors import InputError
-from saddlescape.optim.class_labels import ClassCounts
 from saddlescape.optim.split import SplitClosure
 from saddlescape.optim.split_sam import SplitSAM, weights_of
-from saddlescape.optim.tail import tail_classes
 
 MANY_SHOT = 100
 
@@ -46,7 +45,7 @@ class SSESAM(SplitSAM):
             them. None: never by itself.
         gamma: see ``total_steps``; the authors use 0.70.
         threshold: classes with fewer images are tail. None: fewer than 100, the authors' choice on CIFAR-100-LT at
-            imbalance 100, where that gives some classes and not all; else the smallest third (``optim/tail.py``).
+            imbalance 100, where that gives some classes and not all; else the smallest third (``saddlescape.counts``).
         model, freeze_bn_stats, clip_grad_norm: as for :class:`~saddlescape.optim.SAM`.
 
     Attributes: ``tail`` is the mask [C] of the tail classes; ``steps`` how many have been made, part of the state

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from saddlescape import schedules
+from saddlescape.counts import inverse_frequency_weights
 from saddlescape.data.types import Dataset
 from saddlescape.errors import InputError
 from saddlescape.losses.base import ClassLoss
 from saddlescape.losses.registry import build_loss
-from saddlescape.losses.weights import inverse_frequency_weights
 from saddlescape.models.heads import make_head
 from saddlescape.models.registry import build_model
 from saddlescape.optim.registry import build_optimizer
