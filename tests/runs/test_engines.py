@@ -20,6 +20,7 @@ import torch
 
 from saddlescape.runs import format as files
 from saddlescape.runs.engines import Engine, Epoch, Job, Processes, RayCluster, Step
+from saddlescape.runs.engines import serial as serial_engine
 from saddlescape.runs.grid import FailedRuns, run_grid
 from saddlescape.runs.plan import Request
 from saddlescape.training.checkpoint import CheckpointFolder
@@ -54,7 +55,7 @@ class Told(list[str]):
         return "\n".join(line for line in self if f"] {method} seed" in line)
 
 
-def carry_out(folder: Path, tuned: Path, engine: Engine | None, watch: Watch = nothing) -> tuple[FailedRuns, Told]:
+def carry_out(folder: Path, tuned: Path, engine: Engine, watch: Watch = nothing) -> tuple[FailedRuns, Told]:
     """The grid, in which one run fails."""
     said = Told()
     with pytest.raises(FailedRuns) as failed:
@@ -92,7 +93,7 @@ def serial(tuned: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     folder = tmp_path_factory.mktemp("serial") / "grid"
     threads = torch.get_num_threads()
     try:
-        return folder, *carry_out(folder, tuned, None)
+        return folder, *carry_out(folder, tuned, serial_engine)
     finally:
         torch.set_num_threads(threads)
 
@@ -113,7 +114,7 @@ def test_a_finished_grid_is_read_and_what_failed_tried_again(
     serial: tuple[Path, FailedRuns, Told], tuned: Path
 ) -> None:
     folder, failed, _ = serial
-    again, said = carry_out(folder, tuned, None)
+    again, said = carry_out(folder, tuned, serial_engine)
     assert again.results == failed.results
     assert str(again) == str(failed)
     assert sum("is finished" in line for line in said) == 3
@@ -152,7 +153,7 @@ def test_processes_of_which_one_is_killed(serial: tuple[Path, FailedRuns, Told],
     failed, said = carry_out(tmp_path / "grid", tuned, Processes(2), kill)
     assert_same(whole, tmp_path / "grid", failed, expected)
     (method,) = kill.killed
-    assert "its worker was lost (killed; if not by you, then for want of memory" in said.about(method)
+    assert "its worker died (killed or crashed; if out of memory, use fewer --jobs); another one resumes it" in said.about(method)
     assert "resuming" in said.about(method)
     assert "first stage: that of" in said.about("crt")
     assert not multiprocessing.active_children()
@@ -178,7 +179,7 @@ def test_processes_that_are_stopped(serial: tuple[Path, FailedRuns, Told], tuned
     assert not multiprocessing.active_children()
     assert CheckpointFolder(grid / "ce-seed0" / files.CHECKPOINT).cursors()
     assert not (grid / "crt-seed0").exists()
-    failed, said = carry_out(grid, tuned, None)
+    failed, said = carry_out(grid, tuned, serial_engine)
     assert "resuming" in said.about("ce")
     assert_same(whole, grid, failed, expected)
 
@@ -230,7 +231,7 @@ def test_ray_workers_of_which_one_is_killed(
     failed, said = carry_out(Path("grid"), tuned, RayCluster(), kill)
     assert_same(whole, Path("grid"), failed, expected)
     (method,) = kill.killed
-    assert "its worker was lost (Ray says " in said.about(method)
+    assert "its worker died (WorkerCrashedError: " in said.about(method)
     assert "resuming" in said.about(method)
     assert ray.is_initialized()  # it was not ours to end
 
@@ -244,7 +245,7 @@ def test_ray_workers_that_are_stopped(
         run_grid(REQUEST, METHODS, [0], grid, tuned=tuned, engine=RayCluster(2), threads=1, watch=StopOnce())
     assert not [child for child in psutil.Process().children(recursive=True) if at_work(child)]
     assert not (grid / "crt-seed0").exists()
-    failed, _ = carry_out(grid, tuned, None)
+    failed, _ = carry_out(grid, tuned, serial_engine)
     assert_same(whole, grid, failed, expected)
 
 

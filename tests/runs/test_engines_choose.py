@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -11,9 +10,9 @@ import torch
 
 from saddlescape.data.cores import SHARE, usable_cores
 from saddlescape.errors import InputError, MissingExtraError
-from saddlescape.runs.engines import Choice, Processes, RayCluster, Serial, choose, processes
-from saddlescape.runs.engines.processes import environments, how_it_died
-from saddlescape.runs.engines.ray_cluster import TOKEN, Place
+from saddlescape.runs.engines import Choice, Processes, RayCluster, choose, processes, serial
+from saddlescape.runs.engines.processes import environments
+from saddlescape.runs.engines.ray_cluster import enter, versions
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +28,7 @@ def test_what_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules[choose.__module__], "usable_cores", lambda: 3)
     for words in ((None, None), (None, 1), ("serial", None), ("serial", 1)):
         choice = cpu(*words)
-        assert isinstance(choice.engine, Serial)
+        assert choice.engine is serial
         assert (choice.threads, choice.notes) == (6, ())
     assert cpu(None, 2).engine == Processes(2)
     assert cpu("processes", None).engine == Processes(3)
@@ -111,50 +110,22 @@ def test_cores_beyond_the_share_are_not_used(monkeypatch: pytest.MonkeyPatch) ->
         assert usable_cores() == cores
 
 
-def test_how_a_worker_died() -> None:
-    assert how_it_died(-9).startswith("killed; if not by you, then for want of memory")
-    assert how_it_died(-11) == "it died of SIGSEGV"
-    assert how_it_died(3) == "it left with exit code 3"
-
-
 # What a worker of Ray must have in common with the grid.
 
 
 def test_a_worker_of_the_same_place_may_enter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "here" / "grid").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.setenv("SADDLESCAPE_DATA", "/data")
-    place = Place.here(Path("grid"))
-    monkeypatch.chdir(tmp_path)  # workers begin elsewhere, and with another environment
-    monkeypatch.delenv("SADDLESCAPE_DATA")
-    place.enter()
+    monkeypatch.chdir(tmp_path)  # workers begin elsewhere
+    enter(tmp_path / "here", Path("grid"), versions())
     assert Path.cwd() == tmp_path / "here"
-    assert os.environ["SADDLESCAPE_DATA"] == "/data"
 
 
-@pytest.mark.parametrize("how", ["gone", "another", "no such folder"])
-def test_a_worker_that_does_not_see_the_folder_says_so(
-    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "here" / "grid").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path / "here")
-    place = Place.here(Path("grid"))
-    monkeypatch.chdir(tmp_path)
-    if how == "gone":
-        Path("here", "grid", TOKEN).unlink()
-    elif how == "another":
-        Path("here", "grid", TOKEN).write_text("another machine's\n")
-    else:
-        Path("here").rename(tmp_path / "there")
+def test_a_worker_that_does_not_see_the_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"does not see the folder .*grid that the grid is written to: all machines"):
-        place.enter()
+        enter(tmp_path, Path("grid"), versions())
 
 
 @pytest.mark.parametrize("package", ["saddlescape", "torch"])
-def test_a_worker_with_other_versions_says_so(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import dataclasses
-
-    monkeypatch.chdir(tmp_path)
-    place = dataclasses.replace(Place.here(tmp_path), **{package: "0.0.1"})
+def test_a_worker_with_other_versions_is_an_error(package: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=rf"has {package} .*, the grid was planned with 0\.0\.1"):
-        place.enter()
+        enter(tmp_path, tmp_path, versions() | {package: "0.0.1"})

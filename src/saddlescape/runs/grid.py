@@ -15,8 +15,7 @@ from saddlescape.runs import config as configuration
 from saddlescape.runs import format as files
 from saddlescape.runs.config import RunConfig
 from saddlescape.runs.engines.events import Epoch, Event, Note, Step
-from saddlescape.runs.engines.job import Engine, Job, Outcome
-from saddlescape.runs.engines.serial import Serial
+from saddlescape.runs.engines.job import Engine, Job, Outcome, serial
 from saddlescape.runs.execute import Say, allowed_changes
 from saddlescape.runs.first_stage import same_first_stage
 from saddlescape.runs.plan import Loaded, Request, plan
@@ -67,7 +66,7 @@ def run_grid(
     *,
     radius: float | None = None,
     tuned: Path | None = None,
-    engine: Engine | None = None,
+    engine: Engine = serial,
     threads: int | None = None,
     say: Say = lambda line: None,
     watch: Callable[[Sequence[Job], Step | Epoch], None] = lambda jobs, event: None,
@@ -105,7 +104,6 @@ def run_grid(
         else:
             watch(jobs, event)
 
-    engine = Serial() if engine is None else engine
     for outcome in engine(jobs, tell, dict(zip((config.data for config in configs), datasets, strict=True))):
         outcomes[places[outcome.job.folder]] = outcome
         if outcome.result is None:

@@ -1,4 +1,4 @@
-"""From ``--engine``, ``--jobs`` and what else was said to an engine, and the threads that each run gets."""
+"""The engine that ``--engine``, ``--jobs`` and the like ask for, and the threads of each run."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import torch
 
 from saddlescape.data.cores import usable_cores
 from saddlescape.errors import InputError
-from saddlescape.runs.engines.job import Engine
+from saddlescape.runs.engines.job import Engine, serial
 from saddlescape.runs.engines.processes import Processes
 from saddlescape.runs.engines.ray_cluster import RayCluster, import_ray
-from saddlescape.runs.engines.serial import Serial
 from saddlescape.training.precision import resolve_device
 
 ENGINES = ("serial", "processes", "ray")
@@ -20,7 +19,7 @@ RUNS_PER_GPU = 4
 
 @dataclass(frozen=True)
 class Choice:
-    """An engine, the threads of each run, and what there is to say about them."""
+    """An engine, the threads of each run, and notes about both for a person."""
 
     engine: Engine
     threads: int
@@ -39,8 +38,8 @@ def choose(
 ) -> Choice:
     """The engine ``name`` for a grid of ``runs`` runs on ``device``, ``jobs`` at a time.
 
-    The bits of a run on a CPU hang on its number of threads and on nothing else that is decided here. That number is
-    ``threads``, or, by every engine alike, that of one run alone divided by the number of runs at a time.
+    The bits of a run on a CPU depend on its number of threads and on nothing else that is decided here. That number
+    is ``threads``, or, for every engine alike, that of one run alone divided by the number of runs at a time.
 
     Raises:
         InputError: an unknown engine, a number out of range, or an option of another engine.
@@ -73,7 +72,7 @@ def choose(
             f"{threads} of {alone} threads for each run: its sums round otherwise than with {alone}; --threads decides"
         )
     if name == "serial":
-        return Choice(Serial(), threads, tuple(notes))
+        return Choice(serial, threads, tuple(notes))
     if name == "processes":
         return Choice(Processes(together), threads, tuple(notes))
     import_ray()

@@ -1,13 +1,13 @@
-"""A run of a grid as a thing that can be handed to somebody, and what comes back."""
+"""One run of a grid: what a worker is given, how it executes it, and what it returns."""
 
 from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -15,7 +15,7 @@ from saddlescape.data.types import Dataset
 from saddlescape.errors import InputError
 from saddlescape.runs import format as files
 from saddlescape.runs.config import DataConfig, RunConfig
-from saddlescape.runs.engines.events import Note, Step, Tell, Telling
+from saddlescape.runs.engines.events import Note, Progress, Step, Tell
 from saddlescape.runs.execute import execute
 from saddlescape.runs.first_stage import continue_from
 from saddlescape.runs.plan import changed, load_data
@@ -25,15 +25,15 @@ from saddlescape.training.stage import Stage
 Loaded = dict[DataConfig, Dataset]
 """Data that a process has read already."""
 
-PATIENCE = 60.0  # seconds: a dead worker's folder is free only when the processes that read its images have gone too
+PATIENCE = 60.0  # seconds: processes that decode images hold the folder of a dead worker for a moment longer
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run: its configuration, its folder, and the folder of the run whose first stage it goes on from, if any.
+    """One run: its configuration, its folder, and the folder of the run whose first stage it continues, if any.
 
-    It travels between processes and machines, so it holds no data; ``draw_hash`` tells whether those that are found
-    at the other end are the ones it was planned with.
+    It travels between processes and machines, so it holds no data; ``draw_hash`` identifies the images that it was
+    planned with.
     """
 
     label: str
@@ -50,9 +50,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """``result`` as in ``result.json``, with ``settings`` that differ from the recipe; or why there is none.
+    """``result`` as in ``result.json``, with ``settings`` that differ from the recipe; or the reason of a failure.
 
-    ``story`` is the traceback where the reason was not foreseen.
+    ``story`` is the traceback of a failure that is no InputError.
     """
 
     job: Job
@@ -61,25 +61,31 @@ class Outcome:
     story: str = ""
 
 
-class Engine(Protocol):
-    """Carries out jobs and yields their outcomes as they come.
+Engine = Callable[[Sequence[Job], Tell, Loaded], Iterator[Outcome]]
+"""Executes jobs and yields their outcomes as they end.
 
-    A job with a source is begun when that source's job has ended. ``loaded`` is what this process has read already. A
-    run that fails is an outcome and ends no other; ``Interrupted`` is raised when all have stopped after a signal.
-    """
+A job with a source begins when that source's job has ended. ``Loaded`` is what this process has read already. A run
+that fails is an outcome and ends no other; ``Interrupted`` is raised when all have stopped after a signal.
+"""
 
-    def __call__(self, jobs: Sequence[Job], tell: Tell, loaded: Loaded) -> Iterator[Outcome]: ...
+
+def serial(jobs: Sequence[Job], tell: Tell, loaded: Loaded) -> Iterator[Outcome]:
+    """The engine that needs nothing: one run after the other. A grid lists a source before what continues it."""
+    for job in jobs:
+        yield carry_out(job, loaded, tell)
 
 
 def carry_out(job: Job, loaded: Loaded, tell: Tell, *, again: bool = False) -> Outcome:
-    """Run or resume a job in this process. ``again``: another process died over it just now.
+    """Run or resume a job in this process. ``again``: the process that had it has just died.
 
     Raises:
         Interrupted: a signal came; a checkpoint has been written.
     """
     try:
-        return Outcome(job, _result(job, loaded, tell, again))
-    except (Interrupted, BrokenPipeError):  # nobody listens any more: that is no failure of the run
+        if again:
+            wait_until_free(job.folder)
+        return Outcome(job, _result(job, loaded, tell))
+    except (Interrupted, BrokenPipeError):  # nobody reads the output any more: the run itself has not failed
         raise
     except Exception as error:
         expected = isinstance(error, InputError | MemoryError | torch.OutOfMemoryError)
@@ -93,10 +99,10 @@ def reason(error: Exception) -> str:
         return line
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return f"out of memory ({line}); use fewer --jobs"
-    return f"unexpected {type(error).__name__}: {line}; run again with --debug for the whole story and report it"
+    return f"{type(error).__name__}: {line}; run again with --debug for the whole story and report it"
 
 
-def _result(job: Job, loaded: Loaded, tell: Tell, again: bool) -> dict[str, Any]:
+def _result(job: Job, loaded: Loaded, tell: Tell) -> dict[str, Any]:
     config = job.config
     if config.data not in loaded:
         loaded[config.data] = load_data(config.data)
@@ -119,16 +125,14 @@ def _result(job: Job, loaded: Loaded, tell: Tell, again: bool) -> dict[str, Any]
         index = next((i for i, each in enumerate(config.stages) if each is stage), 0)
         before = sum(each.epochs for each in config.stages[:index])
         tell(Step(job.label, before + start, job.epochs, f"stage {stage.name}" if index else ""))
-        return [Telling(tell, job.label, before, job.epochs)]
+        return [Progress(tell, job.label, before, job.epochs)]
 
-    if again:
-        wait_until_free(job.folder)
     result = execute(config, dataset, job.folder, say=say, watchers=watch)
     return {**result, "settings": changed(config, dataset)}
 
 
 def wait_until_free(folder: Path, patience: float = PATIENCE) -> None:
-    """Wait until nobody holds the run in ``folder``, but not forever: who comes next says that it is in use."""
+    """Wait until no process holds the run in ``folder``, for ``patience`` seconds at most."""
     until = time.monotonic() + patience
     while folder.is_dir() and time.monotonic() < until:
         try:
