@@ -10,7 +10,7 @@ from cyclopts import App, CycloptsError
 
 from saddlescape import __version__
 from saddlescape.errors import InputError
-from saddlescape.training.launch import ToldElsewhere, launched
+from saddlescape.parallel.launch import ReportedElsewhere, launched
 
 DONE, BAD_INPUT, INTERRUPTED = 0, 2, 130
 
@@ -63,7 +63,7 @@ def run(arguments: Sequence[str], debug: bool = False) -> int:
             check_command(arguments, launch)
             mute = False
         build()(arguments, exit_on_error=False, print_error=False, result_action="return_value")
-    except ToldElsewhere as told:
+    except ReportedElsewhere as told:
         stopped = isinstance(told.__cause__, KeyboardInterrupt) or type(told.__cause__).__name__ == "Interrupted"
         return INTERRUPTED if stopped else BAD_INPUT
     except (CycloptsError, InputError) as error:

@@ -116,8 +116,8 @@ def curvature(
             raise InputError("--augmented-views does not go with --advise-rho, whose gradients are of plain images")
         if rho is not None and not advise_rho:
             raise InputError("--rho goes with --advise-rho")
+        from saddlescape.parallel.ranks import device_of
         from saddlescape.runs.subject import open_subject, parse_classes
-        from saddlescape.training.distributed import device_of
         from saddlescape.training.precision import resolve_device
 
         if not ranks.alone and (over_training or advise_rho):

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from saddlescape.cli.display import hush
 from saddlescape.errors import InputError
-from saddlescape.training.launch import Launch, launched
+from saddlescape.parallel.launch import Launch, launched
 
 if TYPE_CHECKING:
-    from saddlescape.training.distributed import Ranks
+    from saddlescape.parallel.ranks import Ranks
 
 SHARED = ("train", "curvature")
 
@@ -19,7 +19,7 @@ SHARED = ("train", "curvature")
 @contextmanager
 def joined() -> Iterator[Ranks]:
     """The processes of this command, joined for as long as it runs; only the first is heard."""
-    from saddlescape.training.distributed import together
+    from saddlescape.parallel.ranks import together
 
     launch = launched()
     if launch is not None and launch.rank > 0:

@@ -33,7 +33,7 @@ from saddlescape.runs.execute import device_name
 from saddlescape.runs.hessian_parts import hessian_parts
 from saddlescape.runs.paced import PacedFile
 from saddlescape.runs.subject import Subject, present_classes, set_aside
-from saddlescape.training.distributed import ALONE, Ranks
+from saddlescape.parallel.ranks import ALONE, Ranks
 
 FORMAT = "saddlescape-curvature-1"
 CURVATURE, SPECTRA = "curvature.json", "curvature"

@@ -27,7 +27,7 @@ from saddlescape.runs.first_stage import first_stage_hash, load_first_stage
 from saddlescape.training.assemble import assemble, new_model, next_head
 from saddlescape.training.checkpoint import Checkpoint, CheckpointFolder, Cursor
 from saddlescape.training.closed_form import fit_head
-from saddlescape.training.distributed import ALONE, Ranks, device_of, sync_batchnorm
+from saddlescape.parallel.ranks import ALONE, Ranks, device_of, sync_batchnorm
 from saddlescape.training.loop import Parts, Running, Watcher, fit
 from saddlescape.training.precision import Precision
 from saddlescape.training.stage import Stage

@@ -20,8 +20,8 @@ from saddlescape.models.heads import make_head
 from saddlescape.models.registry import build_model
 from saddlescape.optim.registry import build_optimizer
 from saddlescape.optim.split import SplitOptimizer
+from saddlescape.parallel.ranks import ALONE, Ranks
 from saddlescape.training.batches import evaluation_loaders, training_features, training_loader
-from saddlescape.training.distributed import ALONE, Ranks
 from saddlescape.training.loop import Parts
 from saddlescape.training.objective import Objective
 from saddlescape.training.objectives import OBJECTIVES

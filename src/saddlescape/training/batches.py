@@ -15,7 +15,7 @@ from saddlescape.data.reader import pixels
 from saddlescape.data.samplers import Sampler, build_sampler
 from saddlescape.data.types import ArraySplit, Batch, Dataset, FileSplit, Preprocess, Split
 from saddlescape.data.views import JoinedLoader, Loader, SharedOrder
-from saddlescape.training.distributed import ALONE, Ranks
+from saddlescape.parallel.ranks import ALONE, Ranks
 from saddlescape.training.precision import Precision
 from saddlescape.training.stage import Stage
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from saddlescape.data.types import Batch
-from saddlescape.training.distributed import ALONE, Ranks
+from saddlescape.parallel.ranks import ALONE, Ranks
 from saddlescape.training.metrics import Scorer, Scores
 from saddlescape.training.precision import Precision
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from saddlescape.data.types import Batch
 from saddlescape.losses.base import ClassLoss
-from saddlescape.training.distributed import ALONE, Ranks
+from saddlescape.parallel.ranks import ALONE, Ranks
 from saddlescape.training.evaluate import evaluate
 from saddlescape.training.finite import all_finite, not_finite
 from saddlescape.training.metrics import Scores

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saddlescape.training.distributed import ALONE, Ranks
+from saddlescape.parallel.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from saddlescape.data.types import Batch
-from saddlescape.training.distributed import ALONE, Ranks
+from saddlescape.parallel.ranks import ALONE, Ranks
 from saddlescape.training.objective import Losses
 
 

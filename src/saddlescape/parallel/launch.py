@@ -11,7 +11,7 @@ from saddlescape.errors import InputError
 NAMES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
-class ToldElsewhere(Exception):
+class ReportedElsewhere(Exception):
     """This process ends because of its cause, of which another process of the run tells the person."""
 
 

@@ -26,7 +26,7 @@ from saddlescape.data.batching import derived_seed
 from saddlescape.data.parts import copies, part_bounds, part_of
 from saddlescape.data.types import Batch
 from saddlescape.errors import InputError
-from saddlescape.training.launch import Launch, ToldElsewhere
+from saddlescape.parallel.launch import Launch, ReportedElsewhere
 
 # How long a process waits for the others: process 0 may be measuring curvature or writing to a slow disk meanwhile. A
 # process that dies is noticed at once, by its closed connection.
@@ -251,7 +251,7 @@ def together(launch: Launch | None) -> Iterator[Ranks]:
     """Join the other processes of ``launch`` (None: :data:`ALONE`) and leave them at the end.
 
     An error that several processes run into is raised by one of them, process 0 if it is among them; the others raise
-    :class:`ToldElsewhere`. The death of another process is an ``InputError``.
+    :class:`ReportedElsewhere`. The death of another process is an ``InputError``.
     """
     if launch is None:
         yield ALONE
@@ -271,7 +271,7 @@ def together(launch: Launch | None) -> Iterator[Ranks]:
             with suppress(RuntimeError):
                 dist.destroy_process_group()
         if not speaks:
-            raise ToldElsewhere from error
+            raise ReportedElsewhere from error
         if lost:
             raise InputError(
                 "another process of this run has ended or cannot be reached: what was saved is kept; run the same "

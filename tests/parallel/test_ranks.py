@@ -27,9 +27,9 @@ from saddlescape.losses.registry import build_loss
 from saddlescape.optim import PartialSAM
 from saddlescape.optim.registry import build_optimizer
 from saddlescape.optim.split import SplitOptimizer
+from saddlescape.parallel.launch import ReportedElsewhere, launched
+from saddlescape.parallel.ranks import ALONE, Ranks, check_sync_batchnorm, device_of, has_random_layers, together
 from saddlescape.training import distributed
-from saddlescape.training.distributed import ALONE, Ranks, check_sync_batchnorm, device_of, has_random_layers, together
-from saddlescape.training.launch import ToldElsewhere, launched
 from saddlescape.training.metrics import Scorer
 from saddlescape.training.objective import Classify
 from saddlescape.training.objectives.mixup import Mixup
@@ -240,7 +240,7 @@ def failing(folder: Path, who: str) -> None:
         said = "nothing went wrong"
     except InputError as error:
         said = str(error)
-    except ToldElsewhere as error:
+    except ReportedElsewhere as error:
         said = f"told elsewhere: {type(error.__cause__).__name__}"
     (folder / f"{who}-{rank}.said").write_text(said)
 

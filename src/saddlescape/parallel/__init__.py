@@ -1,0 +1,1 @@
+"""Several processes that train one run: how torchrun starts them, and what they exchange."""
