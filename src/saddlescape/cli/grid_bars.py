@@ -1,4 +1,4 @@
-"""What a person sees of a grid: a bar for each run that is under way, one for them all with the time that is left."""
+"""Progress of a grid: a bar for each run that is under way, and one for all with the time that is left."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class GridBars:
     """Bars in epochs, and a line for each epoch that was evaluated.
 
-    The bar of all runs counts what is to be done from now on, lest epochs of a former session pass for fast ones.
+    The bar of all runs leaves out the epochs of a former session, which would look like fast ones.
     """
 
     def __init__(self, progress: Progress) -> None:

@@ -55,7 +55,7 @@ def reproduce(
 ) -> None:
     """Train every row of a table with every seed, and print it next to the published one. Resumes when run again.
 
-    A run that fails ends no other: the table shows what is there, and one line says what is missing.
+    A run that fails ends no other: the table shows what is there, and one line names what is missing.
 
     Example: saddlescape reproduce cifar10-lt --methods ce+drw,ce+drw+sam --seeds 0 1 2 --jobs 2 --out runs/table1
 
@@ -89,7 +89,7 @@ def reproduce(
     jobs:
         Runs at a time (processes: default one for each core, or four for each GPU; ray: as many as fit).
     threads:
-        CPU threads of each run; its bits hang on them. Default: those of one run alone, divided by --jobs.
+        CPU threads of each run; its bits depend on them. Default: those of one run alone, divided by --jobs.
     gpus_per_run:
         With ray: the part of a GPU that each run takes, e.g. 0.25 (default 1).
     address:

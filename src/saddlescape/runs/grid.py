@@ -1,4 +1,4 @@
-"""A grid of runs (rows x seeds): carried out by an engine, resumable, then read back as a table."""
+"""A grid of runs (rows x seeds): executed by an engine, resumable."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class FailedRuns(InputError):
 
     def __init__(self, results: list[dict[str, Any]], failures: Sequence[Outcome]) -> None:
         names = ", ".join(f"{outcome.job.config.method} seed {outcome.job.config.seed}" for outcome in failures)
-        first = f"{failures[0].failed}" if len(failures) == 1 else f"the first of them: {failures[0].failed}"
+        first = failures[0].failed if len(failures) == 1 else f"the first of them: {failures[0].failed}"
         super().__init__(
             f"{len(failures)} of {len(results) + len(failures)} runs failed ({names}); {first}; "
             "run the same command again to try again"
@@ -51,11 +51,8 @@ def plan_grid(
     tuned: Path | None = None,
     threads: int | None = None,
 ) -> list[RunConfig]:
-    """The configuration of every run of a grid, seeds innermost; nothing is trained."""
-    loaded = Loaded()
-    configs = [plan(one, None, loaded)[0] for one in _requests(request, methods, seeds, radius, tuned)]
-    _once(configs)
-    return [_with_threads(config, threads) for config in configs]
+    """The configuration of every run of a grid, seeds innermost; nothing is trained. Arguments as ``run_grid``."""
+    return [config for config, _, _ in _plan(_requests(request, methods, seeds, radius, tuned), None, threads)]
 
 
 def run_grid(
@@ -72,31 +69,29 @@ def run_grid(
     watch: Callable[[Sequence[Job], Step | Epoch], None] = lambda jobs, event: None,
     progress: Callable[..., None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Execute every row with every seed in ``grid``; a finished one is read, an unfinished one goes on.
+    """Execute every row with every seed in ``grid``; a finished run is read, an unfinished one resumes.
 
-    ``radius`` overrides rho in the rows that have one; ``tuned`` is a folder of searches (``saddlescape tune``) whose
-    best settings each row is trained with. ``engine`` carries the runs out (default: one after the other, in this
-    process), each with ``threads`` threads (default: those of this process); which engine it is moves no bit of a
-    result. ``watch`` is told of steps and epochs. Returns the results, seeds innermost.
+    Args:
+        radius: overrides rho in the rows that have one.
+        tuned: a folder of searches (``saddlescape tune``) with whose best settings each row is trained.
+        engine: executes the runs; which one it is changes no bit of a result.
+        threads: of each run (default: those of this process).
+        watch: receives the progress of all runs.
+
+    Returns:
+        The results, seeds innermost.
 
     Raises:
         InputError: as ``plan``, or a folder was begun with other settings; nothing has been trained then.
         FailedRuns: some runs failed; the others are done.
         Interrupted: a signal came; whatever was running has written a checkpoint.
     """
-    loaded = Loaded()
-    requests = _requests(request, methods, seeds, radius, tuned)
-    planned = [plan(one, progress, loaded, _begun(grid, one)) for one in requests]
-    configs = [_with_threads(config, threads) for config, _, _ in planned]
-    _once(configs)
+    planned = _plan(_requests(request, methods, seeds, radius, tuned), grid, threads, progress)
     for note in dict.fromkeys(note for _, _, notes in planned for note in notes):
         say(note)
-    datasets = [dataset for _, dataset, _ in planned]
-    jobs = _jobs(grid, configs, datasets)
-    _same_settings(jobs)
+    jobs = _jobs(grid, planned)
     files.make_folder(grid)
-    places = {job.folder: place for place, job in enumerate(jobs)}
-    outcomes: dict[int, Outcome] = {}
+    outcomes: dict[Path, Outcome] = {}
 
     def tell(event: Event) -> None:
         if isinstance(event, Note):
@@ -104,72 +99,20 @@ def run_grid(
         else:
             watch(jobs, event)
 
-    for outcome in engine(jobs, tell, dict(zip((config.data for config in configs), datasets, strict=True))):
-        outcomes[places[outcome.job.folder]] = outcome
+    for outcome in engine(jobs, tell, {config.data: dataset for config, dataset, _ in planned}):
+        job = outcome.job
+        outcomes[job.folder] = outcome
         if outcome.result is None:
-            say(f"{outcome.job.label} failed: {outcome.failed}")
-        watch(jobs, Step(outcome.job.label, outcome.job.epochs, outcome.job.epochs, ""))
-    ended = [outcomes[place] for place in range(len(jobs))]
-    results = [outcome.result for outcome in ended if outcome.result is not None]
-    failures = [outcome for outcome in ended if outcome.result is None]
+            say(f"{job.label} failed: {outcome.failed}")
+        watch(jobs, Step(job.label, job.epochs, job.epochs, ""))
+    results = [result for job in jobs if (result := outcomes[job.folder].result) is not None]
+    failures = [outcomes[job.folder] for job in jobs if outcomes[job.folder].result is None]
     if failures:
         raise FailedRuns(results, failures)
     return results
 
 
-def _jobs(grid: Path, configs: Sequence[RunConfig], datasets: Sequence[Dataset]) -> list[Job]:
-    sources = shared_first_stages(configs)
-    jobs = []
-    for number, (config, dataset) in enumerate(zip(configs, datasets, strict=True), start=1):
-        source = sources.get((config.method, config.seed))
-        jobs.append(
-            Job(
-                label=f"[{number}/{len(configs)}] {config.method} seed {config.seed}",
-                config=config,
-                folder=run_folder(grid, config.method, config.seed),
-                source=None if source is None else run_folder(grid, *source),
-                draw_hash=dataset.draw_hash,
-            )
-        )
-    return jobs
-
-
-def _same_settings(jobs: Sequence[Job]) -> None:
-    """Raises InputError, before anything is trained, for a folder that was begun with other settings."""
-    for job in jobs:
-        old = configuration.begun(job.folder)
-        if old is not None and not old.start and job.source is None:  # another run's first stage may differ from ours
-            allowed_changes(old, job.config, job.folder)
-
-
-def _with_threads(config: RunConfig, threads: int | None) -> RunConfig:
-    return config if threads is None else replace(config, threads=threads)
-
-
-def shared_first_stages(configs: Sequence[RunConfig]) -> dict[tuple[str, int], tuple[str, int]]:
-    """(method, seed) of a system -> that of the run before it in the grid which trains the same first stage."""
-    sources: dict[tuple[str, int], tuple[str, int]] = {}
-    for number, config in enumerate(configs):
-        if len(config.stages) < 2:
-            continue
-        for other in configs[:number]:
-            if same_first_stage(config, other):
-                sources[config.method, config.seed] = (other.method, other.seed)
-                break
-    return sources
-
-
-def _once(configs: Sequence[RunConfig]) -> None:
-    """One run named twice would count twice in the mean and shrink the spread. Raises InputError."""
-    seen: set[tuple[str, int]] = set()
-    for config in configs:
-        if (config.method, config.seed) in seen:
-            raise InputError(f"the grid has {config.method} with seed {config.seed} twice; name each row and seed once")
-        seen.add((config.method, config.seed))
-
-
-def _begun(grid: Path, request: Request) -> RunConfig | None:
-    return configuration.begun(run_folder(grid, canonical(str(request.method)), request.seed))
+Planned = tuple[RunConfig, Dataset, list[str]]
 
 
 def _requests(
@@ -178,15 +121,60 @@ def _requests(
     requests = []
     for method in methods:
         flags = dict(request.flags)
-        if radius is not None and _has_radius(method):
+        if radius is not None and any(word in OPTIMIZERS and word != "pgd" for word in method.lower().split("+")):
             flags["rho"] = (radius,)
         settings = request.settings if tuned is None else tuned_settings(tuned, canonical(method))
         requests += [replace(request, method=method, seed=seed, flags=flags, settings=settings) for seed in seeds]
     return requests
 
 
-def _has_radius(method: str) -> bool:
-    return any(word in OPTIMIZERS and word != "pgd" for word in method.lower().split("+"))
+def _plan(
+    requests: Sequence[Request],
+    grid: Path | None,
+    threads: int | None,
+    progress: Callable[..., None] | None = None,
+) -> list[Planned]:
+    """Configuration, data and notes of each run. What was begun in ``grid`` keeps what was decided there.
+
+    Raises:
+        InputError: as ``plan``; a run that occurs twice, which would count twice in the mean and shrink the spread.
+    """
+    loaded, planned = Loaded(), list[Planned]()
+    seen: set[tuple[str, int]] = set()
+    for request in requests:
+        folder = None if grid is None else run_folder(grid, canonical(str(request.method)), request.seed)
+        config, dataset, notes = plan(request, progress, loaded, None if folder is None else configuration.begun(folder))
+        if (config.method, config.seed) in seen:
+            raise InputError(f"the grid has {config.method} with seed {config.seed} twice; name each row and seed once")
+        seen.add((config.method, config.seed))
+        planned.append((config if threads is None else replace(config, threads=threads), dataset, notes))
+    return planned
+
+
+def _jobs(grid: Path, planned: Sequence[Planned]) -> list[Job]:
+    """The runs as jobs. Raises InputError, before anything is trained, for a folder begun with other settings."""
+    sources = shared_first_stages([config for config, _, _ in planned])
+    jobs = []
+    for number, (config, dataset, _) in enumerate(planned, start=1):
+        folder = run_folder(grid, config.method, config.seed)
+        source = sources.get((config.method, config.seed))
+        old = configuration.begun(folder)
+        if old is not None and not old.start and source is None:  # another run's first stage may differ from ours
+            allowed_changes(old, config, folder)
+        label = f"[{number}/{len(planned)}] {config.method} seed {config.seed}"
+        jobs.append(Job(label, config, folder, source and run_folder(grid, *source), dataset.draw_hash))
+    return jobs
+
+
+def shared_first_stages(configs: Sequence[RunConfig]) -> dict[tuple[str, int], tuple[str, int]]:
+    """(method, seed) of a system -> that of the run before it in the grid which trains the same first stage."""
+    sources: dict[tuple[str, int], tuple[str, int]] = {}
+    for number, config in enumerate(configs):
+        same = (one for one in configs[:number] if len(config.stages) > 1 and same_first_stage(config, one))
+        source = next(same, None)
+        if source is not None:
+            sources[config.method, config.seed] = (source.method, source.seed)
+    return sources
 
 
 def parse_methods(text: str, known: Sequence[str]) -> list[str]:
