@@ -27,9 +27,9 @@ from saddlescape.losses.registry import build_loss
 from saddlescape.optim import PartialSAM
 from saddlescape.optim.registry import build_optimizer
 from saddlescape.optim.split import SplitOptimizer
+from saddlescape.parallel import ranks as parallel_ranks
 from saddlescape.parallel.launch import ReportedElsewhere, launched
 from saddlescape.parallel.ranks import ALONE, Ranks, check_sync_batchnorm, device_of, has_random_layers, together
-from saddlescape.training import distributed
 from saddlescape.training.metrics import Scorer
 from saddlescape.training.objective import Classify
 from saddlescape.training.objectives.mixup import Mixup
@@ -415,7 +415,7 @@ def test_dropout_differs_between_processes_and_leaves_the_shared_draws_alone(ran
         for rank in range(WORLD):
             part = part_of(whole, rank, WORLD)
             with torch.random.fork_rng([]):
-                torch.manual_seed(distributed.derived_seed(seed, rank))
+                torch.manual_seed(parallel_ranks.derived_seed(seed, rank))
                 losses = objective(model, part)
             (losses.per_sample.sum() / WEIGHT[whole.targets].sum() / copies(len(whole.targets), WORLD)).backward()
         base.step()
