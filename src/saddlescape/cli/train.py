@@ -136,6 +136,7 @@ def train(
     from saddlescape.runs.curvature_course import LiveCourse, parse_tracking
     from saddlescape.runs.execute import execute
     from saddlescape.runs.plan import Request, plan, plan_from_file
+    from saddlescape.training.loggers import logger_names, open_logger
 
     with joined() as ranks:
         if not (math.isfinite(save_every) and save_every >= 0):
@@ -184,14 +185,14 @@ def train(
             f"{dataset.num_classes} classes ({counts}), {config.device}, {config.precision}"
             f"{', compiled' if config.compile else ''}{_shared(config)} -> {folder}")  # fmt: skip
         live = None if tracking is None else LiveCourse(folder, config, dataset, tracking, say)
-        names = _logger_names(log, tensorboard)
+        names = logger_names(f"tensorboard,{log}" if tensorboard else log)
         loggers: list[Any] = []  # built once the folder is a run's, for they write into it
 
         def logging(closing: contextlib.ExitStack) -> list[Any]:
             if not loggers:
                 for name in names:
-                    loggers.append(_logger(name, folder / name))
-                    closing.callback(getattr(loggers[-1], "close", lambda: None))
+                    loggers.append(open_logger(name, folder / name))
+                    closing.callback(loggers[-1].close)
             return loggers
 
         with (
@@ -215,29 +216,6 @@ def _shared(config: RunConfig) -> str:
         return ""
     climbs = ", SAM in step" if config.sync_sam else ""
     return f", {config.processes} processes{climbs}"
-
-
-def _logger_names(log: str, tensorboard: bool) -> list[str]:
-    """The loggers asked for. Raises InputError for one that nobody knows."""
-    names = [*(["tensorboard"] if tensorboard else []), *(name.strip() for name in log.split(",") if name.strip())]
-    for name in names:
-        if name not in ("tensorboard", "wandb", "mlflow"):
-            raise InputError(f"--log {name}: no such logger; known are tensorboard, wandb, mlflow")
-    return list(dict.fromkeys(names))
-
-
-def _logger(name: str, folder: Path) -> Any:
-    if name == "wandb":
-        from saddlescape.training.weights_and_biases import WeightsAndBiases
-
-        return WeightsAndBiases(folder)
-    if name == "mlflow":
-        from saddlescape.training.mlflow_logger import MLflow
-
-        return MLflow(folder)
-    from saddlescape.training.tensorboard import TensorBoard
-
-    return TensorBoard(folder)
 
 
 def show(result: dict[str, Any], folder: Path) -> None:

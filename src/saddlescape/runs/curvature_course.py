@@ -40,7 +40,8 @@ from saddlescape.runs.subject import (
     training_loss,
 )
 from saddlescape.training.checkpoint import CheckpointFolder, Cursor
-from saddlescape.training.curvature_log import CurvatureLogger, name_of
+from saddlescape.training.loggers import Logger
+from saddlescape.training.loggers.values import name_of
 from saddlescape.training.loop import Parts
 from saddlescape.training.stage import Stage
 from saddlescape.training.tracker import CurvatureWatcher
@@ -380,7 +381,7 @@ class LiveCourse:
         if self._course is not None:
             self._course.close()
 
-    def watcher(self, stage: Stage, start: int, loggers: Sequence[CurvatureLogger] = ()) -> CurvatureWatcher:
+    def watcher(self, stage: Stage, start: int, loggers: Sequence[Logger] = ()) -> CurvatureWatcher:
         index = next(i for i, each in enumerate(self.config.stages) if each is stage)
         if self._course is None:
             self._course = Course(self.folder, settings_of(self.tracking, self.dataset), self.say)
@@ -396,7 +397,7 @@ class LiveCourse:
         return CurvatureWatcher(tracker, self.tracking.every, self._recorder(index, tracker, loggers), self.say)
 
     def _recorder(
-        self, stage: int, tracker: _LossPerEpoch, loggers: Sequence[CurvatureLogger]
+        self, stage: int, tracker: _LossPerEpoch, loggers: Sequence[Logger]
     ) -> Callable[[Parts, dict[str, Any], list[TrackPoint]], None]:
         def record(parts: Parts, row: dict[str, Any], points: list[TrackPoint]) -> None:
             assert self._course is not None

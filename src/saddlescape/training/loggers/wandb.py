@@ -9,9 +9,8 @@ from typing import Any
 
 from saddlescape.curvature import Spectrum
 from saddlescape.errors import InputError, MissingExtraError
-from saddlescape.training.curvature_log import histogram, scalars_of
+from saddlescape.training.loggers.values import histogram, scalars, scalars_of
 from saddlescape.training.loop import Parts, Running
-from saddlescape.training.tensorboard import scalars
 
 
 class WeightsAndBiases:

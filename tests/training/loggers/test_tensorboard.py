@@ -9,7 +9,8 @@ from typing import Any, cast
 import pytest
 
 from saddlescape.errors import MissingExtraError
-from saddlescape.training.tensorboard import TensorBoard, scalars
+from saddlescape.training.loggers.tensorboard import TensorBoard
+from saddlescape.training.loggers.values import scalars
 
 ROW = {"epoch": 2, "lr": 0.1, "rho": None, "test": {"accuracy": 70.0, "tail": None, "per_class": [1.0, 2.0], "mid": 5}}
 

@@ -1,11 +1,11 @@
-"""What loggers are given of curvature: figures of classes and groups as scalars, spectra as histograms."""
+"""What loggers are given: a row of metrics and the curvature of classes as scalars, spectra as histograms."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -30,14 +30,15 @@ class Histogram:
         return np.asarray(np.log10(1 + self.counts))
 
 
-class CurvatureLogger(Protocol):
-    """A logger that takes curvature too. ``takes_spectra``: whether it can show a histogram."""
-
-    takes_spectra: bool
-
-    def on_curvature(
-        self, step: int, rows: Sequence[Mapping[str, Any]], spectra: Mapping[str, Sequence[Spectrum]]
-    ) -> None: ...
+def scalars(row: dict[str, Any], prefix: str = "") -> dict[str, float]:
+    """The numbers of a metrics row, nested names joined by "/"; lists and missing values are left out."""
+    flat: dict[str, float] = {}
+    for name, value in row.items():
+        if isinstance(value, dict):
+            flat |= scalars(value, f"{prefix}{name}/")
+        elif isinstance(value, int | float) and name != "epoch":
+            flat[prefix + name] = float(value)
+    return flat
 
 
 def scalars_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -10,9 +10,8 @@ from typing import Any
 
 from saddlescape.curvature import Spectrum
 from saddlescape.errors import MissingExtraError
-from saddlescape.training.curvature_log import scalars_of
+from saddlescape.training.loggers.values import scalars, scalars_of
 from saddlescape.training.loop import Parts, Running
-from saddlescape.training.tensorboard import scalars
 
 
 class MLflow:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from saddlescape.curvature import FunctionOperator, Spectrum, spectrum_of
-from saddlescape.training.curvature_log import histogram, name_of, scalars_of
+from saddlescape.training.loggers.values import histogram, name_of, scalars_of
 
 
 def measured(eigenvalues: list[float], probes: int = 1) -> Spectrum:

@@ -15,8 +15,8 @@ import torch
 
 from saddlescape.curvature import FunctionOperator, Spectrum, spectrum_of
 from saddlescape.errors import InputError, MissingExtraError
-from saddlescape.training.mlflow_logger import MLflow
-from saddlescape.training.weights_and_biases import WeightsAndBiases
+from saddlescape.training.loggers.mlflow import MLflow
+from saddlescape.training.loggers.wandb import WeightsAndBiases
 
 NO_PARTS = cast(Any, None)
 ROW = {

@@ -8,7 +8,7 @@ from typing import Any
 
 from saddlescape.curvature import Spectrum
 from saddlescape.errors import MissingExtraError
-from saddlescape.training.curvature_log import histogram, scalars_of
+from saddlescape.training.loggers.values import histogram, scalars, scalars_of
 from saddlescape.training.loop import Parts, Running
 
 
@@ -62,14 +62,3 @@ class TensorBoard:
     def close(self) -> None:
         """Write what is held back."""
         self.writer.close()  # type: ignore[no-untyped-call]
-
-
-def scalars(row: dict[str, Any], prefix: str = "") -> dict[str, float]:
-    """The numbers of a metrics row, nested names joined by "/"; lists and missing values are left out."""
-    flat: dict[str, float] = {}
-    for name, value in row.items():
-        if isinstance(value, dict):
-            flat |= scalars(value, f"{prefix}{name}/")
-        elif isinstance(value, int | float) and name != "epoch":
-            flat[prefix + name] = float(value)
-    return flat
