@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -55,18 +53,5 @@ def plain_words(app: Any, what: str, name: str, obj: Any, options: Any, lines: l
     lines[:] = mended
 
 
-def with_results(app: Any, name: str, source: list[str]) -> None:
-    """Put the figures of the committed results where the page of benchmarks has its mark."""
-    if name != "benchmarks":
-        return
-    spec = importlib.util.spec_from_file_location("benchmark_page", ROOT / "tools" / "benchmark_page.py")
-    assert spec is not None and spec.loader is not None
-    tool = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = tool  # dataclasses look their module up
-    spec.loader.exec_module(tool)
-    source[0] = source[0].replace("[all results]", tool.page())
-
-
 def setup(app: Any) -> None:
-    app.connect("source-read", with_results)
     app.connect("autodoc-process-docstring", plain_words, priority=400)  # napoleon, at 500, reads what comes out
