@@ -52,7 +52,7 @@ def side(i: int) -> int:
     return 8 + {70: 3, 71: 3, 40: 41}.get(i, i) % 5
 
 
-def _die(paths: object) -> None:
+def _die(paths: object, white_level: float) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 

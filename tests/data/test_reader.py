@@ -77,7 +77,6 @@ def test_orientation_6_jpeg_equals_the_upright_one_at_any_size() -> None:
         assert gap <= 2
 
 
-@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_damaged_exif_beside_sound_pixels_is_read() -> None:
     stored = encoded(Image.new("RGB", (8, 8), RED), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f")
     assert read_image(stored).shape == (3, 8, 8)
@@ -99,7 +98,7 @@ def test_sixteen_bit_grey_ramp_has_256_levels() -> None:
 def test_integers_and_floats_without_an_agreed_scale_are_refused() -> None:
     with pytest.raises(InputError, match="65535"):
         read_image(Image.fromarray(np.array([[0, 70000]], dtype=np.int32)))
-    with pytest.raises(InputError, match=r"\[0, 1\]"):
+    with pytest.raises(InputError, match=r"3\.5, outside the scale of 0 to 1 "):
         read_image(Image.fromarray(np.array([[0, 3.5]], dtype=np.float32)))
     unit = read_image(Image.fromarray(np.array([[0, 0.5, 1]], dtype=np.float32)), channels=1)
     assert unit.flatten().tolist() == [0, 128, 255]

@@ -32,7 +32,8 @@ def entry(identity: str, rows: NDArray[np.int64], preprocess: Preprocess) -> Pat
     """Where the pixels of these rows are or would be kept; None if they are not worth it or the cache is off."""
     if len(rows) < MIN_PICTURES or os.environ.get("SADDLESCAPE_CACHE", "").lower() in ("off", "0", "no"):
         return None
-    shape = (preprocess.image_size, preprocess.resize_to, preprocess.channels, preprocess.background)
+    shape = (preprocess.image_size, preprocess.resize_to, preprocess.channels, preprocess.background,
+             preprocess.white_level)  # fmt: skip
     digest = hashlib.sha256(f"{identity}\n{shape}\n{READER_VERSION}\n{PIL.__version__}\n".encode())
     digest.update(rows.astype("<i8").tobytes())
     return user_cache() / "pixels" / f"{digest.hexdigest()[:32]}.bin"

@@ -13,6 +13,7 @@ from saddlescape.data.inspection import Inspection, inspect, same
 from saddlescape.data.profiles import count_labels
 from saddlescape.data.sources.pictures import Pictures, Progress, Request
 from saddlescape.data.sources.registry import find, name_of
+from saddlescape.data.white_level import measure
 
 _SHOWN = 10
 
@@ -140,10 +141,15 @@ def check(
     contradictions: list[list[str]] = []
     sizes = None
     if read_images:
+        white_level, scale = measure(splits.values()) if found.preprocess is None else (0.0, [])
+        notes += scale
         seen = {
-            split: inspect(pictures, what=f"checking {split} images", workers=workers, progress=progress)
+            split: inspect(
+                pictures, what=f"checking {split} images", workers=workers, progress=progress, white_level=white_level
+            )
             for split, pictures in splits.items()
         }
+        notes += [remark for inspection in seen.values() for remark in inspection.remarks]
         for split, inspection in seen.items():
             unreadable += [(splits[split].name(i), reason) for i, reason in inspection.unreadable.items()]
         sizes = _sizes(seen)

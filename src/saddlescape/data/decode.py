@@ -12,6 +12,7 @@ from torch import Tensor
 
 from saddlescape.data import cache
 from saddlescape.data.inspection import inspect
+from saddlescape.data.reader import collect_remarks
 from saddlescape.data.sources.pictures import ArrayPictures, EncodedPictures, Pictures, Progress
 from saddlescape.data.types import Preprocess
 from saddlescape.errors import InputError
@@ -20,9 +21,17 @@ _CHUNK = 64
 
 
 def decode_all(
-    pictures: Pictures, preprocess: Preprocess, *, progress: Progress | None = None, what: str = "reading images"
+    pictures: Pictures,
+    preprocess: Preprocess,
+    *,
+    progress: Progress | None = None,
+    what: str = "reading images",
+    remarks: list[str] | None = None,
 ) -> tuple[Tensor, NDArray[np.int64], list[tuple[int, str]]]:
-    """uint8 [n, C, S, S], the positions these n are of (ascending), and the unreadable ones as (position, reason)."""
+    """uint8 [n, C, S, S], the positions these n are of (ascending), and the unreadable ones as (position, reason).
+
+    What is odd about readable ones is added to ``remarks``, a line each.
+    """
     if isinstance(pictures, ArrayPictures):
         return torch.from_numpy(pictures.images), np.arange(len(pictures)), []
     size, total = preprocess.image_size, len(pictures)
@@ -37,19 +46,23 @@ def decode_all(
     images = np.empty(shape, dtype=np.uint8)
     bad: list[tuple[int, str]] = []
 
-    def decode(start: int) -> list[tuple[int, str]]:
-        failed = []
+    def decode(start: int) -> tuple[list[tuple[int, str]], list[str]]:
+        failed, odd = [], []
         for i in range(start, min(start + _CHUNK, total)):
-            try:
-                images[i] = pictures.pixels(i, preprocess).numpy()
-            except InputError as error:
-                failed.append((i, str(error)))
-        return failed
+            with collect_remarks() as lines:
+                try:
+                    images[i] = pictures.pixels(i, preprocess).numpy()
+                    odd += lines
+                except InputError as error:
+                    failed.append((i, str(error)))
+        return failed, odd
 
     with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
         starts = range(0, total, _CHUNK)
-        for start, failed in zip(starts, pool.map(decode, starts), strict=True):
+        for start, (failed, odd) in zip(starts, pool.map(decode, starts), strict=True):
             bad += failed
+            if remarks is not None:
+                remarks += odd
             if progress:
                 progress(what, min(start + _CHUNK, total), total)
     if not bad:
@@ -60,8 +73,10 @@ def decode_all(
     return torch.from_numpy(images[good]), good, bad
 
 
-def check_all(pictures: Pictures, *, progress: Progress | None = None) -> list[tuple[int, str]]:
+def check_all(
+    pictures: Pictures, *, progress: Progress | None = None, white_level: float = 0.0
+) -> list[tuple[int, str]]:
     """Decode every picture and keep nothing: the unreadable ones as (position, reason), ascending."""
     if isinstance(pictures, ArrayPictures):
         return []
-    return sorted(inspect(pictures, progress=progress).unreadable.items())
+    return sorted(inspect(pictures, progress=progress, white_level=white_level).unreadable.items())

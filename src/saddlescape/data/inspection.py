@@ -5,6 +5,7 @@ What is kept of a picture is 16 bytes of its hash and one number, so half a mill
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import signal
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saddlescape.data.cores import usable_cores
-from saddlescape.data.reader import open_image, read_file
+from saddlescape.data.reader import collect_remarks, open_image, read_file
 from saddlescape.data.sources.pictures import ArrayPictures, EncodedPictures, FilePictures, Pictures, Progress
 from saddlescape.errors import InputError
 
@@ -30,21 +31,28 @@ _FEW = 512  # fewer files are read on threads: starting processes would take lon
 @dataclass(frozen=True)
 class Inspection:
     """``hashes`` of the encoded bytes, uint8 [N, 16] (zeros for unreadable ones); ``sides``, the shorter side in
-    pixels, int32 [N] (0 for unreadable ones); ``unreadable``: position -> reason."""
+    pixels, int32 [N] (0 for unreadable ones); ``unreadable``: position -> reason; ``remarks`` on readable ones."""
 
     hashes: NDArray[np.uint8]
     sides: NDArray[np.int32]
     unreadable: dict[int, str]
+    remarks: list[str]
 
 
 def inspect(
-    pictures: Pictures, *, what: str = "checking images", workers: int | None = None, progress: Progress | None = None
+    pictures: Pictures,
+    *,
+    what: str = "checking images",
+    workers: int | None = None,
+    progress: Progress | None = None,
+    white_level: float = 0.0,
 ) -> Inspection:
     """Decode and hash every picture; ``workers`` None: one a core. Raises ``InputError`` if a worker is killed."""
     count = len(pictures)
-    found = Inspection(np.zeros((count, 16), np.uint8), np.zeros(count, np.int32), {})
-    for start, rows in _chunks(pictures, workers):
-        for i, (digest, side, reason) in enumerate(rows, start=start):
+    found = Inspection(np.zeros((count, 16), np.uint8), np.zeros(count, np.int32), {}, [])
+    for start, rows in _chunks(pictures, workers, white_level):
+        for i, (digest, side, reason, remarks) in enumerate(rows, start=start):
+            found.remarks.extend(remarks)
             if reason:
                 found.unreadable[i] = reason
             else:
@@ -65,11 +73,11 @@ def same(hashes: NDArray[np.uint8], readable: NDArray[np.bool_]) -> list[list[in
     return sorted((group.tolist() for group in groups if len(group) > 1), key=lambda group: group[0])
 
 
-Row = tuple[bytes, int, str]
-"""Hash, shorter side, and why the picture cannot be read ("" where it can)."""
+Row = tuple[bytes, int, str, list[str]]
+"""Hash, shorter side, why the picture cannot be read ("" where it can), and remarks where it can."""
 
 
-def _chunks(pictures: Pictures, workers: int | None) -> Iterator[tuple[int, list[Row]]]:
+def _chunks(pictures: Pictures, workers: int | None, white_level: float) -> Iterator[tuple[int, list[Row]]]:
     starts = range(0, len(pictures), _CHUNK)
     if isinstance(pictures, ArrayPictures):
         for start in starts:
@@ -78,18 +86,19 @@ def _chunks(pictures: Pictures, workers: int | None) -> Iterator[tuple[int, list
     number = usable_cores() if workers is None else workers
     if number < 1:
         raise InputError(f"a check needs at least one worker, got {number}")
+    of_bytes, of_files = (functools.partial(read, white_level=white_level) for read in (_of_bytes, _of_files))
     if isinstance(pictures, EncodedPictures):
         loaded = pictures.loaded()
         with ThreadPoolExecutor(number) as threads:
-            yield from _mapped(threads, starts, number, lambda start: (_of_bytes, _encoded(loaded, start)))
+            yield from _mapped(threads, starts, number, lambda start: (of_bytes, _encoded(loaded, start)))
         return
     if len(pictures) < _FEW:
         with ThreadPoolExecutor(number) as threads:
-            yield from _mapped(threads, starts, number, lambda start: (_of_files, _names(pictures, start)))
+            yield from _mapped(threads, starts, number, lambda start: (of_files, _names(pictures, start)))
         return
     with ProcessPoolExecutor(number, initializer=_quiet) as processes:
         try:
-            yield from _mapped(processes, starts, number, lambda start: (_of_files, _names(pictures, start)))
+            yield from _mapped(processes, starts, number, lambda start: (of_files, _names(pictures, start)))
         except BrokenProcessPool:
             raise InputError(
                 "a worker of the check was killed, most often for want of memory: try again with fewer (--workers 1)"
@@ -131,27 +140,28 @@ def _encoded(pictures: EncodedPictures, start: int) -> list[tuple[str, bytes]]:
     return [(pictures.name(i), pictures.content(i)) for i in range(start, min(start + _CHUNK, len(pictures)))]
 
 
-def _of_files(paths: Sequence[str]) -> list[Row]:
+def _of_files(paths: Sequence[str], white_level: float) -> list[Row]:
     rows = []
     for path in paths:
         try:
-            rows.append(_row(read_file(path), path))
+            rows.append(_row(read_file(path), path, white_level))
         except InputError as error:
-            rows.append((b"", 0, str(error)))
+            rows.append((b"", 0, str(error), []))
     return rows
 
 
-def _of_bytes(entries: Sequence[tuple[str, bytes]]) -> list[Row]:
-    return [_row(content, name) for name, content in entries]
+def _of_bytes(entries: Sequence[tuple[str, bytes]], white_level: float) -> list[Row]:
+    return [_row(content, name, white_level) for name, content in entries]
 
 
-def _row(content: bytes, name: str) -> Row:
-    try:
-        picture = open_image(content, name=name)
-    except InputError as error:
-        return b"", 0, str(error)
-    return hashlib.blake2b(content, digest_size=16).digest(), min(picture.size), ""
+def _row(content: bytes, name: str, white_level: float) -> Row:
+    with collect_remarks() as remarks:
+        try:
+            picture = open_image(content, name=name, white_level=white_level)
+        except InputError as error:
+            return b"", 0, str(error), []
+    return hashlib.blake2b(content, digest_size=16).digest(), min(picture.size), "", remarks
 
 
 def _of_array(pictures: ArrayPictures, i: int) -> Row:
-    return hashlib.blake2b(pictures.content(i), digest_size=16).digest(), min(pictures.size(i)), ""
+    return hashlib.blake2b(pictures.content(i), digest_size=16).digest(), min(pictures.size(i)), "", []

@@ -21,6 +21,7 @@ from saddlescape.data.sources.pictures import EncodedPictures, FilePictures, Fou
 from saddlescape.data.sources.registry import find, name_of
 from saddlescape.data.split import stratified_split
 from saddlescape.data.types import ArraySplit, Dataset, FileSplit, Preprocess, Split
+from saddlescape.data.white_level import measure
 from saddlescape.errors import InputError
 
 TEST_FRACTION = 0.2
@@ -47,6 +48,7 @@ def load(
     n_max: int | None = None,
     background: int = 255,
     ties: str = "stable",
+    white_level: float | None = None,
 ) -> Dataset:
     """Load a named data set (``digits``, ``cifar10``, ``cifar100``, ``imagenet-lt``, ``inat2018``) or a path.
 
@@ -69,6 +71,8 @@ def load(
     - ``background``: the grey level behind transparent pixels.
     - ``ties``: which of two equally frequent classes of ``imagenet-lt`` or ``inat2018`` comes first: ``"stable"``, in
       the order of the original labels, or ``"reference"`` (see ``sources.frequency``).
+    - ``white_level``: that of a trained model (see ``Preprocess``). None: measured over all images, where some of
+      people's own have more than 8 bits a channel.
 
     ``imagenet-lt`` and ``inat2018`` always stay on disk, because training sees random crops of the whole pictures;
     ``image_size`` S other than 224 scales their shorter side to 256 S / 224 for testing.
@@ -102,6 +106,10 @@ def load(
     if found.val is not None:
         parts["val"] = found.val
     preprocess = _preprocess(found, parts["train"], image_size, size_limit, background, notes)
+    if white_level is None and found.preprocess is None:
+        white_level, remarks = measure(parts.values())
+        notes += remarks
+    preprocess = replace(preprocess, white_level=white_level or 0.0)
     splits, preprocess = _splits(work, parts, preprocess, memory_limit, notes)
     if len(splits["test"]) == 0:
         raise InputError(f"{name_or_path}: no readable image is left for testing")
@@ -110,7 +118,11 @@ def load(
         if count == 0:
             raise InputError(f"class {found.classes[label]!r} has no readable training image left")
     if work.skipped:
-        notes.append(f"{len(work.skipped)} images cannot be read and were skipped, first: {work.skipped[0][1]}")
+        some = f"{len(work.skipped)} image{'s' * (len(work.skipped) > 1)}"
+        notes.append(f"{some} cannot be read and were skipped, first: {work.skipped[0][1]}")
+    if work.remarks:
+        some = f"{len(work.remarks)} remark{'s' * (len(work.remarks) > 1)}"
+        notes.append(f"{some} on images that were read all the same, first: {work.remarks[0]}")
     unseen = sorted(set(range(len(counts))) - set(splits["test"].labels.tolist()))
     if unseen:
         notes.append(
@@ -229,6 +241,7 @@ class _Work:
     bad_images: str
     progress: Progress | None
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
     def note_bad(self, pictures: Pictures, bad: list[tuple[int, str]]) -> None:
         self.skipped += [(pictures.name(i), reason) for i, reason in bad]
@@ -304,13 +317,13 @@ def _splits(
             f"{memory_limit / 2**30:.1f} GiB: raise the limit, choose a smaller image size, or unpack them as files"
         )
     notes.append(f"{total:,} images stay on disk and are decoded when needed ({need / 2**30:.2g} GiB as pixels)")
-    splits = {name: _on_disk(work, part) for name, part in parts.items() if isinstance(part, FilePictures)}
+    splits = {name: _on_disk(work, part, preprocess.white_level) for name, part in parts.items() if isinstance(part, FilePictures)}
     train = splits["train"]
     assert isinstance(train, FileSplit)
     if measured and len(train):
         chosen = _spread(len(train), _SAMPLE)
         sample = FilePictures(take_paths(train.paths, chosen), train.labels[chosen].numpy())
-        images, _, bad = decode_all(sample, preprocess)
+        images, _, bad = decode_all(sample, preprocess, remarks=work.remarks)
         if bad:
             work.note_bad(sample, bad)
         preprocess = _measured(images, preprocess, notes)
@@ -318,7 +331,9 @@ def _splits(
 
 
 def _in_memory(work: _Work, name: str, pictures: Pictures, preprocess: Preprocess) -> ArraySplit:
-    images, kept, bad = decode_all(pictures, preprocess, progress=work.progress, what=f"reading {name} images")
+    images, kept, bad = decode_all(
+        pictures, preprocess, progress=work.progress, what=f"reading {name} images", remarks=work.remarks
+    )
     work.note_bad(pictures, bad)
     return ArraySplit(
         images=images,
@@ -327,9 +342,9 @@ def _in_memory(work: _Work, name: str, pictures: Pictures, preprocess: Preproces
     )
 
 
-def _on_disk(work: _Work, pictures: FilePictures) -> FileSplit:
+def _on_disk(work: _Work, pictures: FilePictures, white_level: float) -> FileSplit:
     if work.bad_images == "skip":
-        bad = check_all(pictures, progress=work.progress)
+        bad = check_all(pictures, progress=work.progress, white_level=white_level)
         work.note_bad(pictures, bad)
         pictures = pictures.take(np.setdiff1d(np.arange(len(pictures)), [i for i, _ in bad]))
     packed = pictures.paths if isinstance(pictures.paths, PackedPaths) else PackedPaths.pack(pictures.paths)

@@ -1,28 +1,36 @@
 """The one reader: from a file, bytes or a PIL image to uint8 pixels, the same in training, prediction and export.
 
 What is read right, by content and not by the name's ending: EXIF orientation, grey, palette, CMYK and YCCK (Adobe's
-inverted kind, as Pillow does for every JPEG with four components), 16-bit grey (to 256 levels), transparency (over a
-stated grey background), the first frame of animations. Colour profiles (ICC) are not applied. Everything that cannot be
-read is an ``InputError`` of one line that names the file and the reason.
+inverted kind, as Pillow does for every JPEG with four components), more than 8 bits a channel (scaled by a white level
+to 256 levels), transparency (over a stated grey background), the first frame of animations. Colour profiles (ICC) are
+not applied. A fourth band of a TIFF is transparency only where the file says so. Everything that cannot be read is an
+``InputError`` of one line that names the file and the reason; what Pillow warns of in a file that can be read goes to
+``collect_remarks`` and never to the terminal.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
-from collections.abc import Callable, Sequence
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from numpy.typing import NDArray
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from saddlescape.data.types import Preprocess
 from saddlescape.errors import InputError
 
 # Part of the key under which decoded pixels are cached: raise it with every change of a pixel.
-READER_VERSION = 1
+READER_VERSION = 2
 
 Source = str | Path | bytes | Image.Image
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels of the upright picture
@@ -30,6 +38,13 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels of
 # Pillow's own hard limit against decompression bombs: a picture beyond it is refused before it is decoded.
 MAX_PIXELS = 178_956_970
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
+_TRANSPOSE = Image.Transpose
+_UPRIGHT = {  # EXIF orientation -> what turns the stored picture upright
+    2: _TRANSPOSE.FLIP_LEFT_RIGHT, 3: _TRANSPOSE.ROTATE_180, 4: _TRANSPOSE.FLIP_TOP_BOTTOM, 5: _TRANSPOSE.TRANSPOSE,
+    6: _TRANSPOSE.ROTATE_270, 7: _TRANSPOSE.TRANSVERSE, 8: _TRANSPOSE.ROTATE_90,
+}  # fmt: skip
+_OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _MAGIC = (
     (b"\xff\xd8\xff", ("JPEG",)),
     (b"\x89PNG\r\n\x1a\n", ("PNG",)),
@@ -56,8 +71,9 @@ def pixels(preprocess: Preprocess, source: Source, *, name: str | None = None) -
     if short and short < size:
         raise InputError(f"resize_to {short} is smaller than image_size {size}: the centre cut would leave the picture")
     picture = open_image(
-        source, channels=preprocess.channels, background=preprocess.background, name=name, at_least=2 * max(short, size)
-    )
+        source, channels=preprocess.channels, background=preprocess.background, name=name, at_least=2 * max(short, size),
+        white_level=preprocess.white_level,
+    )  # fmt: skip
     width, height = picture.size
     if (width, height) == (size, size) and short in (0, size):
         return to_tensor(picture)
@@ -79,6 +95,7 @@ def crops(
     background: int = 255,
     name: str | None = None,
     reduce: bool = True,
+    white_level: float = 0.0,
 ) -> list[Image.Image]:
     """Boxes of a picture, each scaled to ``size`` x ``size`` (bilinear with anti-aliasing); decoded once.
 
@@ -95,7 +112,7 @@ def crops(
         return max(1, int(short // size)) if reduce else 1
 
     called = name or (str(source) if isinstance(source, str | Path) else "image given as bytes")
-    picture, reduced = _opened(source, channels, background, called, factor)
+    picture, reduced = _opened(source, channels, background, called, factor, white_level)
     out = []
     for box in chosen:
         left, top, right, bottom = (side / reduced for side in box)
@@ -104,9 +121,13 @@ def crops(
     return out
 
 
-def read_image(source: Source, *, channels: int = 3, background: int = 255, name: str | None = None) -> Tensor:
+def read_image(
+    source: Source, *, channels: int = 3, background: int = 255, name: str | None = None, white_level: float = 0.0
+) -> Tensor:
     """The picture in its own size: uint8 [channels, H, W], upright. Raises ``InputError``."""
-    return to_tensor(open_image(source, channels=channels, background=background, name=name))
+    return to_tensor(
+        open_image(source, channels=channels, background=background, name=name, white_level=white_level)
+    )
 
 
 def to_tensor(picture: Image.Image) -> Tensor:
@@ -118,15 +139,22 @@ def to_tensor(picture: Image.Image) -> Tensor:
 
 
 def open_image(
-    source: Source, *, channels: int = 3, background: int = 255, name: str | None = None, at_least: int = 0
+    source: Source,
+    *,
+    channels: int = 3,
+    background: int = 255,
+    name: str | None = None,
+    at_least: int = 0,
+    white_level: float = 0.0,
 ) -> Image.Image:
     """Decode to an upright PIL image of mode ``L`` (channels 1) or ``RGB`` (channels 3).
 
-    ``at_least`` > 0 allows a JPEG to be decoded smaller, but no side below that many pixels. Raises ``InputError``.
+    ``at_least`` > 0 allows a JPEG to be decoded smaller, but no side below that many pixels. ``white_level``: see
+    ``Preprocess``. Raises ``InputError``.
     """
     called = name or (str(source) if isinstance(source, str | Path) else "image given as bytes")
     factor = None if at_least == 0 else lambda width, height: min(width, height) // at_least
-    return _opened(source, channels, background, called, factor)[0]
+    return _opened(source, channels, background, called, factor, white_level)[0]
 
 
 Factor = Callable[[int, int], int]
@@ -134,14 +162,22 @@ Factor = Callable[[int, int], int]
 
 
 def _opened(
-    source: Source, channels: int, background: int, called: str, factor: Factor | None
+    source: Source, channels: int, background: int, called: str, factor: Factor | None, white: float
 ) -> tuple[Image.Image, int]:
     """The upright picture and how many times smaller it was decoded: 1, 2, 4 or 8."""
     if channels not in (1, 3):
         raise InputError(f"channels is {channels}, but the reader makes 1 (grey) or 3 (RGB)")
-    if isinstance(source, Image.Image):  # taken as it is
-        whole = None if factor is None else lambda width, height: min(factor(width, height), 1)
-        return _decode(source, channels, background, called, whole)
+    with _without_warnings(called):
+        if isinstance(source, Image.Image):  # taken as it is
+            whole = None if factor is None else lambda width, height: min(factor(width, height), 1)
+            return _decode(source, channels, background, called, whole, white)
+        with _header(source, called) as (picture, stream):
+            return _decode(picture, channels, background, called, factor, white, stream)
+
+
+@contextlib.contextmanager
+def _header(source: str | Path | bytes, called: str) -> Iterator[tuple[Image.Image, io.BufferedIOBase]]:
+    """The picture with its header read, and the stream it is read from. Raises ``InputError``."""
     stream = io.BytesIO(source) if isinstance(source, bytes) else _stream(Path(source), called)
     with stream:
         first = stream.read(16)
@@ -150,35 +186,101 @@ def _opened(
             raise InputError(f"{called}: cannot read image: the file is empty (0 bytes)")
         try:
             picture = _open(stream, first, called)
+            _require_known_bands(picture)
         except UnidentifiedImageError:
-            raise _unknown_format(called, first) from None
+            raise _unknown_format(called, first, stream) from None
         except Image.DecompressionBombError:
             raise InputError(f"{called}: cannot read image: more than {MAX_PIXELS:,} pixels, refused") from None
         except InputError:
             raise
         except Exception as error:  # a broken file makes Pillow's plugins raise nearly anything
             raise InputError(f"{called}: cannot read image: {_reason(error)}") from error
-        return _decode(picture, channels, background, called, factor)
+        yield picture, stream
 
 
 def image_size(source: str | Path | bytes, *, name: str | None = None) -> tuple[int, int]:
     """(width, height) as stored, from the header alone. Raises ``InputError``."""
     called = name or (str(source) if isinstance(source, str | Path) else "image given as bytes")
-    stream = io.BytesIO(source) if isinstance(source, bytes) else _stream(Path(source), called)
-    with stream:
-        first = stream.read(16)
-        stream.seek(0)
-        if not first:
-            raise InputError(f"{called}: cannot read image: the file is empty (0 bytes)")
+    with _without_warnings(called), _header(source, called) as (picture, _):
+        return picture.size
+
+
+def deep_range(
+    source: str | Path | bytes, *, name: str | None = None, decode: bool = True
+) -> tuple[bool, float] | None:
+    """Whether an image with more than 8 bits a channel holds floats, and its largest value; None for other images.
+
+    From the header alone without ``decode``; the value is then 0. Raises ``InputError``.
+    """
+    called = name or (str(source) if isinstance(source, str | Path) else "image given as bytes")
+    with _without_warnings(called), _header(source, called) as (picture, stream):
+        if picture.mode not in (*_SIXTEEN_BIT, "I", "F") and not _is_deep_colour(picture):
+            return None
+        if not decode:
+            return picture.mode == "F", 0.0
         try:
-            with _open(stream, first, called) as picture:
-                return picture.size
-        except InputError:
-            raise
-        except UnidentifiedImageError:
-            raise _unknown_format(called, first) from None
+            low = _low_bytes(picture, stream)
+            values = _deep_colour(picture, low)[..., :3] if low is not None else np.asarray(picture)
+            return picture.mode == "F", float(values.max())
         except Exception as error:
             raise InputError(f"{called}: cannot read image: {_reason(error)}") from error
+
+
+_remarks = threading.local()
+_warnings_lock = threading.Lock()
+_warnings_saved: list[warnings.catch_warnings[None]] = []
+_warnings_users = 0
+
+
+@contextlib.contextmanager
+def collect_remarks() -> Iterator[list[str]]:
+    """What is odd about images that this thread reads meanwhile, a line each with the file's name."""
+    before, lines = getattr(_remarks, "lines", None), list[str]()
+    _remarks.lines = lines
+    try:
+        yield lines
+    finally:
+        _remarks.lines = before
+
+
+def _remark(line: str) -> None:
+    lines = getattr(_remarks, "lines", None)
+    if lines is not None and line not in lines:
+        lines.append(line)
+
+
+@contextlib.contextmanager
+def _without_warnings(called: str) -> Iterator[None]:
+    """Turn Pillow's warnings into remarks, whatever filters are set (also "error"), for all threads at once.
+
+    Python's filters belong to the process, so the first thread changes them and the last one puts them back.
+    """
+    global _warnings_users
+    with _warnings_lock:
+        if _warnings_users == 0:
+            saved = warnings.catch_warnings()
+            saved.__enter__()
+            _warnings_saved.append(saved)
+            before = warnings.showwarning
+
+            def show(message: Any, category: Any, filename: str, lineno: int, *rest: Any, **more: Any) -> None:
+                if getattr(_remarks, "reading", None) is None:  # somebody else's, in a thread that reads no image
+                    before(message, category, filename, lineno, *rest, **more)
+                elif not issubclass(category, Image.DecompressionBombWarning):  # ``MAX_PIXELS`` is the bound here
+                    _remark(f"{_remarks.reading}: {' '.join(str(message).split())}")
+
+            warnings.filterwarnings("always", module=r"PIL\.")
+            warnings.showwarning = show
+        _warnings_users += 1
+    _remarks.reading = called
+    try:
+        yield
+    finally:
+        _remarks.reading = None
+        with _warnings_lock:
+            _warnings_users -= 1
+            if _warnings_users == 0:
+                _warnings_saved.pop().__exit__(None, None, None)
 
 
 def read_file(path: str | Path) -> bytes:
@@ -231,7 +333,13 @@ def _open(stream: io.BufferedIOBase, first: bytes, called: str) -> Image.Image:
 
 
 def _decode(
-    picture: Image.Image, channels: int, background: int, called: str, factor: Factor | None
+    picture: Image.Image,
+    channels: int,
+    background: int,
+    called: str,
+    factor: Factor | None,
+    white: float,
+    stream: io.BufferedIOBase | None = None,
 ) -> tuple[Image.Image, int]:
     width, height = picture.size
     if width * height > MAX_PIXELS:
@@ -239,14 +347,82 @@ def _decode(
     if width == 0 or height == 0:
         raise InputError(f"{called}: cannot read image: {width} x {height} pixels")
     try:
+        # First of all: asking a PNG for its orientation loads it.
+        low = None if white in (0, 65535) or stream is None else _low_bytes(picture, stream)
         reduced = 1 if factor is None else _reduce(picture, factor)
+        opaque = _has_band_without_meaning(picture)
         picture.load()
-        picture = _upright(picture)
-        return _to_mode(picture, "L" if channels == 1 else "RGB", background), reduced
+        turned = _orientation(picture)
+        if low is not None:
+            eight = _scaled(_deep_colour(picture, low), white)
+            # Pillow's RGB and RGBA are 3 and 4 channels of uint8.
+            picture = Image.fromarray(eight)
+        if opaque:
+            _remark(f"{called}: its fourth band is not transparency by the file's own tags, and is left out")
+            picture = Image.merge("RGB", picture.split()[:3])
+        if turned in _UPRIGHT:
+            picture = picture.transpose(_UPRIGHT[turned])
+        return _to_mode(picture, "L" if channels == 1 else "RGB", background, white), reduced
     except InputError as error:
         raise InputError(f"{called}: cannot read image: {error}") from None
     except Exception as error:
         raise InputError(f"{called}: cannot read image: {_reason(error)}") from error
+
+
+def _is_deep_colour(picture: Image.Image) -> bool:
+    """Whether Pillow would keep only the upper 8 of 16 bits a channel: RGB, with or without transparency."""
+    return _raw_mode(picture)[-4:-1] == ";16" and picture.mode in ("RGB", "RGBA")
+
+
+def _raw_mode(picture: Image.Image) -> str:
+    tiles = getattr(picture, "tile", None) or []
+    args = tiles[0][3] if tiles else ""
+    return args if isinstance(args, str) else str(args[0]) if isinstance(args, tuple) and args else ""
+
+
+def _low_bytes(picture: Image.Image, stream: io.BufferedIOBase) -> Image.Image | None:
+    """The lower 8 of 16 bits a channel, as a picture of its own: Pillow, asked to read the other byte order.
+
+    None where ``picture`` keeps all its bits. Raises ``InputError`` for 16-bit grey with transparency, for which Pillow
+    has no other order. ``picture`` must not be loaded yet.
+    """
+    if not _is_deep_colour(picture):
+        return None
+    if _raw_mode(picture).startswith("LA"):
+        raise InputError("16-bit grey with transparency in less than the full range; save it without transparency")
+    where = stream.tell()
+    stream.seek(0)
+    other = Image.open(io.BytesIO(stream.read()))
+    stream.seek(where)
+    tiles = []
+    for codec, box, offset, args in getattr(other, "tile", []):
+        raw = args if isinstance(args, str) else args[0]
+        swapped = raw[:-1] + _OTHER_BYTE[raw[-1]]
+        tiles.append((codec, box, offset, swapped if isinstance(args, str) else (swapped, *args[1:])))
+    other.tile = [type(tile)(*swapped) for tile, swapped in zip(other.tile, tiles, strict=True)]  # type: ignore[attr-defined]
+    return other
+
+
+def _deep_colour(picture: Image.Image, low: Image.Image) -> NDArray[np.int64]:
+    """Values of all 16 bits, int64 [H, W, 3 or 4], from a picture of the upper and one of the lower bytes."""
+    return np.asarray(picture).astype(np.int64) * 256 + np.asarray(low)
+
+
+def _scaled(values: NDArray[Any], white: float) -> NDArray[np.uint8]:
+    """0..``white`` -> 0..255, rounded. Raises ``InputError`` for values outside."""
+    if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
+        raise InputError("floating-point pixels that are not finite; save it with 8 or 16 bits")
+    least, most = float(values.min()), float(values.max())
+    if least < 0 or most > white:
+        found = f"{least:g}" if least < 0 else f"{most:g}"
+        raise InputError(
+            f"a value of {found}, outside the scale of 0 to {white:g} (that of the training images, else that of the "
+            "file's type); save it on that scale"
+        )
+    if np.issubdtype(values.dtype, np.floating):
+        return np.rint(values.astype(np.float64) * (255 / white)).astype(np.uint8)
+    level = round(white)
+    return ((values.astype(np.int64) * 255 + level // 2) // level).astype(np.uint8)
 
 
 def _reduce(picture: Image.Image, factor: Factor) -> int:
@@ -269,15 +445,11 @@ def _orientation(picture: Image.Image) -> int:
     return turned if isinstance(turned, int) and 1 <= turned <= 8 else 1
 
 
-def _upright(picture: Image.Image) -> Image.Image:
-    return ImageOps.exif_transpose(picture) if _orientation(picture) != 1 else picture
-
-
-def _to_mode(picture: Image.Image, mode: str, background: int) -> Image.Image:
+def _to_mode(picture: Image.Image, mode: str, background: int, white: float) -> Image.Image:
     if picture.mode == mode and "transparency" not in picture.info:
         return picture
     if picture.mode in _SIXTEEN_BIT or picture.mode in ("I", "F"):
-        picture = _to_eight_bit(picture, background)
+        picture = _to_eight_bit(picture, background, white)
     if "A" in picture.mode or "a" in picture.mode or "transparency" in picture.info:
         # "RGBa"/"La" (premultiplied) only convert to their straight kin.
         straight = {"RGBa": "RGBA", "La": "LA"}.get(picture.mode)
@@ -289,21 +461,49 @@ def _to_mode(picture: Image.Image, mode: str, background: int) -> Image.Image:
     return picture if picture.mode == mode else picture.convert(mode)
 
 
-def _to_eight_bit(picture: Image.Image, background: int) -> Image.Image:
-    """Grey of more than 8 bits -> L. Integers are taken as 0..65535 (v * 255 / 65535, rounded), floats as 0..1."""
+def _to_eight_bit(picture: Image.Image, background: int, white: float) -> Image.Image:
+    """Grey of more than 8 bits -> L. ``white`` 0: integers are taken as 0..65535, floats as 0..1."""
     values = np.asarray(picture)
-    if picture.mode == "F":
-        if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
-            raise InputError("floating-point pixels outside [0, 1] have no agreed scale; save it with 8 or 16 bits")
-        return Image.fromarray(np.rint(values * 255).astype(np.uint8))
-    levels = values.astype(np.int64)
-    if levels.min() < 0 or levels.max() > 65535:
-        raise InputError("32-bit integer pixels outside 0..65535 have no agreed scale; save it with 8 or 16 bits")
-    eight = ((levels * 255 + 32767) // 65535).astype(np.uint8)
+    floats = picture.mode == "F"
+    eight = _scaled(values, white or (1.0 if floats else 65535.0))
     transparent = picture.info.get("transparency")
-    if isinstance(transparent, int):
-        eight[levels == transparent] = background
+    if isinstance(transparent, int) and not floats:
+        eight[values == transparent] = background
     return Image.fromarray(eight)
+
+
+def _bands(picture: Image.Image) -> int:
+    """Bands that a TIFF's tags state; 0 for other formats."""
+    return int(picture.tag_v2.get(277, 1)) if isinstance(picture, TiffImagePlugin.TiffImageFile) else 0
+
+
+def _require_known_bands(picture: Image.Image) -> None:
+    if _bands(picture) > 4:
+        raise UnidentifiedImageError("more bands than are known")
+
+
+def _has_band_without_meaning(picture: Image.Image) -> bool:
+    """Whether a fourth band beside RGB is something else than transparency (1 or 2 in the tag of extra samples)."""
+    if _bands(picture) != 4 or not isinstance(picture, TiffImagePlugin.TiffImageFile):
+        return False
+    extra = picture.tag_v2.get(338) or (0,)
+    return picture.mode in ("RGB", "RGBA") and int(extra[0]) not in (1, 2)
+
+
+def _tiff_bands(stream: io.BufferedIOBase) -> str | None:
+    """What a TIFF that Pillow does not take holds, by its tags: "five bands of 8 bits"."""
+    try:
+        stream.seek(0)
+        head = stream.read(16)
+        tags = TiffImagePlugin.ImageFileDirectory_v2(head if 43 in head[2:4] else head[:8])
+        stream.seek(tags.next)
+        tags.load(stream)
+        bands, bits, kinds = int(tags.get(277, 1)), tags.get(258, (1,)), tags.get(339, (1,))
+        kind = {2: "signed integer ", 3: "floating-point ", 5: "complex ", 6: "complex "}.get(int(kinds[0]), "")
+        number = _NUMBERS[bands] if bands < len(_NUMBERS) else str(bands)
+        return f"{number} {kind}band{'s' * (bands != 1)} of {int(bits[0])} bits"
+    except Exception:  # damaged: nothing can be said
+        return None
 
 
 def _needs_plugin(first: bytes) -> str | None:
@@ -326,7 +526,13 @@ def _register_heif(called: str, kind: str) -> None:
         pillow_heif.register_avif_opener()
 
 
-def _unknown_format(called: str, first: bytes) -> InputError:
+def _unknown_format(called: str, first: bytes, stream: io.BufferedIOBase) -> InputError:
+    bands = _tiff_bands(stream) if first[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+") else None
+    if bands is not None:
+        return InputError(
+            f"{called}: cannot read image: {bands}: the reader takes one band (8 to 32 bits, or 32-bit floats) or "
+            "three of 8 or 16 bits, with transparency or without; save the bands to be used like that"
+        )
     return InputError(f"{called}: cannot read image: not in a known image format ({_looks_like(first)})")
 
 

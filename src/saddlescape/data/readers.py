@@ -87,6 +87,7 @@ class RandomCrop:
         made = crops(
             path, self.crop.size, boxes,
             channels=self.preprocess.channels, background=self.preprocess.background, reduce=self.reduce,
+            white_level=self.preprocess.white_level,
         )  # fmt: skip
         for view, picture in enumerate(made):
             finished = picture if after is None else after(picture, view)

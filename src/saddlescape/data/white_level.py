@@ -1,0 +1,82 @@
+"""The white level of a set: how many bits of images with more than 8 bits a channel are in use.
+
+A 12-bit camera's data in 16-bit files fills a sixteenth of the file's range; scaled by that range, a few grey levels
+would be left of it. So the scale is measured over all images of the set, once, and travels with the preprocessing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from saddlescape.data.reader import deep_range
+from saddlescape.data.sources.pictures import ArrayPictures, EncodedPictures, FilePictures, Pictures
+from saddlescape.errors import InputError
+
+_SURVEY = 2048
+_SURVEY_ENCODED = 512  # these are read into memory for it
+# Bits a sample: those of PNG and of cameras; 32-bit files may have any number above 16.
+_DEPTHS = (1, 2, 4, 8, 10, 12, 14, *range(16, 33))
+
+
+def measure(parts: Iterable[Pictures]) -> tuple[float, list[str]]:
+    """The white level of a set and a note about it; 0 and no note where no image has more than 8 bits a channel.
+
+    Integers: ``2**b - 1``, with b the smallest usual number of bits that holds every value. Floats: 1 where all are in
+    [0, 1], else as integers. Headers of up to 2,048 images of each part decide whether all are decoded for it. Images
+    that cannot be read are left to whoever decodes them. Raises ``InputError`` where integers and floats are mixed and
+    have different scales.
+    """
+    integers, floats = [0.0], [0.0]
+    seen = 0
+    for part in parts:
+        for is_float, largest in _ranges(part):
+            seen += 1
+            (floats if is_float else integers).append(largest)
+    if not seen:
+        return 0.0, []
+    levels = {_level(max(values), values is floats) for values in (integers, floats) if len(values) > 1}
+    if len(levels) > 1:
+        low, high = sorted(levels)
+        raise InputError(
+            f"{len(floats) - 1:,} images hold floats and {len(integers) - 1:,} integers of more than 8 bits, on "
+            f"different scales (0 to {low:g} and 0 to {high:g}): save all in one kind"
+        )
+    white = levels.pop()
+    largest = f"the largest is {max(*integers, *floats):g}"
+    return white, [f"{seen:,} images of more than 8 bits a channel: values of 0 to {white:g} become 0 to 255 ({largest})"]
+
+
+def _level(largest: float, is_float: bool) -> float:
+    if is_float and largest <= 1:
+        return 1.0
+    return next((float(2**bits - 1) for bits in _DEPTHS if largest <= 2**bits - 1 and largest > 0), 65535.0)
+
+
+def _ranges(part: Pictures) -> list[tuple[bool, float]]:
+    """(floats, largest value) of every image with more than 8 bits a channel."""
+    if isinstance(part, ArrayPictures):
+        return []
+    most = _SURVEY_ENCODED if isinstance(part, EncodedPictures) else _SURVEY
+    some = np.unique(np.linspace(0, len(part) - 1, min(len(part), most)).astype(np.int64)) if len(part) else []
+    if not _scan(part.take(np.asarray(some, dtype=np.int64)), decode=False):
+        return []
+    return _scan(part, decode=True)
+
+
+def _scan(part: FilePictures | EncodedPictures, *, decode: bool) -> list[tuple[bool, float]]:
+    if isinstance(part, EncodedPictures):
+        part = part.loaded()
+
+    def one(i: int) -> tuple[bool, float] | None:
+        try:
+            source = part.content(i) if isinstance(part, EncodedPictures) else part.paths[i]
+            return deep_range(source, name=part.name(i), decode=decode)
+        except InputError:
+            return None  # named when it is decoded
+
+    with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
+        return [found for found in pool.map(one, range(len(part))) if found is not None]
