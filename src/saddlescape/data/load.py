@@ -317,7 +317,8 @@ def _splits(
             f"{memory_limit / 2**30:.1f} GiB: raise the limit, choose a smaller image size, or unpack them as files"
         )
     notes.append(f"{total:,} images stay on disk and are decoded when needed ({need / 2**30:.2g} GiB as pixels)")
-    splits = {name: _on_disk(work, part, preprocess.white_level) for name, part in parts.items() if isinstance(part, FilePictures)}
+    white = preprocess.white_level
+    splits = {name: _on_disk(work, part, white) for name, part in parts.items() if isinstance(part, FilePictures)}
     train = splits["train"]
     assert isinstance(train, FileSplit)
     if measured and len(train):

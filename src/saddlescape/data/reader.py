@@ -71,8 +71,8 @@ def pixels(preprocess: Preprocess, source: Source, *, name: str | None = None) -
     if short and short < size:
         raise InputError(f"resize_to {short} is smaller than image_size {size}: the centre cut would leave the picture")
     picture = open_image(
-        source, channels=preprocess.channels, background=preprocess.background, name=name, at_least=2 * max(short, size),
-        white_level=preprocess.white_level,
+        source, name=name, at_least=2 * max(short, size), channels=preprocess.channels,
+        background=preprocess.background, white_level=preprocess.white_level,
     )  # fmt: skip
     width, height = picture.size
     if (width, height) == (size, size) and short in (0, size):

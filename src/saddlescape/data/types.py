@@ -34,8 +34,8 @@ class Preprocess:
     ``image_size`` S: the network sees S x S. ``resize_to``: shorter side is first scaled to this many pixels and the
     S x S centre is cut out; 0 means that pictures are already S x S or are scaled to it exactly.
     ``mean`` and ``std`` are per channel, in units of [0, 1] pixel values. ``background`` (0-255 grey level) is put
-    behind transparent pixels. ``white_level`` is the value that becomes 255 in images of more than 8 bits a channel (4095
-    for 12-bit data in 16-bit files); 0: that of the file, 65535 for integers and 1 for floats.
+    behind transparent pixels. ``white_level`` is the value that becomes 255 in images of more than 8 bits a channel
+    (4095 for 12-bit data in 16-bit files); 0: that of the file, 65535 for integers and 1 for floats.
     """
 
     image_size: int

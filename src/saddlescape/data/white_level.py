@@ -46,8 +46,11 @@ def measure(parts: Iterable[Pictures]) -> tuple[float, list[str]]:
             f"different scales (0 to {low:g} and 0 to {high:g}): save all in one kind"
         )
     white = levels.pop()
-    largest = f"the largest is {max(*integers, *floats):g}"
-    return white, [f"{seen:,} images of more than 8 bits a channel: values of 0 to {white:g} become 0 to 255 ({largest})"]
+    largest = max(*integers, *floats)
+    return white, [
+        f"{seen:,} images of more than 8 bits a channel: values of 0 to {white:g} become 0 to 255 "
+        f"(the largest is {largest:g})"
+    ]
 
 
 def _level(largest: float, is_float: bool) -> float:

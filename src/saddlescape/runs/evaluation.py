@@ -76,13 +76,15 @@ def run_data(
 ) -> Dataset:
     """The data of a run, or ``data`` with its labels mapped by class name to the run's."""
     config = opened.config.data
+    white = opened.preprocess.white_level  # scaled as in training, whatever the range of these images
     if data is None:
-        dataset = load_data(dataclasses.replace(config, root=root or config.root), progress=progress)
+        here = dataclasses.replace(config, root=root or config.root)
+        dataset = load_data(here, progress=progress, white_level=white)
         if dataset.classes != opened.classes:
             raise InputError(f"the data at {config.name!r} now has other classes than the run was trained on")
         return dataset
     size = None if opened.config.data.image_size == 0 else opened.preprocess.image_size
-    dataset = load(data, root=root, image_size=size, progress=progress)
+    dataset = load(data, root=root, image_size=size, progress=progress, white_level=white)
     unknown = sorted(set(dataset.classes) - set(opened.classes))
     if unknown:
         raise InputError(
@@ -90,7 +92,7 @@ def run_data(
         )
     place = {name: label for label, name in enumerate(opened.classes)}
     position = torch.tensor([place[name] for name in dataset.classes])
-    own = load_data(config, progress=progress)
+    own = load_data(config, progress=progress, white_level=white)
     return dataclasses.replace(
         own,
         name=dataset.name,

@@ -195,6 +195,12 @@ def _run(
     for problem in damaged:
         say(f"warning: {problem}; going on from the checkpoint before it")
     cursor = resumed.cursor if resumed is not None else Cursor(stage=1) if config.start else Cursor()
+    was = resumed.meta.get("preprocess", {}).get("white_level", 0.0) if resumed is not None else None
+    if was not in (None, dataset.preprocess.white_level):
+        raise InputError(
+            f"{folder} was trained on images whose values of 0 to {was or 65535:g} became 0 to 255, now those of 0 to "
+            f"{dataset.preprocess.white_level or 65535:g} do: choose another --out"
+        )
     if resumed is not None and resumed.meta.get("draw_hash") != dataset.draw_hash:
         raise InputError(
             f"{folder} was trained on other images (draw {resumed.meta.get('draw_hash')}, now {dataset.draw_hash}): "

@@ -82,6 +82,7 @@ def description(opened: Opened) -> dict[str, Any]:
         if preprocess.resize_to
         else "to the input size",
         "background": preprocess.background,
+        "more_than_8_bits": f"0..{preprocess.white_level or 65535:g} to 0..255",
         "output": "class probabilities [N, num_classes], in the order of classes",
         "method": opened.config.method,
         "model": opened.config.model,

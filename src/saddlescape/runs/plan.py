@@ -73,8 +73,9 @@ def load_data(
     download: bool = False,
     progress: Callable[..., None] | None = None,
     size_limit: int | None = None,
+    white_level: float | None = None,
 ) -> Dataset:
-    """The data set of a configuration, validation split included."""
+    """The data set of a configuration, validation split included; ``white_level``: that of a trained run."""
     dataset = load(
         config.name,
         root=config.root or None,
@@ -86,6 +87,7 @@ def load_data(
         download=download,
         progress=progress,
         size_limit=size_limit,
+        white_level=white_level,
     )
     return hold_out(dataset, config.val, config.draw_seed) if config.val else dataset
 
