@@ -38,6 +38,11 @@ def check_class_counts(class_counts: ClassCounts) -> Tensor:
         label = int(wrong.nonzero()[0])
         raise InputError(f"class_counts[{label}] is {counts[label].item():g}: a count is a finite number of images")
     empty = [int(label) for label in (counts == 0).nonzero().flatten()]
+    if empty and counts.max() + 1 < len(counts) and bool((counts == counts.round()).all()):
+        raise InputError(
+            f"these {len(counts)} numbers look like labels; pass class counts, one number per class: "
+            "torch.bincount(labels)"
+        )
     if empty:
         raise InputError(empty_class_message(empty))
     return counts

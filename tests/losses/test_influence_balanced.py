@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -58,3 +59,15 @@ def test_missing_or_misshapen_features() -> None:
         loss(Z, Y, H[:5])
     with pytest.raises(InputError, match="alpha is 0"):
         InfluenceBalancedLoss(COUNTS, alpha=0)
+
+
+@pytest.mark.parametrize(("official", "value"), [(False, 673.0), (True, 751.0)])
+def test_the_focal_factor_of_the_published_code_is_available(official: bool, value: float) -> None:
+    """(1 - exp(-w CE))^gamma in the IB-Loss code's ``ib_focal_loss``, (1 - p)^gamma elsewhere; by hand, beside it."""
+    z, h, counts = torch.tensor([[2.0, 0.0]], dtype=torch.float64), torch.tensor([[3.0]]), [19, 1]
+    loss = InfluenceBalancedLoss(counts, focal_gamma=1.0, weighted_probability=official)(z, torch.tensor([1]), h)
+    assert float(loss) == pytest.approx(value, abs=0.5)
+    p, w = float(z.softmax(1)[0, 1]), 1.9  # n^-1 as two weights that sum to 2
+    ce = -np.log(p)
+    factor = 1 - np.exp(-w * ce) if official else 1 - p
+    assert float(loss) == pytest.approx(1000 / (2 * (1 - p) * 3 + 1e-3) * w * ce * factor, rel=1e-6)

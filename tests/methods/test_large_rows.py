@@ -12,7 +12,7 @@ from saddlescape.methods.recipe import Facts
 from saddlescape.methods.resolve import resolve
 from saddlescape.methods.rows import LARGE_ROWS
 from saddlescape.schedules import lr_schedule
-from saddlescape.training.assemble import _rho
+from saddlescape.training.epoch import _rho
 from saddlescape.training.stage import Stage
 
 # methods.md 0.2 and 0.3: learning rate, weight decay of CE and of LDAM, radii of CE + DRW + SAM and LDAM + DRW + SAM.

@@ -12,7 +12,7 @@ from saddlescape.methods.recipe import Facts, Recipe
 from saddlescape.methods.resolve import resolve
 from saddlescape.methods.rows import CIFAR_ROWS
 from saddlescape.schedules import lr_schedule
-from saddlescape.training.assemble import _rho
+from saddlescape.training.epoch import _rho
 from saddlescape.training.stage import Stage
 
 

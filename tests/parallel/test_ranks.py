@@ -98,9 +98,9 @@ def optimizer_of(name: str, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def objective_of(normalization: str, kind: type[Classify] = Classify) -> Classify:
-    objective = kind(build_loss("ce", COUNTS), normalization)
-    objective.loss.set_weight(WEIGHT)
-    return objective
+    loss = build_loss("ce", COUNTS, normalization=normalization)
+    loss.set_weight(WEIGHT)
+    return kind(loss)
 
 
 def share(optimizer: torch.optim.Optimizer, ranks: Ranks) -> None:

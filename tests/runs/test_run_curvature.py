@@ -472,15 +472,13 @@ def test_arms_start_alike_and_a_finished_one_is_not_run_again(subject: Subject) 
     assert len(set(ends)) == 4
 
 
-def test_a_stage_goes_on_as_it_stood() -> None:
+def test_an_arm_has_its_own_optimiser_at_once_and_at_a_constant_rate() -> None:
     from saddlescape.training.stage import Stage
 
-    stage = Stage(reweight="drw", reweight_start=160, loss="ldam", early_loss="ce", loss_start=3, reset_head=True)
-    young = escape.stage_for(escape.Arm("sgd"), stage, 3, 10, 0.01, 7)
-    assert (young.loss, young.reweight, young.early_loss, young.reset_head) == ("ce", "none", "", False)
-    old = escape.stage_for(escape.Arm("pgd", 0.5), stage, 161, 10, 0.01, 7)
-    assert (old.loss, old.reweight, old.optimizer_options, old.rho) == ("ldam", "always", {"t_thr": 7}, (0.5,))
-    assert (old.lr, old.lr_schedule, old.epochs) == (0.01, "constant", 10)
+    stage = Stage(optimizer="sam", rho=(0.1,), rho_start=150, reset_head=True)
+    arm = escape.stage_for(escape.Arm("pgd", 0.5), stage, 10, 0.01, 7)
+    assert (arm.optimizer_options, arm.rho, arm.rho_start, arm.reset_head) == ({"t_thr": 7}, (0.5,), 0, False)
+    assert (arm.lr, arm.lr_schedule, arm.epochs) == (0.01, "constant", 10)
 
 
 def arm(name: str, tail: float, seed: int = 0) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from saddlescape.errors import InputError
 from saddlescape.losses.registry import build_loss
 from saddlescape.models import make_head
 from saddlescape.training.closed_form import TAUS, check_head_fit, fit_head
+from saddlescape.training.epoch import at
 from saddlescape.training.loop import Parts
 from saddlescape.training.objective import Classify
 from saddlescape.training.precision import Precision
@@ -62,8 +64,8 @@ def parts(model: nn.Module, **evaluations: Fixed) -> Parts:
     return Parts(
         model=model, forward=model, objective=Classify(build_loss("ce", [30, 20, 10])),
         optimizer=torch.optim.SGD([{"params": []}], lr=0.1), loader=Fixed(*data(0)), evaluations=dict(evaluations),
-        groups={"head": [0], "tail": [2]}, num_classes=CLASSES, epochs=1, lr=lambda epoch: 0.0, rho=None,
-        loss=lambda epoch: build_loss("ce", [30, 20, 10]), weights=None, precision=Precision("float32", "cpu"),
+        groups={"head": [0], "tail": [2]}, num_classes=CLASSES, epochs=1,
+        setting=partial(at, Stage(epochs=1), [30, 20, 10]), precision=Precision("float32", "cpu"),
         device=torch.device("cpu"), full_batch=-1, features=lambda: data(0),
     )  # fmt: skip
 

@@ -259,7 +259,7 @@ class Wrapped(Objective):
     """An objective with ``call`` in the place of its forward."""
 
     def __init__(self, objective: Objective, call: Callable[..., Any]) -> None:
-        super().__init__(objective.loss, objective.normalization)
+        super().__init__(objective.loss)
         self.call = call
 
     def forward(self, model: Any, batch: Any) -> Any:

@@ -483,7 +483,7 @@ def test_the_state_is_all_that_is_needed_in_the_middle_of_an_epoch(name: str, he
     assert torch.equal(one, again(model, again.prepare(data)).per_sample)
 
 
-def test_every_objective_is_named_once_and_takes_a_loss_and_a_normalization() -> None:
+def test_every_objective_is_named_once_and_takes_a_loss() -> None:
     makers: list[Callable[..., Objective]] = list(OBJECTIVES.values())
     assert len(set(makers)) == len(makers)
     for maker in makers:

@@ -57,10 +57,10 @@ def cut(whole: Batch, sizes: Sequence[int]) -> list[Batch]:
 
 
 def objective(normalization: str = "weights", weighted: bool = True) -> Objective:
-    loss = build_loss("ce", COUNTS)
+    loss = build_loss("ce", COUNTS, normalization=normalization)
     if weighted:
         loss.set_weight(WEIGHT)
-    return Classify(loss, normalization)
+    return Classify(loss)
 
 
 def losses_of(model: nn.Module, data: Batch, normalization: str) -> Tensor:

@@ -39,10 +39,10 @@ def cut(whole: Batch, sizes: Sequence[int]) -> list[Batch]:
 
 
 def objective(normalization: str, weighted: bool = True) -> Classify:
-    loss = build_loss("ce", [90, 30, 3])
+    loss = build_loss("ce", [90, 30, 3], normalization=normalization)
     if weighted:
         loss.set_weight(WEIGHT)
-    return Classify(loss, normalization)
+    return Classify(loss)
 
 
 def by_hand(logits: Tensor, targets: Tensor, normalization: str) -> Tensor:
@@ -84,7 +84,7 @@ def test_sam_equals_two_passes_by_hand(dtype: torch.dtype, tolerance: float, nor
     velocity = [torch.zeros_like(p) for p in plain.parameters()]
     # The objective hands float32 logits to the loss, so float64 is compared through a loss of its own.
     if dtype is torch.float64:
-        goal = InFloat64(goal.loss, normalization)
+        goal = InFloat64(goal.loss)
     for number in range(10):
         data = batch(16, seed=number, dtype=dtype)
         (told,) = train_step(goal, model, optimizer, [data], FLOAT32, {})
@@ -112,7 +112,7 @@ class InFloat64(Classify):
 
         logits = model(batch.inputs)
         losses, weights = self.loss.terms(logits, batch.targets)
-        return Losses(losses, weights.sum() if self.normalization == "weights" else float(len(losses)), logits)
+        return Losses(losses, weights.sum() if self.loss.normalization == "weights" else float(len(losses)), logits)
 
 
 def test_the_losses_told_are_those_before_the_ascent() -> None:

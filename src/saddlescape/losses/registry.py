@@ -30,6 +30,11 @@ LOSSES: dict[str, type[ClassLoss]] = {
 }
 
 
+def normalization_of(name: str) -> str:
+    """What a weighted mean of this loss is divided by in its official code: "weights" or "samples"; "" if unknown."""
+    return str(inspect.signature(LOSSES[name]).parameters["normalization"].default) if name in LOSSES else ""
+
+
 def build_loss(name: str, class_counts: ClassCounts, **options: Any) -> ClassLoss:
     """Build the loss called ``name`` for classes with these numbers of training images [C].
 

@@ -14,8 +14,10 @@ from saddlescape.methods.grammar import TERMS, Sum, parse
 from saddlescape.methods.recipe import Facts, Recipe
 from saddlescape.methods.systems import SYSTEMS
 from saddlescape.methods.systems.system import build as build_system
+from saddlescape.milestones import beginnings
 from saddlescape.published import recipes
 from saddlescape.schedules import never_begins
+from saddlescape.training.epoch import without_usual_normalization
 from saddlescape.training.stage import Stage
 
 PAPER_DEFAULT = "ce+drw+sam"
@@ -110,17 +112,16 @@ def resolve(
     for setting in sorted(settings, key=lambda each: each.partition("=")[0].count(".")):
         stages = _set(stages, setting)
     notes += [*recipe.notes, *too_late(stages)]
+    stages = [without_usual_normalization(stage) for stage in stages]
     return dataclasses.replace(recipe, model=model or recipe.model, stages=tuple(stages), notes=tuple(notes))
 
 
 def too_late(stages: Sequence[Stage]) -> list[str]:
     """One line for whatever would only start after the last epoch of its stage."""
-    lines = []
-    for stage in stages:
-        if stage.reweight == "drw":
-            lines.append(never_begins("deferred re-weighting", stage.reweight_start, stage.epochs))
-        if stage.early_loss:
-            lines.append(never_begins(f"the loss {stage.loss}", stage.loss_start, stage.epochs))
+    lines = [
+        never_begins(f"stage {stage.name!r}: {what}", start, stage.epochs)
+        for stage in stages for start, what in beginnings(stage)
+    ]  # fmt: skip
     return [line for line in lines if line is not None]
 
 

@@ -162,7 +162,10 @@ class WrappedOptimizer(Optimizer):
     # --- the radius -------------------------------------------------------------------------------------------------
 
     def set_rho(self, value: float) -> None:
-        """Set ``rho`` of every group, as a schedule does once an epoch."""
+        """Set ``rho`` of every group, as a schedule does once an epoch: also of a group whose radius is 0.
+
+        To leave a group unperturbed, set ``group["rho"]`` of the other groups instead.
+        """
         _check_rho(value, type(self).__name__)
         for group in self.param_groups:
             if isinstance(group["rho"], Tensor):

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from saddlescape.errors import InputError
+from saddlescape.milestones import beginnings
 from saddlescape.report import records
 from saddlescape.report.groups import Groups, recovered, valid
 from saddlescape.report.predictions import (
@@ -162,16 +163,13 @@ class RunData:
 
     @property
     def marks(self) -> list[tuple[float, str]]:
-        """(epochs done, what begins there): deferred re-weighting, a later loss, a further stage."""
+        """(epochs done, what begins there): deferred re-weighting, a later loss or SAM, a further stage."""
         found: list[tuple[float, str]] = []
         for index, stage in enumerate(self.plan.stages if self.plan else []):
             start = self.offset(index)
             if index:
                 found.append((start, f"stage {clean(stage.name)}"))
-            if stage.reweight == "drw" and 0 < stage.reweight_start < stage.epochs:
-                found.append((start + stage.reweight_start, "DRW starts"))
-            if stage.early_loss and 0 < stage.loss_start < stage.epochs:
-                found.append((start + stage.loss_start, "its loss starts"))
+            found += [(start + begun, f"{what} starts") for begun, what in beginnings(stage) if begun < stage.epochs]
         return found
 
     def spectrum(self, row: Curvature) -> Spectrum | None:

@@ -84,6 +84,7 @@ class StagePlan(Record, frozen=True, kw_only=True):
     reweight_start: int = 0
     early_loss: str = ""
     loss_start: int = 0
+    rho_start: int = 0
     optimizer: str = "sgd"
     rho: list[float] = []
 

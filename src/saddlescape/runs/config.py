@@ -13,6 +13,7 @@ import tomli_w
 
 from saddlescape.errors import InputError
 from saddlescape.runs.format import CONFIG, write_atomic
+from saddlescape.training.epoch import without_usual_normalization
 from saddlescape.training.stage import Stage
 
 VERSION = 1
@@ -82,7 +83,7 @@ def from_toml(text: str, where: str = "config") -> RunConfig:
         raise InputError(f"{where}: unknown key {unknown[0]!r}")
     if config.version != VERSION:
         raise InputError(f"{where}: written by format {config.version}, this version reads {VERSION}")
-    return config
+    return replace(config, stages=tuple(map(without_usual_normalization, config.stages)))
 
 
 def _unknown(raw: Any, known: Any, prefix: str = "") -> list[str]:

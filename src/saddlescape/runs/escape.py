@@ -34,9 +34,10 @@ from saddlescape.runs.curvature_course import Tracking, class_rows, group_rows, 
 from saddlescape.runs.curvature_course import accuracy as accuracy_of
 from saddlescape.runs.execute import device_name
 from saddlescape.runs.rehearsal import check_numbers
-from saddlescape.runs.subject import Subject, set_aside
+from saddlescape.runs.subject import Subject, set_aside, trained_epoch
 from saddlescape.training.assemble import assemble
 from saddlescape.training.batches import EVALUATION_BATCH, evaluation_loaders
+from saddlescape.training.epoch import EpochSetting, at
 from saddlescape.training.evaluate import evaluate
 from saddlescape.training.loop import Parts, Watcher, as_row, fit
 from saddlescape.training.precision import Precision
@@ -102,21 +103,12 @@ def parse_arm(text: str) -> Arm:
     return Arm(name, rho)
 
 
-def stage_for(arm: Arm, stage: Stage, epoch: int, epochs: int, lr: float, steps: int) -> Stage:
-    """The run's own stage going on after ``epoch`` epochs with another optimiser; losses and weights as they stood."""
-    last = max(epoch - 1, 0)
-    early = bool(stage.early_loss) and last < stage.loss_start
-    weighted = stage.reweight == "always" or (stage.reweight == "drw" and last >= stage.reweight_start)
+def stage_for(arm: Arm, stage: Stage, epochs: int, lr: float, steps: int) -> Stage:
+    """The run's own stage with another optimiser and a constant rate; its loss is that of ``held_setting``."""
     return dataclasses.replace(
         stage,
         name=arm.name,
         epochs=epochs,
-        loss=stage.early_loss if early else stage.loss,
-        loss_options={} if early else stage.loss_options,
-        early_loss="",
-        loss_start=0,
-        reweight="always" if weighted else "none",
-        reweight_start=0,
         reset_head=False,
         lr=lr,
         lr_schedule="constant",
@@ -124,7 +116,19 @@ def stage_for(arm: Arm, stage: Stage, epoch: int, epochs: int, lr: float, steps:
         optimizer_options={"t_thr": steps} if arm.optimizer == "pgd" else {},
         rho=() if arm.rho is None else (arm.rho,),
         rho_schedule="constant",
+        rho_start=0,
     )
+
+
+def held_setting(stage: Stage, epoch: int, class_counts: Sequence[int], arm: Stage) -> Callable[[int], EpochSetting]:
+    """In every epoch the loss and class weights that ``stage`` has in ``epoch``, with the lr and rho of ``arm``."""
+    stood = at(stage, class_counts, epoch)
+
+    def setting(later: int) -> EpochSetting:
+        now = at(arm, class_counts, later)
+        return stood._replace(lr=now.lr, rho=now.rho)
+
+    return setting
 
 
 def escape(
@@ -151,7 +155,7 @@ def escape(
     opened = subject.opened
     stage = opened.config.stages[opened.cursor.stage]
     steps = -(-sum(dataset.class_counts) // stage.batch_size)
-    stages = {arm.name: stage_for(arm, stage, opened.cursor.epoch, trial.epochs, trial.lr, steps) for arm in arms}
+    stages = {arm.name: stage_for(arm, stage, trial.epochs, trial.lr, steps) for arm in arms}
     check_numbers(list(stages.values()))
     path = out if out is not None else subject.folder / ESCAPE
     files.make_folder(path.parent)
@@ -231,6 +235,8 @@ class _Bench:
             stage, self.subject.dataset, model, device=self.subject.device, precision=self.precision,
             seed=config.seed * 1000 + self.subject.opened.cursor.stage + 1_000_000 * seed,
         )  # fmt: skip
+        own, cursor = config.stages[self.subject.opened.cursor.stage], self.subject.opened.cursor
+        parts.setting = held_setting(own, trained_epoch(cursor), self.subject.dataset.class_counts, stage)
         tracker = new_tracker(self.tracking, nn.CrossEntropyLoss(), self.images)
         tracker.load_state_dict(self.warm)
         rows = [self.start]

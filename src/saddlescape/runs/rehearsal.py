@@ -79,10 +79,6 @@ def rehearse(config: RunConfig, dataset: Dataset) -> None:
             check_head_fit(stage)
             parts = assemble(stage, dataset, model, device=cpu, precision=Precision("float32", "cpu"), seed=config.seed)
             check_shared(stage, parts.objective, config.precision, ranks)
-            parts.lr(0)
-            if parts.rho is not None:
-                parts.rho(0)
-            if parts.weights is not None:
-                parts.weights(0)
+            parts.setting(0)
     finally:
         torch.set_rng_state(state)

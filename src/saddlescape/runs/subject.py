@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,14 +14,13 @@ from saddlescape.data.loader import build_loader
 from saddlescape.data.types import ArraySplit, Dataset, FileSplit
 from saddlescape.errors import InputError
 from saddlescape.losses.base import ClassLoss
-from saddlescape.losses.registry import build_loss
 from saddlescape.runs.config import RunConfig
 from saddlescape.runs.evaluation import run_data
 from saddlescape.runs.format import CHECKPOINT
 from saddlescape.runs.opened import Opened, open_run
-from saddlescape.schedules import DeferredReweighting
 from saddlescape.training.batches import decoder
 from saddlescape.training.checkpoint import CheckpointFolder, Cursor
+from saddlescape.training.epoch import at
 from saddlescape.training.precision import resolve_device
 
 LOSSES = ("ce", "train")
@@ -107,8 +105,9 @@ def open_subject(
     stage = opened.config.stages[opened.cursor.stage]
     notes = [] if not views else [f"{views} views of each image, augmented as in training ({stage.augment})"]
     if loss == "train":
-        function: nn.Module = training_loss(opened.config, opened.cursor, dataset.class_counts)
-        if stage.reweight != "none" and stage.normalization == "weights":
+        trained = training_loss(opened.config, opened.cursor, dataset.class_counts)
+        function: nn.Module = trained
+        if trained.weight is not None and trained.normalization == "weights":
             notes.append("class weights cancel within a class: they change the spectrum of a group, not of a class")
     else:
         function = nn.CrossEntropyLoss()
@@ -131,6 +130,11 @@ def find_cursor(folder: Path, name: str) -> Cursor:
     return cursor
 
 
+def trained_epoch(cursor: Cursor) -> int:
+    """The epoch (from 0) whose steps led to the checkpoint at ``cursor``; 0 before any."""
+    return cursor.epoch if cursor.batch else max(cursor.epoch - 1, 0)
+
+
 def training_loss(config: RunConfig, cursor: Cursor, class_counts: Sequence[int]) -> ClassLoss:
     """The loss of the last epoch that was trained before ``cursor``, with its class weights.
 
@@ -138,16 +142,9 @@ def training_loss(config: RunConfig, cursor: Cursor, class_counts: Sequence[int]
         InputError: a loss that needs the network's features, of which a Hessian is not built here.
     """
     stage = config.stages[cursor.stage]
-    epoch = cursor.epoch if cursor.batch else max(cursor.epoch - 1, 0)
-    early = bool(stage.early_loss) and epoch < stage.loss_start
-    options: dict[str, Any] = {} if early else dict(stage.loss_options)
-    loss = build_loss(stage.early_loss if early else stage.loss, class_counts, **options)
+    loss = at(stage, class_counts, trained_epoch(cursor)).loss
     if loss.needs_features:
         raise InputError(f"--loss train: {stage.loss} needs the network's features beside its logits; use --loss ce")
-    loss.normalization = "weights" if stage.normalization == "weights" else "samples"
-    if stage.reweight != "none":
-        start = stage.reweight_start if stage.reweight == "drw" else 0
-        loss.set_weight(DeferredReweighting(class_counts, start, stage.beta).weights(epoch))
     return loss
 
 

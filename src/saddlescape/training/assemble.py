@@ -10,18 +10,16 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from saddlescape import schedules
-from saddlescape.counts import inverse_frequency_weights
 from saddlescape.data.types import Dataset
 from saddlescape.errors import InputError
 from saddlescape.losses.base import ClassLoss
-from saddlescape.losses.registry import build_loss
 from saddlescape.models.heads import make_head
 from saddlescape.models.registry import build_model
 from saddlescape.optim.registry import build_optimizer
 from saddlescape.optim.split import SplitOptimizer
 from saddlescape.parallel.ranks import ALONE, Ranks
 from saddlescape.training.batches import evaluation_loaders, training_features, training_loader
+from saddlescape.training.epoch import at, loss_of
 from saddlescape.training.loop import Parts
 from saddlescape.training.objective import Objective
 from saddlescape.training.objectives import OBJECTIVES
@@ -32,7 +30,7 @@ from saddlescape.training.trainable import is_frozen, parameter_groups
 ONE_PASS = ("pgd", "momentum-sam")  # they have no running statistics to protect
 CHOICES = {
     "backbone_mode": ("train", "eval"),
-    "normalization": ("weights", "samples"),
+    "normalization": ("", "weights", "samples"),
     "reweight": ("none", "drw", "always", "power"),
 }
 
@@ -86,12 +84,9 @@ def assemble(
     """
     model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     _check_words(stage)
-    try:
-        loss = build_loss(stage.loss, dataset.class_counts, **stage.loss_options).to(device)
-    except TypeError as error:  # a word where a number belongs
-        raise InputError(f"stage {stage.name!r}: loss_options {stage.loss_options}: {error}") from error
-    early = build_loss(stage.early_loss, dataset.class_counts).to(device) if stage.early_loss else loss
-    objective = _objective(stage, loss, dataset, model).to(device)
+    setting = functools.partial(at, stage, dataset.class_counts)
+    setting(0)  # what is wrong with it is said now
+    objective = _objective(stage, loss_of(stage, dataset.class_counts), dataset, model).to(device)
     base = torch.optim.SGD(
         parameter_groups(stage, model, objective), lr=stage.lr, momentum=stage.momentum, nesterov=stage.nesterov,
         weight_decay=stage.weight_decay, foreach=True,
@@ -116,10 +111,7 @@ def assemble(
         groups=dataset.groups,
         num_classes=dataset.num_classes,
         epochs=stage.epochs,
-        lr=schedules.lr_schedule(stage.lr_schedule, stage.epochs, stage.lr),
-        rho=_rho(stage) if stage.rho else None,
-        loss=lambda epoch: early if epoch < stage.loss_start else loss,
-        weights=_weights(stage, dataset),
+        setting=setting,
         precision=precision,
         device=device,
         full_batch=ranks.part_size(stage.batch_size) if compile_model else -1,
@@ -191,40 +183,6 @@ def check_shared(stage: Stage, objective: Objective, precision: str, ranks: Rank
         raise InputError(f"{told} in fp16 if each climbs its own gradient: use --precision bf16 or --sync-sam")
 
 
-def _rho(stage: Stage) -> Callable[[int], float]:
-    """The radius over epochs. Raises InputError where the numbers do not fit the schedule."""
-    schedule = _rho_from_the_start(stage)
-    return schedule if stage.rho_start == 0 else schedules.starting_at(stage.rho_start, schedule)
-
-
-def _rho_from_the_start(stage: Stage) -> Callable[[int], float]:
-    if stage.rho_schedule == "constant":
-        return schedules.rho_schedule("constant", rho=stage.rho[0])
-    if stage.rho_schedule == "linear":
-        if len(stage.rho) != 2:
-            raise InputError(f"rho_schedule linear needs two numbers, from and to; rho is {list(stage.rho)}")
-        return schedules.rho_schedule("linear", total=stage.epochs, rho_min=stage.rho[0], rho_max=stage.rho[1])
-    large_scale = stage.rho_schedule == "large-scale-step"
-    if large_scale or stage.lr_schedule == "cosine":
-        milestones, reference = schedules.LARGE_SCALE_MILESTONES, schedules.LARGE_SCALE_EPOCHS
-    else:
-        milestones, reference = schedules.CIFAR_MILESTONES, schedules.CIFAR_EPOCHS
-    return schedules.rho_schedule(
-        "step" if large_scale else stage.rho_schedule, total=stage.epochs, values=stage.rho, milestones=milestones,
-        reference_total=reference,
-    )  # fmt: skip
-
-
-def _weights(stage: Stage, dataset: Dataset) -> Callable[[int], Tensor] | None:
-    if stage.reweight == "none":
-        return None
-    if stage.reweight == "power":
-        fixed = inverse_frequency_weights(dataset.class_counts, stage.power)
-        return lambda epoch: fixed
-    start = stage.reweight_start if stage.reweight == "drw" else 0
-    return schedules.DeferredReweighting(dataset.class_counts, start, stage.beta).weights
-
-
 def _objective(stage: Stage, loss: ClassLoss, dataset: Dataset, model: nn.Module) -> Objective:
     """An objective is built with its options, and with ``class_counts`` or ``model`` where it names them."""
     if stage.objective not in OBJECTIVES:
@@ -233,7 +191,7 @@ def _objective(stage: Stage, loss: ClassLoss, dataset: Dataset, model: nn.Module
     on_offer = {"class_counts": dataset.class_counts, "model": model}
     wanted = {name: value for name, value in on_offer.items() if name in inspect.signature(build).parameters}
     try:
-        objective = build(loss, stage.normalization, **(dict(stage.objective_options) | wanted))
+        objective = build(loss, **(dict(stage.objective_options) | wanted))
     except TypeError as error:
         raise InputError(f"objective {stage.objective!r}: {error}") from error
     if len(stage.views) < objective.views_needed or (objective.needs_partner and not stage.partner):

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from saddlescape.data.types import Batch
-from saddlescape.losses.base import ClassLoss
 from saddlescape.parallel.ranks import ALONE, Ranks
+from saddlescape.training.epoch import EpochSetting
 from saddlescape.training.evaluate import evaluate
 from saddlescape.training.finite import all_finite, not_finite
 from saddlescape.training.metrics import Scores
@@ -45,10 +45,7 @@ class Parts:
     groups: dict[str, list[int]]
     num_classes: int
     epochs: int
-    lr: Callable[[int], float]
-    rho: Callable[[int], float] | None
-    loss: Callable[[int], ClassLoss]  # the loss of an epoch
-    weights: Callable[[int], Tensor] | None  # class weights of an epoch
+    setting: Callable[[int], EpochSetting]  # what holds in an epoch
     precision: Precision
     device: torch.device
     full_batch: int  # only batches of this size go through ``forward`` if it is compiled; others through ``model``
@@ -138,18 +135,15 @@ def set_epoch(parts: Parts, epoch: int, resumed: bool = False) -> tuple[float, f
     if parts.backbone_frozen and parts.backbone_mode == "eval":
         parts.model.eval()
         cast(nn.Module, parts.model.head).train()
-    lr = parts.lr(epoch)
-    rho = parts.rho(epoch) if parts.rho is not None else None
+    now = parts.setting(epoch)
     for group in parts.optimizer.param_groups:
-        group["lr"] = lr * group.get("lr_factor", 1.0)
-        if rho is not None:
-            group["rho"] = rho
-    parts.objective.loss = parts.loss(epoch)
-    if parts.weights is not None:
-        parts.objective.loss.set_weight(parts.weights(epoch).to(parts.device))
+        group["lr"] = now.lr * group.get("lr_factor", 1.0)
+        if now.rho is not None:
+            group["rho"] = now.rho
+    parts.objective.loss = now.loss.to(parts.device)
     if not resumed:
-        parts.objective.begin_epoch(EpochFacts(epoch, parts.epochs, parts.model, parts.features))
-    return lr, rho
+        parts.objective.begin_epoch(EpochFacts(now.epoch, now.epochs, parts.model, parts.features))
+    return now.lr, now.rho
 
 
 def _grouped(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:

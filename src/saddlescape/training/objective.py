@@ -58,10 +58,9 @@ class Objective(nn.Module):
     per_image: ClassVar[bool] = True
     """Whether a batch's loss is a sum over its images, none looking at another, so that processes may share a batch."""
 
-    def __init__(self, loss: ClassLoss, normalization: str = "weights") -> None:
+    def __init__(self, loss: ClassLoss) -> None:
         super().__init__()
         self.loss = loss
-        self.normalization = normalization
 
     def begin_epoch(self, facts: EpochFacts) -> None:
         """Told before the first batch of every epoch (not again when an epoch is resumed in its middle)."""
@@ -75,7 +74,7 @@ class Objective(nn.Module):
 
     def normaliser(self, batch: Batch) -> Tensor | float:
         """What the sum of this batch's losses is divided by."""
-        if self.normalization == "weights":
+        if self.loss.normalization == "weights":
             return self.loss.sample_weights(batch.targets).sum()
         return float(len(batch.targets))
 
@@ -109,7 +108,7 @@ class Classify(Objective):
     def classify(self, logits: Tensor, batch: Batch, features: Tensor | None = None) -> Losses:
         """The class loss of logits [N, C], from ``features`` [N, d] where the loss needs them."""
         losses, weights = self.loss.terms(at_least_float32(logits), batch.targets, features)
-        return Losses(losses, weights.sum() if self.normalization == "weights" else float(len(losses)), logits)
+        return Losses(losses, weights.sum() if self.loss.normalization == "weights" else float(len(losses)), logits)
 
     def reclassify(self, model: Any, batch: Batch, subset: Tensor) -> Tensor:
         assert self._features is not None

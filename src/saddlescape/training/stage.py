@@ -28,7 +28,7 @@ class Stage:
     loss_options: Options = field(default_factory=dict)
     early_loss: str = ""  # what stands in for the loss before epoch loss_start
     loss_start: int = 0
-    normalization: str = "weights"  # "weights": sum(w*l)/sum(w), torch's weighted mean; "samples": sum(w*l)/N
+    normalization: str = ""  # "": as the authors of the loss; "weights": sum(w*l)/sum(w); "samples": sum(w*l)/N
     reweight: str = "none"  # "none" | "drw": effective numbers from reweight_start on | "always" | "power": n^-power
     reweight_start: int = 0
     beta: float = 0.9999  # effective-number weights

@@ -43,14 +43,13 @@ class AdversarialFeatures(Classify):
     def __init__(
         self,
         loss: ClassLoss,
-        normalization: str = "weights",
         *,
         class_counts: Sequence[int],
         cap: float = 1.0,
         strength: float = 1.0,
         divisor: float = 2.0,
     ) -> None:
-        super().__init__(loss, normalization)
+        super().__init__(loss)
         if not 0 <= cap <= 1:
             raise InputError(f"objective adversarial-features: cap is {cap:g}; it must lie between 0 and 1")
         if strength < 0 or not divisor > 0:

@@ -42,7 +42,6 @@ class Contrastive(Classify):
     def __init__(
         self,
         loss: ClassLoss,
-        normalization: str = "weights",
         *,
         class_counts: Sequence[int],
         model: nn.Module,
@@ -51,7 +50,7 @@ class Contrastive(Classify):
         classify_weight: float = 1.0,
         temperature: float = 0.1,
     ) -> None:
-        super().__init__(loss, normalization)
+        super().__init__(loss)
         if kind not in KINDS:
             raise InputError(f"objective contrastive: kind is {kind!r}; it must be one of {', '.join(KINDS)}")
         if weight < 0 or classify_weight < 0:

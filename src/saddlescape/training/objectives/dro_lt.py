@@ -43,7 +43,6 @@ class DROLT(Classify):
     def __init__(
         self,
         loss: ClassLoss,
-        normalization: str = "weights",
         *,
         class_counts: Sequence[int],
         model: nn.Module,
@@ -52,7 +51,7 @@ class DROLT(Classify):
         radius: float = 1.0,
         robust_weight: float = 1.0,
     ) -> None:
-        super().__init__(loss, normalization)
+        super().__init__(loss)
         if robust_weight < 0:
             raise InputError(f"objective dro-lt: robust_weight is {robust_weight:g}; it must not be negative")
         self.robust = DROLTLoss(class_counts, temperature, form, radius=radius)

@@ -56,7 +56,6 @@ class GLMC(Objective):
     def __init__(
         self,
         loss: ClassLoss,
-        normalization: str = "samples",
         *,
         class_counts: Sequence[int],
         model: nn.Module,
@@ -65,7 +64,7 @@ class GLMC(Objective):
         alpha: float = 1.0,
         ascent_consistency: float = 0.0,
     ) -> None:
-        super().__init__(loss, "samples")
+        super().__init__(loss)
         if not hasattr(model.head, "branches"):
             raise InputError("objective glmc needs a head with two classifiers: head = 'glmc'")
         if consistency < 0 or ascent_consistency < 0:
@@ -76,6 +75,9 @@ class GLMC(Objective):
         self._exact_weight = power_weights(class_counts, label_power, dtype=torch.float64)
         self.register_buffer("label_weight", self._exact_weight.float(), persistent=False)
         self.register_buffer("plain_share", torch.ones(()))
+
+    def normaliser(self, batch: Batch) -> float:
+        return float(len(batch.targets))
 
     def begin_epoch(self, facts: EpochFacts) -> None:
         self.plain_share.fill_(1 - (facts.epoch / facts.epochs) ** 2)

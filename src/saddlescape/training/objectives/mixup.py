@@ -22,11 +22,10 @@ class Mixup(Classify):
     def __init__(
         self,
         loss: ClassLoss,
-        normalization: str = "weights",
         alpha: float = 1.0,
         kind: str = "mixup",
     ) -> None:
-        super().__init__(loss, normalization)
+        super().__init__(loss)
         if kind not in ("mixup", "cutmix"):
             raise InputError(f"objective mixup: kind is {kind!r}; it must be mixup or cutmix")
         if not alpha > 0:
