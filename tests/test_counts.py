@@ -226,7 +226,7 @@ def test_the_rule(counts: list[int], threshold: float | None, usual: float, expe
         assert tail_classes(exact, threshold, "ImbSAM", usual).nonzero().flatten().tolist() == expected
 
 
-@pytest.mark.parametrize("labels", [[0, 1, 2, 2, 1, 0, 0, 0], torch.tensor([3, 0, 0, 1, 3, 1]), np.zeros(50, dtype=int)])
+@pytest.mark.parametrize("labels", [[0, 1, 2, 2, 1, 0, 0], torch.tensor([3, 0, 0, 1, 3, 1]), np.zeros(50, dtype=int)])
 def test_labels_in_the_place_of_counts_are_recognised(labels: object) -> None:
     for taker in (losses.effective_number_weights, losses.LDAMLoss, lambda given: DeferredReweighting(given, 1)):
         with pytest.raises(InputError, match="look like labels; pass class counts"):
