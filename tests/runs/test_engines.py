@@ -153,7 +153,8 @@ def test_processes_of_which_one_is_killed(serial: tuple[Path, FailedRuns, Told],
     failed, said = carry_out(tmp_path / "grid", tuned, Processes(2), kill)
     assert_same(whole, tmp_path / "grid", failed, expected)
     (method,) = kill.killed
-    assert "its worker died (killed or crashed; if out of memory, use fewer --jobs); another one resumes it" in said.about(method)
+    died = "its worker died (killed or crashed; if out of memory, use fewer --jobs); another one resumes it"
+    assert died in said.about(method)
     assert "resuming" in said.about(method)
     assert "first stage: that of" in said.about("crt")
     assert not multiprocessing.active_children()

@@ -28,12 +28,12 @@ import saddlescape
 from saddlescape.curvature import Spectrum, build_operator, class_spectra, extremes, spectrum
 from saddlescape.curvature.classwise import sample
 from saddlescape.curvature.samples import Samples, gather
+from saddlescape.parallel.ranks import ALONE, Ranks
 from saddlescape.runs import format as files
 from saddlescape.runs.execute import device_name
 from saddlescape.runs.hessian_parts import hessian_parts
 from saddlescape.runs.paced import PacedFile
 from saddlescape.runs.subject import Subject, present_classes, set_aside
-from saddlescape.parallel.ranks import ALONE, Ranks
 
 FORMAT = "saddlescape-curvature-1"
 CURVATURE, SPECTRA = "curvature.json", "curvature"

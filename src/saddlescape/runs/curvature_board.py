@@ -9,8 +9,8 @@ from typing import Any
 
 from saddlescape.curvature import Spectrum
 from saddlescape.errors import MissingExtraError
-from saddlescape.training.loggers.values import name_of
 from saddlescape.training.loggers.tensorboard import TensorBoard
+from saddlescape.training.loggers.values import name_of
 
 BOARD = Path("tensorboard")
 Moment = tuple[int, Sequence[Mapping[str, Any]], Mapping[str, Sequence[Spectrum]]]

@@ -20,6 +20,7 @@ import saddlescape
 from saddlescape.data.cores import usable_cores
 from saddlescape.data.types import Dataset
 from saddlescape.errors import InputError
+from saddlescape.parallel.ranks import ALONE, Ranks, device_of, sync_batchnorm
 from saddlescape.runs import config as configuration
 from saddlescape.runs import format as files
 from saddlescape.runs.config import RunConfig
@@ -27,7 +28,6 @@ from saddlescape.runs.first_stage import first_stage_hash, load_first_stage
 from saddlescape.training.assemble import assemble, new_model, next_head
 from saddlescape.training.checkpoint import Checkpoint, CheckpointFolder, Cursor
 from saddlescape.training.closed_form import fit_head
-from saddlescape.parallel.ranks import ALONE, Ranks, device_of, sync_batchnorm
 from saddlescape.training.loop import Parts, Running, Watcher, fit
 from saddlescape.training.precision import Precision
 from saddlescape.training.stage import Stage

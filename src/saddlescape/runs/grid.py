@@ -143,7 +143,8 @@ def _plan(
     seen: set[tuple[str, int]] = set()
     for request in requests:
         folder = None if grid is None else run_folder(grid, canonical(str(request.method)), request.seed)
-        config, dataset, notes = plan(request, progress, loaded, None if folder is None else configuration.begun(folder))
+        begun = None if folder is None else configuration.begun(folder)
+        config, dataset, notes = plan(request, progress, loaded, begun)
         if (config.method, config.seed) in seen:
             raise InputError(f"the grid has {config.method} with seed {config.seed} twice; name each row and seed once")
         seen.add((config.method, config.seed))

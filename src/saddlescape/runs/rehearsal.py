@@ -9,10 +9,10 @@ import torch
 
 from saddlescape.data.types import Dataset
 from saddlescape.errors import InputError
+from saddlescape.parallel.ranks import Ranks, check_sync_batchnorm
 from saddlescape.runs.config import RunConfig
 from saddlescape.training.assemble import assemble, check_shared, new_model, next_head
 from saddlescape.training.closed_form import check_head_fit
-from saddlescape.parallel.ranks import Ranks, check_sync_batchnorm
 from saddlescape.training.precision import Precision
 from saddlescape.training.stage import Stage
 

@@ -59,7 +59,8 @@ class Progress:
             return
         self.last = time.monotonic()
         done = self.before + epoch + running.batch / len(parts.loader)
-        self.tell(Step(self.label, done, self.total, f"epoch {epoch + 1}/{parts.epochs}  loss {running.mean_loss():.3f}"))
+        where = f"epoch {epoch + 1}/{parts.epochs}  loss {running.mean_loss():.3f}"
+        self.tell(Step(self.label, done, self.total, where))
 
     def on_epoch(self, parts: Parts, row: dict[str, Any]) -> None:
         self.tell(Epoch(self.label, row, parts.epochs, tuple(parts.groups)))
