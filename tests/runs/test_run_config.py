@@ -48,7 +48,7 @@ def test_a_folder_keeps_it(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"not a run folder: it has no config\.toml"):
         load(tmp_path / "nothing")
     (tmp_path / "config.toml").write_bytes(b'method = "\xff\xfe"')
-    with pytest.raises(InputError, match=r"config\.toml: cannot be read as text"):
+    with pytest.raises(InputError, match=r"config\.toml: not UTF-8 text"):
         load(tmp_path)
 
 

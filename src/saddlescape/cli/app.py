@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
 from saddlescape import __version__
+from saddlescape.cli import streams
+from saddlescape.disk import reason
 from saddlescape.errors import InputError
 from saddlescape.parallel.launch import ReportedElsewhere, launched
 
@@ -38,6 +41,7 @@ def build() -> App:
         version=__version__,
         help="Train long-tailed classifiers, see the class-wise loss landscape, and escape its saddle points.",
         help_format="plaintext",
+        default_parameter=Parameter(json_list=False, json_dict=False),  # "[1] x.png" is the name of a file
     )
     for command, file in COMMANDS.items():
         app.command(f"saddlescape.cli.{file}:{file}", name=command)
@@ -46,10 +50,16 @@ def build() -> App:
 
 def main(tokens: Sequence[str] | None = None) -> None:
     """Run one command and exit: 0 done, 2 bad input (one line on stderr), 130 interrupted."""
+    streams.open_all()
     arguments = list(sys.argv[1:] if tokens is None else tokens)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
-    sys.exit(run(arguments, debug))
+    code = run(arguments, debug)
+    try:
+        streams.close()
+    except streams.OutputError as error:
+        code = code or _cannot_print(error, debug)
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str], debug: bool = False) -> int:
@@ -72,9 +82,8 @@ def run(arguments: Sequence[str], debug: bool = False) -> int:
         return _complain(error, BAD_INPUT, debug)
     except KeyboardInterrupt as error:
         return _complain("interrupted" if not debug else error, INTERRUPTED, debug)
-    except BrokenPipeError:
-        sys.stderr.close()
-        return DONE
+    except streams.OutputError as error:
+        return _cannot_print(error, debug)
     except SystemExit as error:
         return int(error.code or 0)
     except MemoryError as error:
@@ -84,8 +93,9 @@ def run(arguments: Sequence[str], debug: bool = False) -> int:
             return _complain(
                 "interrupted; a checkpoint was written: run the same command again to go on", INTERRUPTED, False
             )
-        if isinstance(error, OSError) and error.filename is not None:
-            return _complain(f"{error.filename}: {error.strerror}", BAD_INPUT, debug)
+        if isinstance(error, OSError):
+            place = error.filename or "a file cannot be read or written"
+            return _complain(f"{os.fsdecode(place)}: {reason(error)}", BAD_INPUT, debug)
         if debug:
             raise
         kind = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
@@ -93,6 +103,12 @@ def run(arguments: Sequence[str], debug: bool = False) -> int:
             f"unexpected {kind}; run again with --debug for the whole story and report it", BAD_INPUT, False
         )
     return DONE
+
+
+def _cannot_print(error: streams.OutputError, debug: bool) -> int:
+    if isinstance(error.cause, BrokenPipeError):  # whoever reads the output, such as head, has had enough
+        return DONE
+    return _complain(f"standard output: {reason(error.cause)}", BAD_INPUT, debug)
 
 
 def _complain(error: BaseException | str, code: int, debug: bool) -> int:

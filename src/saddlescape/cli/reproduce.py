@@ -146,6 +146,7 @@ def reproduce(
 
 def _write(out: Path, built: dict[str, Any], failed: FailedRuns | None) -> None:
     """The table in its files and on the terminal; runs that it lacks are named under it."""
+    from saddlescape.disk import write_text
     from saddlescape.report import table as tables
     from saddlescape.runs import format as files
 
@@ -158,7 +159,7 @@ def _write(out: Path, built: dict[str, Any], failed: FailedRuns | None) -> None:
     if missing:
         names = ", ".join(f"{one['method']} seed {one['seed']}" for one in missing)
         text += f"\nFailed, and left out above: {names}.\n"
-    files.write_atomic(out / "table.md", text)
+    write_text(out / "table.md", text)
     show(built)
     console.print(f"-> {out / 'table.md'}, {out / 'table.json'}")
 

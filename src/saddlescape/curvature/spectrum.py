@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from saddlescape import disk
 from saddlescape.curvature.density import density, negative_mass, quadrature
 from saddlescape.curvature.extremes import certify, extremes
 from saddlescape.curvature.guards import random_vector
@@ -174,15 +174,8 @@ _META = [field.name for field in fields(Spectrum) if field.name not in (*_ARRAYS
 
 
 def write_npz(path: str | Path, arrays: dict[str, np.ndarray], format_name: str, meta: dict[str, Any]) -> None:
-    """Arrays and a JSON text in one ``.npz``: to a temporary name, then renamed."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, meta=np.array(json.dumps({"format": format_name, **meta})), **arrays)  # type: ignore[arg-type]
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Arrays and a JSON text in one ``.npz``, written whole or not at all."""
+    disk.write_npz(path, meta=np.array(json.dumps({"format": format_name, **meta})), **arrays)
 
 
 def read_npz(path: str | Path, format_name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -190,12 +183,11 @@ def read_npz(path: str | Path, format_name: str) -> tuple[dict[str, np.ndarray],
     path = Path(path)
     if not path.is_file():
         raise InputError(f"there is no file {path}")
+    arrays = disk.read_npz(path)
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files if name != "meta"}
-            meta = json.loads(str(archive["meta"]))
-    except Exception as problem:  # zip, zlib, numpy and JSON each raise their own for a damaged file
-        raise InputError(f"{path} cannot be read as {format_name}: {type(problem).__name__}") from None
+        meta = json.loads(str(arrays.pop("meta", None)))
+    except ValueError:
+        meta = None
     found = meta.pop("format", None) if isinstance(meta, dict) else None
     if found != format_name:
         raise InputError(f"{path} holds {found!r}, not {format_name!r}")

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,8 @@ from numpy.typing import NDArray
 from saddlescape.data.places import user_cache
 from saddlescape.data.reader import READER_VERSION
 from saddlescape.data.types import Preprocess
+from saddlescape.disk import whole
+from saddlescape.errors import InputError
 
 # Fewer pictures are decoded faster than it is worth to keep them.
 MIN_PICTURES = 2000
@@ -58,17 +59,11 @@ def write(path: Path, pixels: NDArray[np.uint8]) -> None:
     full disk, a read-only home) is none: nothing depends on it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".new-", delete=False) as file:
-            try:
-                file.write(hashlib.sha256(pixels.data).digest())
-                file.write(pixels.data)
-                file.close()
-                Path(file.name).replace(path)
-            except BaseException:
-                Path(file.name).unlink(missing_ok=True)
-                raise
+        with whole(path) as temporary, temporary.open("wb") as file:
+            file.write(hashlib.sha256(pixels.data).digest())
+            file.write(pixels.data)
         _prune(path.parent)
-    except OSError:
+    except (OSError, InputError):
         return
 
 

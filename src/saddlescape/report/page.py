@@ -21,6 +21,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from saddlescape.disk import write_text
 from saddlescape.errors import MissingExtraError
 from saddlescape.report import pictures, table, text
 from saddlescape.report.charts import figure
@@ -31,7 +32,7 @@ from saddlescape.report.predictions import TailErrors
 from saddlescape.report.read import RunData, read, studies
 from saddlescape.report.reading import RULES, Sentence, published_epochs, reading
 from saddlescape.report.select import detailed, measured, pairs, tail_class
-from saddlescape.runs.format import make_folder, write_atomic
+from saddlescape.runs.format import make_folder
 
 MOST_MISTAKES, MOST_SENTENCES = 18, 9
 DATASETS = {**table.DATASETS, "digits": "Digits-LT"}
@@ -87,7 +88,7 @@ def write_page(paths: Sequence[Path], out: Path, title: str = "") -> Path:
     """
     page = render(read(paths), title)
     make_folder(out.parent)
-    write_atomic(out, page)
+    write_text(out, page)
     return out
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from saddlescape import disk
 from saddlescape.errors import InputError
 
 PREDICTIONS, PREDICTIONS_FORMAT = "test_predictions.npz", "saddlescape-predictions-1"
@@ -47,13 +48,7 @@ def read_npz(path: Path, wanted: str, *, in_meta: bool = False) -> dict[str, np.
     Raises:
         InputError: unreadable, or of another format.
     """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except Exception as problem:  # zip, zlib and numpy each raise their own for a damaged file
-        raise InputError(
-            f"{path.name} cannot be read ({type(problem).__name__}); delete it and write it again"
-        ) from None
+    arrays = disk.read_npz(path)
     found = str(arrays.pop("meta" if in_meta else "format", ""))
     if wanted not in found:
         raise InputError(f"{path.name} is no file of format {wanted}; delete it and write it again")

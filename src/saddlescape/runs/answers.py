@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import io
-import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from saddlescape.data.types import ArraySplit, Dataset, Preprocess
-from saddlescape.errors import InputError
+from saddlescape.disk import write_npz
 from saddlescape.training.batches import decoder
 from saddlescape.training.metrics import Scorer
 
@@ -29,17 +26,17 @@ def write_answers(folder: Path, scorer: Scorer, dataset: Dataset, preprocess: Pr
     """
     labels, predictions = scorer.predicted()
     confidences = np.nan_to_num(torch.cat(scorer.confidences).cpu().numpy().astype(np.float32))  # not finite: 0
-    _write(
-        folder / PREDICTIONS, format=PREDICTIONS_FORMAT, labels=labels, predictions=predictions,
+    write_npz(
+        folder / PREDICTIONS, compressed=True, format=PREDICTIONS_FORMAT, labels=labels, predictions=predictions,
         indices=np.arange(len(labels)), confidences=confidences,
     )  # fmt: skip
     tail = np.isin(labels, dataset.groups.get("tail", [])) & (labels != predictions)
     chosen = np.flatnonzero(tail)
     chosen = chosen[np.argsort(-confidences[chosen], kind="stable")][:KEPT]
     names = dataset.test.names
-    _write(
-        folder / TAIL_ERRORS, format=TAIL_ERRORS_FORMAT, images=_pictures(dataset, preprocess, chosen),
-        labels=labels[chosen], predictions=predictions[chosen], indices=chosen, confidences=confidences[chosen],
+    write_npz(
+        folder / TAIL_ERRORS, compressed=True, format=TAIL_ERRORS_FORMAT,
+        images=_pictures(dataset, preprocess, chosen), labels=labels[chosen], predictions=predictions[chosen], indices=chosen, confidences=confidences[chosen],
         **({} if names is None else {"names": np.array([str(names[int(at)]) for at in chosen], dtype=np.str_)}),
     )  # fmt: skip
 
@@ -56,15 +53,3 @@ def _pictures(dataset: Dataset, preprocess: Preprocess, chosen: np.ndarray) -> n
         images = torch.stack(shown) if shown else torch.zeros((0, preprocess.channels, size, size), dtype=torch.uint8)
     stride = -(-max(images.shape[2:]) // THUMBNAIL)
     return images[:, :, ::stride, ::stride].permute(0, 2, 3, 1).cpu().numpy()
-
-
-def _write(path: Path, **arrays: Any) -> None:
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(buffer.getvalue())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise InputError(f"cannot write {path}: {error.strerror}; make room and evaluate again") from error

@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 import tomli_w
 
+from saddlescape.disk import read_text, write_text
 from saddlescape.errors import InputError
-from saddlescape.runs.format import CONFIG, write_atomic
+from saddlescape.runs.format import CONFIG
 from saddlescape.training.epoch import without_usual_normalization
 from saddlescape.training.stage import Stage
 
@@ -97,7 +98,7 @@ def _unknown(raw: Any, known: Any, prefix: str = "") -> list[str]:
 
 
 def save(config: RunConfig, folder: Path) -> None:
-    write_atomic(folder / CONFIG, to_toml(config))
+    write_text(folder / CONFIG, to_toml(config))
 
 
 def load(folder: Path) -> RunConfig:
@@ -105,11 +106,7 @@ def load(folder: Path) -> RunConfig:
     path = folder / CONFIG
     if not path.is_file():
         raise InputError(f"{folder} is not a run folder: it has no {CONFIG}")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as text ({error})") from error
-    return from_toml(text, str(path))
+    return from_toml(read_text(path), str(path))
 
 
 def begun(folder: Path) -> RunConfig | None:

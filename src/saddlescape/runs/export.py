@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from saddlescape.disk import whole
 from saddlescape.errors import InputError, MissingExtraError
 from saddlescape.runs.opened import Opened
 
@@ -51,8 +53,7 @@ def export(opened: Opened, path: Path) -> float:
     size, channels = opened.preprocess.image_size, opened.preprocess.channels
     generator = torch.Generator().manual_seed(0)
     trials = [torch.randint(0, 256, (n, channels, size, size), dtype=torch.uint8, generator=generator) for n in (1, 7)]
-    temporary = path.with_name(f".{path.name}.part{path.suffix}")
-    try:
+    with whole(path, "make room or choose another --out") as temporary:
         if path.suffix == ".pt2":
             answers = _torch_export(deployed, trials, temporary, description(opened))
         else:
@@ -64,11 +65,6 @@ def export(opened: Opened, path: Path) -> float:
             raise InputError(
                 f"{path}: the exported model differs from the run by {gap:.2g}; nothing was kept, report it"
             )
-        temporary.replace(path)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return gap
 
 
@@ -95,7 +91,9 @@ def _torch_export(model: nn.Module, trials: list[Tensor], path: Path, about: dic
     # Two images: a batch of one would be taken for a constant.
     example = trials[1][:2]
     program = torch.export.export(model, (example,), dynamic_shapes={"images": {0: batch}})
-    torch.export.save(program, path, extra_files={"saddlescape.json": json.dumps(about)})
+    buffer = io.BytesIO()  # torch's own writer of files ends the process on a full disk
+    torch.export.save(program, buffer, extra_files={"saddlescape.json": json.dumps(about)})
+    path.write_bytes(buffer.getvalue())
     loaded = torch.export.load(path).module()
     with torch.no_grad():
         return [loaded(trial) for trial in trials]

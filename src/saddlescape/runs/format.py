@@ -6,95 +6,92 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 from typing import Any
 
+from saddlescape.disk import read_text, write_text, writing
 from saddlescape.errors import InputError
 
 CONFIG, METRICS, CHECKPOINT, RESULT, LOCK = "config.toml", "metrics.jsonl", "checkpoint", "result.json", ".lock"
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Write a text file whole or not at all: temporary name, fsync, rename.
-
-    Raises:
-        InputError: the folder cannot be written or the disk is full.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise InputError(f"cannot write {path}: {error.strerror}; make room or choose another folder") from error
+AGAIN = "delete it and run again"
 
 
 def write_json(path: Path, value: Any) -> None:
-    write_atomic(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
     """Raises InputError where the file is missing or not JSON."""
+    text = read_text(path, AGAIN)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error}); delete it and run again") from error
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not JSON ({error}); {AGAIN}") from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Raises InputError where the file is missing or not a JSON object."""
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: damaged, an object was expected; {AGAIN}")
+    return found
 
 
 def append_row(path: Path, row: dict[str, Any]) -> None:
     """Append one line of JSON and flush it to the disk."""
-    try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, allow_nan=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}; make room and run the same command again") from error
+    with writing(path, "make room and run the same command again"), path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row, allow_nan=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics file; a last line that a kill cut short is left out."""
+def read_rows(path: Path, keys: Set[str] = frozenset()) -> list[dict[str, Any]]:
+    """The rows of a file of JSON lines; a last line that a kill cut short is left out.
+
+    Raises:
+        InputError: the file cannot be read, or a line is not an object with at least these ``keys``.
+    """
     if not path.exists():
         return []
     rows: list[dict[str, Any]] = []
-    # Bytes that are no text make their line no JSON, which is told below.
-    lines = path.read_text(encoding="utf-8", errors="backslashreplace").splitlines()
+    # Bytes that are not text make their line invalid JSON, which is reported below.
+    lines = read_text(path, "delete it", errors="backslashreplace").splitlines()
     for number, line in enumerate(lines, start=1):
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except ValueError:
-            if number < len(lines):
-                raise InputError(f"{path}, line {number}: not JSON; delete the file's damaged lines") from None
+            if number == len(lines):
+                break
+            row = None
+        except RecursionError:
+            row = None
+        if not isinstance(row, dict) or not keys <= row.keys():
+            raise InputError(f"{path}, line {number}: damaged; delete that line")
+        rows.append(row)
     return rows
 
 
 def keep_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     """Rewrite a metrics file with just these rows."""
-    write_atomic(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+    write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
 
 
 def make_folder(path: Path) -> None:
     """Create a run folder. Raises InputError where it cannot be written."""
-    try:
+    with writing(path):
         path.mkdir(parents=True, exist_ok=True)
         probe = path / f".probe-{os.getpid()}"
         probe.touch()
         probe.unlink()
-    except OSError as error:
-        raise InputError(f"cannot write to the folder {path}: {error.strerror}; choose another --out") from error
 
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold a run folder alone. Raises InputError where another process has it; a dead one's lock is no lock."""
-    with (path / LOCK).open("w") as file:
+    with contextlib.ExitStack() as stack:
+        with writing(path / LOCK):
+            file = stack.enter_context((path / LOCK).open("w"))
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -110,5 +107,4 @@ def read_result(path: Path) -> dict[str, Any] | None:
     """The result of a finished run, None for one that is not finished."""
     if not (path / RESULT).is_file():
         return None
-    result: dict[str, Any] = read_json(path / RESULT)
-    return result
+    return read_object(path / RESULT)

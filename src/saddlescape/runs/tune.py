@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from saddlescape.disk import write_text
 from saddlescape.errors import InputError, MissingExtraError
 from saddlescape.methods.resolve import resolve
 from saddlescape.runs import config as configuration
@@ -150,7 +151,7 @@ def _write(
     files.write_json(folder / TUNED, tuned)
     everything = replace(request, val=0.0, settings=(*request.settings, *best["settings"]))
     config, _, _ = plan(everything)
-    files.write_atomic(folder / BEST, to_toml(config))
+    write_text(folder / BEST, to_toml(config))
     return tuned
 
 

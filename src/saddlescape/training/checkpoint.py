@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from saddlescape.disk import Sink, created, reason
 from saddlescape.errors import InputError
 
 VERSION = 1
@@ -71,7 +72,8 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[st
             continue
         seen[key] = name
         kept[name] = tensor.detach().cpu().contiguous().clone()
-    save_file(kept, path, metadata={**(metadata or {}), "aliases": json.dumps(aliases)})
+    with created(path):
+        save_file(kept, path, metadata={**(metadata or {}), "aliases": json.dumps(aliases)})
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -87,7 +89,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         aliases = json.loads(header.get("__metadata__", {}).get("aliases", "{}"))
         return weights | {name: weights[target] for name, target in aliases.items()}
     except (OSError, SafetensorError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise InputError(f"{path}: cannot read the weights ({_first_line(error)})") from error
+        raise InputError(f"{path}: cannot read the weights ({reason(error)})") from error
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -95,14 +97,12 @@ def read_state(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, EOFError, pickle.UnpicklingError, *DAMAGE) as error:
-        raise InputError(f"{path}: damaged or not a checkpoint ({_first_line(error)})") from error
+        # torch's own words advise to load the file unsafely: they are not shown.
+        told = f" ({reason(error)})" if isinstance(error, OSError) else ""
+        raise InputError(f"{path}: damaged or not a checkpoint{told}") from error
     if not isinstance(state, dict):
         raise InputError(f"{path}: not a checkpoint of saddlescape")
     return state
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _sha256(path: Path) -> str:
@@ -154,7 +154,11 @@ class CheckpointFolder:
                 shutil.rmtree(left, ignore_errors=True)
             temporary.mkdir(parents=True)
             save_weights(temporary / "model.safetensors", model.state_dict())
-            torch.save(dict(state), temporary / "state.pt")
+            sink = Sink(temporary / "state.pt")
+            try:
+                torch.save(dict(state), sink)  # type: ignore[arg-type]
+            finally:
+                sink.close()
             digests = {name: _sha256(temporary / name) for name in ("model.safetensors", "state.pt")}
             described = {"version": VERSION, "stage": cursor.stage, "epoch": cursor.epoch, "batch": cursor.batch}
             digests["meta.json"] = _digest({**described, **meta, "sha256": digests})
@@ -167,9 +171,8 @@ class CheckpointFolder:
             temporary.rename(target)
         except (OSError, RuntimeError, SafetensorError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
-            reason = getattr(error, "strerror", None) or _first_line(error)
             raise InputError(
-                f"{target}: could not write the checkpoint ({reason}); the one before it is kept: "
+                f"{target}: could not write the checkpoint ({reason(error)}); the one before it is kept: "
                 "make room and run the same command again"
             ) from error
         self._prune()
