@@ -49,7 +49,7 @@ def build() -> App:
 
 
 def main(tokens: Sequence[str] | None = None) -> None:
-    """Run one command and exit: 0 done, 2 bad input (one line on stderr), 130 interrupted."""
+    """Run one command and exit: 0 done, 1 done in part, 2 bad input (one line on stderr), 130 interrupted."""
     streams.open_all()
     arguments = list(sys.argv[1:] if tokens is None else tokens)
     debug = "--debug" in arguments

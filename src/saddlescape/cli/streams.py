@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 
@@ -52,7 +53,7 @@ def open_all() -> None:
         pass
     os.close(number)
     for name, kind in (("stdout", Output), ("stderr", Notes)):
-        stream = getattr(sys, name) or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  it stays open
+        stream = getattr(sys, name) or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  it stays open
         stream.reconfigure(errors="backslashreplace")
         setattr(sys, name, kind(stream))
 

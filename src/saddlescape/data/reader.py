@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import sys
 import threading
 import warnings
@@ -27,6 +26,7 @@ from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from saddlescape.data.types import Preprocess
+from saddlescape.disk import reason
 from saddlescape.errors import InputError
 
 # Part of the key under which decoded pixels are cached: raise it with every change of a pixel.
@@ -285,7 +285,7 @@ def _without_warnings(called: str) -> Iterator[None]:
 
 def read_file(path: str | Path) -> bytes:
     """The encoded bytes of an image file. Raises ``InputError`` where it is not there or not a regular file."""
-    with _stream(Path(path), str(path)) as stream:
+    with _named(str(path)), _stream(Path(path), str(path)) as stream:
         return stream.read()
 
 
@@ -305,10 +305,22 @@ def _stream(path: Path, called: str) -> io.BufferedReader:
         raise InputError(f"{called}: cannot read image: {gone}")
     if not path.is_file():
         raise InputError(f"{called}: cannot read image: not a regular file")
+    with _named(called):
+        stream = path.open("rb")
+        try:
+            stream.peek(1)  # an error of the disk shows here, not where nobody knows the file
+        except OSError:
+            stream.close()
+            raise
+        return stream
+
+
+@contextlib.contextmanager
+def _named(called: str) -> Iterator[None]:
     try:
-        return path.open("rb")
+        yield
     except OSError as error:
-        raise InputError(f"{called}: cannot read image: {os.strerror(error.errno or 0)}") from error
+        raise InputError(f"{called}: cannot read image: {reason(error)}") from error
 
 
 def _open(stream: io.BufferedIOBase, first: bytes, called: str) -> Image.Image:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -42,6 +43,8 @@ def read(method: str) -> tuple[str, Sum]:
     named = [word for word in words if word in SYSTEMS]
     if not named:
         unknown = [word for word in words if word not in TERMS]
+        if unknown and (sum_ := _with_plus(method)):
+            raise InputError(f"method {method!r}: unknown term {unknown[0]!r} (did you mean {sum_!r}?)")
         near = difflib.get_close_matches(unknown[0], SYSTEMS, n=1, cutoff=0.6) if unknown else []
         if near and not difflib.get_close_matches(unknown[0], TERMS, n=1, cutoff=0.6):
             raise InputError(f"method {method!r}: unknown term {unknown[0]!r} (did you mean the system {near[0]!r}?)")
@@ -57,6 +60,15 @@ def read(method: str) -> tuple[str, Sum]:
             f"as in {named[0]}+sam"
         )
     return named[0], first
+
+
+def _with_plus(method: str) -> str:
+    """ "ldam_drw_sam" -> "ldam+drw+sam": what is meant where another sign than a plus joins known words, else ""."""
+    for signs in (r"[+_,/\s]+", r"[+_,/\s-]+"):  # names of systems have hyphens
+        words = [word for word in re.split(signs, method.lower()) if word]
+        if len(words) > 1 and all(word in TERMS or word in SYSTEMS for word in words):
+            return "+".join(words)
+    return ""
 
 
 def resolve(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from saddlescape.data.reader import pixels
+from saddlescape.errors import InputError
 from saddlescape.runs.opened import Opened
 
 BATCH = 64  # pictures at a time: memory does not grow with their number
@@ -22,18 +23,27 @@ def probabilities(opened: Opened, images: Tensor) -> Tensor:
     return (opened.logit_scale * logits.float()).softmax(dim=1).cpu()
 
 
-def predict(opened: Opened, paths: Sequence[Path], top: int = 5) -> list[list[tuple[str, float]]]:
-    """For each picture the ``top`` classes with their probabilities, best first.
+Answer = list[tuple[str, float]]
 
-    Raises:
-        InputError: a file that is not a picture; the message names it.
-    """
-    parts = []
+
+def predict(opened: Opened, paths: Sequence[Path], top: int = 5) -> list[Answer | InputError]:
+    """For each image the ``top`` classes with their probabilities, best first; the error of one that cannot be read."""
+    made: list[Answer | InputError] = []
     for begin in range(0, len(paths), BATCH):
-        images = torch.stack([pixels(opened.preprocess, path) for path in paths[begin : begin + BATCH]])
-        parts.append(probabilities(opened, images))
-    best, order = torch.cat(parts).topk(min(top, len(opened.classes)), dim=1)
-    return [
-        [(opened.classes[c], p) for c, p in zip(row_order.tolist(), row.tolist(), strict=True)]
-        for row, row_order in zip(best, order, strict=True)
-    ]
+        found = [_pixels(opened, path) for path in paths[begin : begin + BATCH]]
+        images = [image for image in found if isinstance(image, Tensor)]
+        answers = iter(probabilities(opened, torch.stack(images)) if images else ())
+        for image in found:
+            if isinstance(image, InputError):
+                made.append(image)
+            else:
+                best, order = next(answers).topk(min(top, len(opened.classes)))
+                made.append([(opened.classes[c], p) for c, p in zip(order.tolist(), best.tolist(), strict=True)])
+    return made
+
+
+def _pixels(opened: Opened, path: Path) -> Tensor | InputError:
+    try:
+        return pixels(opened.preprocess, path)
+    except InputError as error:
+        return error

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from saddlescape.errors import InputError
+from saddlescape.disk import whole, writing
 from saddlescape.report.figures import heatmap, panels, surface
 from saddlescape.report.figures.style import STYLE, figure_class
 from saddlescape.report.page import study
@@ -36,18 +36,16 @@ def write_figures(paths: Sequence[Path], folder: Path) -> list[Path]:
 
     written: list[Path] = []
     found = studies(read(paths))
-    try:
+    with writing(folder, "choose another --figures"):
         folder.mkdir(parents=True, exist_ok=True)
-        with rc_context(dict(STYLE)):
-            for index, runs in enumerate(found):
-                key = f"s{index + 1}"
-                for section in study(runs, key).sections:
-                    for plate in section.plates:
-                        for name, drawing in _chosen(plate):
-                            base = plate.key.removeprefix(f"{key}-") if len(found) == 1 else plate.key
-                            written += _save(draw(drawing), folder, base + (f"-{_file(name)}" if name else ""))
-    except OSError as problem:
-        raise InputError(f"cannot write figures to {folder}: {problem.strerror}; choose another --figures") from problem
+    with rc_context(dict(STYLE)):
+        for index, runs in enumerate(found):
+            key = f"s{index + 1}"
+            for section in study(runs, key).sections:
+                for plate in section.plates:
+                    for name, drawing in _chosen(plate):
+                        base = plate.key.removeprefix(f"{key}-") if len(found) == 1 else plate.key
+                        written += _save(draw(drawing), folder, base + (f"-{_file(name)}" if name else ""))
     return written
 
 
@@ -73,5 +71,6 @@ def _file(name: str) -> str:
 def _save(figure: Any, folder: Path, name: str) -> list[Path]:
     files = [folder / f"{name}.{suffix}" for suffix in FORMATS]
     for file, suffix in zip(files, FORMATS, strict=True):
-        figure.savefig(file, metadata=METADATA[suffix])
+        with whole(file, "make room or choose another --figures") as temporary:
+            figure.savefig(temporary, metadata=METADATA[suffix])
     return files

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from saddlescape.errors import MissingExtraError
@@ -38,8 +39,12 @@ STYLE: Any = {
 
 def figure_class() -> Any:
     """matplotlib's ``Figure``; no global state, no display. Raises MissingExtraError."""
+    chosen = os.environ.pop("MPLBACKEND", None)  # a notebook's, which need not exist here; no backend is used
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise MissingExtraError("--figures", "report", "matplotlib") from None
+    finally:
+        if chosen is not None:
+            os.environ["MPLBACKEND"] = chosen
     return Figure
