@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
-from rich.markup import escape
 from rich.table import Table
 
 from saddlescape.cli.display import console, reading, say
@@ -153,7 +152,7 @@ def curvature(
                 classes=labels, say=say,
             )  # fmt: skip
             show_advice(content)
-            console.print(escape(f"-> {run / ADVICE}"))
+            console.print(f"-> {run / ADVICE}")
             return
         from saddlescape.runs.curvature import CURVATURE, Depth, measure_run
         from saddlescape.runs.curvature_board import put_measured
@@ -169,7 +168,7 @@ def curvature(
             classes=labels, groups=groups, say=say, ranks=ranks,
         )  # fmt: skip
         show(content)
-        console.print(escape(f"-> {run / CURVATURE}"))
+        console.print(f"-> {run / CURVATURE}")
         if ranks.rank == 0:
             _tell_board(put_measured(run, content, say))
 
@@ -193,13 +192,13 @@ def _course(run: Path, classes: list[str] | None, *, samples: int | None, produc
     with reading() as progress:
         rows = measure_course(run, tracking, classes=classes, device=device, root=root, say=say, progress=progress)
     show_course(rows)
-    console.print(escape(f"-> {run / COURSE}"))
+    console.print(f"-> {run / COURSE}")
     _tell_board(put_course(run, rows, say))
 
 
 def _tell_board(place: Path | None) -> None:
     if place is not None:
-        console.print(escape(f"-> {place} (TensorBoard)"))
+        console.print(f"-> {place} (TensorBoard)")
 
 
 def number(value: float | None, settled: bool = True) -> str:
@@ -237,13 +236,13 @@ def show(content: dict[str, Any]) -> None:
         ]
         if "gauss_newton" in row:
             cells += [number(row["gauss_newton"]["lambda_max"]), number(row["at_lambda_min"]["gauss_newton"])]
-        table.add_row(*(escape(cell) for cell in cells))
+        table.add_row(*cells)
     wide(table)
-    console.print(escape(
+    console.print(
         f"{content['method']}, {content['checkpoint']}, loss {content['settings']['loss']}. proved: a vector with v'Hv "
         "< 0 beyond rounding was found. ~: not converged (lambda_min is then an upper bound). ratio: |lambda_min/"
         "lambda_max|, which also rises when lambda_max falls: read it beside both and the loss."
-    ))  # fmt: skip
+    )  # fmt: skip
     sampled = [row["sampling_error"] for row in content["classes"] if row.get("sampling_error")]
     if sampled:
         console.print(f"sampled classes: relative sampling error about {100 * max(sampled):.0f} % or less")
@@ -274,7 +273,7 @@ def show_advice(content: dict[str, Any]) -> None:
     for row in content["classes"]:
         own, mixed = row["class_batches"], row["training_batches"] or {}
         table.add_row(
-            escape(row["class"]), row["group"] or "", number(row["lambda_min"], row["converged"]),
+            row["class"], row["group"] or "", number(row["lambda_min"], row["converged"]),
             number(own.get("gradient_norm")), number(own.get("threshold")), _amplified(own), _signs(own),
             _amplified(mixed),
         )  # fmt: skip
@@ -286,13 +285,13 @@ def show_advice(content: dict[str, Any]) -> None:
         for kind, name in (("class_batches", "a class's own batches"), ("training_batches", "training's batches")):
             some, every = hint[kind]["some_from"], hint[kind]["all_from"]
             beyond = f"not within rho {hint['largest_rho_tried']:g}"
-            console.print(escape(
+            console.print(
                 f"hint ({name}): the tail's negative directions are amplified from rho "
                 f"{beyond if some is None else format(some, '.3g')} in the first class, "
                 f"{beyond if every is None else format(every, '.3g')} in all {len(hint['classes'])}"
-            ))  # fmt: skip
+            )  # fmt: skip
     for caveat in content["caveats"]:
-        console.print(escape(f"but: {caveat}"))
+        console.print(f"but: {caveat}")
 
 
 def _amplified(found: dict[str, Any]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from cyclopts import App
-from rich.markup import escape
 
 from saddlescape.cli.display import console, reading
 
@@ -25,10 +24,10 @@ def list_() -> None:
     from saddlescape.data import dataset_names
 
     console.print("names: " + ", ".join(dataset_names()))
-    console.print(escape(
+    console.print(
         "or a path: a folder with one folder of images per class (with train/ and val/ or test/, or split for you), "
         'a list file of "path label" lines, or a folder of parquet shards in the Hugging Face layout'
-    ))  # fmt: skip
+    )  # fmt: skip
 
 
 @datasets.command
@@ -58,7 +57,7 @@ def check(data: str, /, *, root: str | None = None, json: Path | None = None, wo
     with reading() as progress:
         report = check_data(data, root=root, workers=workers, progress=progress)
     for line in report.lines():
-        console.print(escape(line))
+        console.print(line)
     if json is not None:
         write_json(json, report.as_json())
     if not report.ok:

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
@@ -19,8 +18,9 @@ if TYPE_CHECKING:
 # A pipe or a file has no width of its own: without this, tables would be folded to 80 columns there.
 _WIDTH = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 240
 
-console = Console(highlight=False, soft_wrap=True, width=_WIDTH)
-errors = Console(stderr=True, highlight=False, soft_wrap=True)
+# Names and messages come from data: "[red]" or ":cat:" in them is text. So no markup anywhere.
+console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False, width=_WIDTH)
+errors = Console(highlight=False, soft_wrap=True, markup=False, emoji=False, stderr=True)
 
 
 def hush() -> None:
@@ -29,16 +29,16 @@ def hush() -> None:
 
 
 def say(line: str) -> None:
-    errors.print(escape(line))
+    errors.print(line)
 
 
 def bar() -> Progress:
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         console=errors,
         transient=True,
         disable=not errors.is_terminal,
@@ -53,7 +53,7 @@ def reading() -> Iterator[Any]:
 
         def report(what: str, done: int, total: int) -> None:
             if what not in tasks:
-                tasks[what] = progress.add_task(escape(what), total=total, note="")
+                tasks[what] = progress.add_task(what, total=total, note="")
             progress.update(tasks[what], completed=done, total=total)
 
         yield report
@@ -74,7 +74,7 @@ class TrainingBar:
     def on_step(self, parts: Parts, epoch: int, running: Running) -> None:
         steps = len(parts.loader)
         if self.task is None:
-            self.task = self.progress.add_task(escape(self.label), total=steps * parts.epochs, note="")
+            self.task = self.progress.add_task(self.label, total=steps * parts.epochs, note="")
         done = epoch * steps + running.batch
         if running.batch % 10 == 0 or running.batch == steps:
             note = f"epoch {epoch + 1}/{parts.epochs}  loss {running.mean_loss():.3f}"
@@ -98,4 +98,4 @@ def tell_epoch(progress: Progress, label: str, row: dict[str, Any], epochs: int,
         text += f"{' / '.join(percent(scores.get(name)) for name in groups)})"
         if "val" in row:
             text += f", val {row['val']['accuracy']:.2f}"
-    progress.console.print(escape(f"{text}, {row['images_per_second']:.0f} img/s"))
+    progress.console.print(f"{text}, {row['images_per_second']:.0f} img/s")

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
-from rich import markup
 from rich.table import Table
 
 from saddlescape.cli.curvature import wide
@@ -88,7 +87,7 @@ def escape(
             watchers=lambda stage: [TrainingBar(progress_bar, stage, 0, stage.name)],
         )  # fmt: skip
     show(content)
-    console.print(markup.escape(f"-> {out or run / experiment.ESCAPE}"))
+    console.print(f"-> {out or run / experiment.ESCAPE}")
 
 
 def show(content: dict[str, Any]) -> None:
@@ -102,9 +101,9 @@ def show(content: dict[str, Any]) -> None:
         table.add_row(row["arm"], str(row["seed"]), *(cells if row["problem"] is None else ["diverged", "", "", ""]))
     wide(table)
     verdict = content["verdict"]
-    console.print(markup.escape(
+    console.print(
         verdict["text"] if verdict else "no verdict: it needs the arms sgd, sam@RHO and momentum-sam@RHO"
-    ))  # fmt: skip
+    )  # fmt: skip
 
 
 def _from_to(first: float | None, last: float | None) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.markup import escape
 from rich.table import Table
 
 from saddlescape.cli.display import console, percent, reading, say
@@ -62,17 +61,17 @@ def evaluate(
         )  # fmt: skip
     loss = "n/a" if scores.loss is None else f"{scores.loss:.3f}"
     groups = ", ".join(f"{name} {percent(value)}" for name, value in scores.groups.items())
-    console.print(escape(
+    console.print(
         f"{run} on {dataset.name} ({split}, {scores.images} images): accuracy {percent(scores.accuracy)} ({groups}), "
         f"balanced {percent(scores.balanced_accuracy)}, calibration error {percent(scores.ece)}, loss {loss}"
-    ))  # fmt: skip
+    )  # fmt: skip
     if scores.present < dataset.num_classes:
         console.print(f"{scores.present} of {dataset.num_classes} classes have images here")
     table = Table(box=None, pad_edge=False)
     for heading in ("class", "training images", "accuracy"):
         table.add_column(heading, justify="left" if heading == "class" else "right", overflow="fold")
     for name, count, accuracy in zip(dataset.classes, dataset.class_counts, scores.per_class, strict=True):
-        table.add_row(escape(name), str(count), percent(accuracy))
+        table.add_row(name, str(count), percent(accuracy))
     if dataset.num_classes <= 100:
         console.print(table)
     if out is not None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.markup import escape
-
 from saddlescape.cli.display import console
 
 
@@ -33,8 +31,8 @@ def export(run: Path, /, *, out: Path | None = None, onnx: bool = False) -> None
     path = out or run / ("model.onnx" if onnx else "model.pt2")
     gap = write(opened, path)
     size = path.stat().st_size / 1e6
-    console.print(escape(
+    console.print(
         f"{path} ({size:.1f} MB): uint8 [N, {opened.preprocess.channels}, {opened.preprocess.image_size}, "
         f"{opened.preprocess.image_size}] in, probabilities of {len(opened.classes)} classes out; "
         f"checked against the run, largest difference {gap:.1e}"
-    ))  # fmt: skip
+    )  # fmt: skip

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
 from rich.progress import Progress, TaskID
 
 from saddlescape.cli.display import tell_epoch
@@ -40,7 +39,7 @@ class GridBars:
         self.done[label] = event.done
         if event.done < event.total:
             if label not in self.tasks:
-                self.tasks[label] = self.progress.add_task(escape(label), total=event.total, note="")
+                self.tasks[label] = self.progress.add_task(label, total=event.total, note="")
             self.progress.update(self.tasks[label], completed=event.done, note=event.text)
         else:
             self.ended.add(label)

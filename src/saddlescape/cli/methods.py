@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from rich.markup import escape
 from rich.table import Table
 
 from saddlescape.cli.display import console
@@ -20,6 +19,6 @@ def methods() -> None:
     for heading in ("name", "kind", "what it is", "source"):
         table.add_column(heading, overflow="fold")
     for line in listing():
-        table.add_row(*(escape(cell) for cell in (line.name, line.kind, line.text, line.source)))
+        table.add_row(line.name, line.kind, line.text, line.source)
     console.print(table)
-    console.print(escape(f"\n--method takes a sum: {LEGAL}."))
+    console.print(f"\n--method takes a sum: {LEGAL}.")

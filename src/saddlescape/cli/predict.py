@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.markup import escape
-
 from saddlescape.cli.display import console, say
 from saddlescape.cli.whole import Whole
 
@@ -47,6 +45,6 @@ def predict(run: Path, /, *images: Path, top: Whole = 5, json: bool = False) -> 
             row = {"image": str(image), "classes": [{"class": name, "probability": p} for name, p in ranked]}
             print(encoder.dumps(row))
         else:
-            console.print(escape(f"{image}: " + ", ".join(f"{name} {100 * p:.1f} %" for name, p in ranked)))
+            console.print(f"{image}: " + ", ".join(f"{name} {100 * p:.1f} %" for name, p in ranked))
     if bad:
         raise bad[-1] if len(bad) == len(answers) else SystemExit(1)

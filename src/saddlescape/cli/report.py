@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.markup import escape
-
 from saddlescape.cli.display import console
 from saddlescape.errors import InputError
 
@@ -43,9 +41,9 @@ def report(
     from saddlescape.report.page import write_page
 
     page = write_page(paths, out, title)
-    console.print(escape(f"-> {page} ({page.stat().st_size / 1e6:.1f} MB): open it in a browser"))
+    console.print(f"-> {page} ({page.stat().st_size / 1e6:.1f} MB): open it in a browser")
     if figures is not None:
         from saddlescape.report.figures import write_figures
 
         written = write_figures(paths, figures)
-        console.print(escape(f"-> {figures}: {len(written)} files"))
+        console.print(f"-> {figures}: {len(written)} files")

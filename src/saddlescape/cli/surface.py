@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.markup import escape
 from rich.table import Table
 
 from saddlescape.cli.curvature import wide
@@ -99,6 +98,6 @@ def surface(
         table.add_column(heading, justify="left" if heading == "class" else "right")
     for row in facts["surfaces"]:
         pairs = [", ".join(f"{value:.3g}" for value in row[key]) for key in ("slopes", "curvatures")]
-        table.add_row(escape(row["class"]), *(f"{row[key]:.4g}" for key in ("center", "lowest", "highest")), *pairs)
+        table.add_row(row["class"], *(f"{row[key]:.4g}" for key in ("center", "lowest", "highest")), *pairs)
     wide(table)
-    console.print(escape(f"-> {path}"))
+    console.print(f"-> {path}")

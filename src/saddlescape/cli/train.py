@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
-from rich.markup import escape
 
 from saddlescape.cli.display import TrainingBar, bar, console, percent, reading, say
 from saddlescape.cli.whole import Whole
@@ -221,8 +220,8 @@ def _shared(config: RunConfig) -> str:
 def show(result: dict[str, Any], folder: Path) -> None:
     """One line for a person, on stdout."""
     groups = ", ".join(f"{name} {percent(result.get(name))}" for name in ("head", "mid", "tail"))
-    console.print(escape(
+    console.print(
         f"{result['method']}: accuracy {percent(result['accuracy'])} ({groups}) after the last epoch; "
         f"best epoch on the test set {percent(result['best_accuracy'])} (epoch {result['best_epoch']}); "
         f"{result['seconds']:.0f} s -> {folder / 'result.json'}"
-    ))  # fmt: skip
+    )  # fmt: skip

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.markup import escape
 from rich.table import Table
 
 from saddlescape.cli.display import TrainingBar, bar, console, reading, say
@@ -73,8 +72,8 @@ def tune(
         shown.add_column(heading)
     for row in sorted(tuned["trials"], key=lambda row: -(row["value"] or 0)):
         value = "failed" if row["value"] is None else f"{row['value']:.1f}"
-        shown.add_row(str(row["trial"]), value, escape(" ".join(row["settings"]) or "as published"))
+        shown.add_row(str(row["trial"]), value, " ".join(row["settings"]) or "as published")
     console.print(shown)
     published = "failed" if tuned["as_published"] is None else f"{tuned['as_published']:.1f}"
     console.print(f"{tuned['criterion']}: {published} as published, {tuned['best_value']:.1f} best")
-    console.print(escape(f"-> {out / 'tuned.json'}; train it on all images with --recipe {out / 'best.toml'}"))
+    console.print(f"-> {out / 'tuned.json'}; train it on all images with --recipe {out / 'best.toml'}")
