@@ -120,7 +120,7 @@ def execute(
             + (f"start torchrun --nproc-per-node {config.processes}" if config.processes > 1 else "leave out torchrun")
         )
     if ranks.first:
-        files.make_folder(folder)
+        files.make_folder(folder, "choose another --out")
         _refuse_strangers(folder)  # before a lock file is added to somebody else's things
     with files.locked(folder) if ranks.first else nullcontext():
         finished = None

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 from typing import Any
 
-from saddlescape.disk import read_text, write_text, writing
+from saddlescape.disk import REPAIR, read_text, write_text, writing
 from saddlescape.errors import InputError
 
 CONFIG, METRICS, CHECKPOINT, RESULT, LOCK = "config.toml", "metrics.jsonl", "checkpoint", "result.json", ".lock"
@@ -77,9 +77,9 @@ def keep_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
 
 
-def make_folder(path: Path) -> None:
+def make_folder(path: Path, repair: str = REPAIR) -> None:
     """Create a run folder. Raises InputError where it cannot be written."""
-    with writing(path):
+    with writing(path, repair):
         path.mkdir(parents=True, exist_ok=True)
         probe = path / f".probe-{os.getpid()}"
         probe.touch()
@@ -95,7 +95,7 @@ def locked(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise InputError(f"{path} is in use by another process; wait for it or choose another --out") from None
+            raise InputError(f"{path} is in use by another process; wait for it, or use another folder") from None
         yield
 
 

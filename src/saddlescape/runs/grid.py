@@ -90,7 +90,7 @@ def run_grid(
     for note in dict.fromkeys(note for _, _, notes in planned for note in notes):
         say(note)
     jobs = _jobs(grid, planned)
-    files.make_folder(grid)
+    files.make_folder(grid, "choose another --out")
     outcomes: dict[Path, Outcome] = {}
 
     def tell(event: Event) -> None:

@@ -58,7 +58,7 @@ def tune(
         settings=request.settings, model=request.model,
     )  # fmt: skip
     ranges = space(recipe, searches)
-    files.make_folder(folder)
+    files.make_folder(folder, "choose another --out")
     _same_search(folder, base, ranges)
     done = files.read_rows(folder / TRIALS)
     files.keep_rows(folder / TRIALS, done)
