@@ -41,7 +41,7 @@ def test_each_figure_in_each_format(make: Make, tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made(make: Make, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(InputError, match="cannot write .*choose another --figures"):
+    with pytest.raises(InputError, match=r"cannot write .*choose another --figures"):
         write_figures([make(tmp_path / "run", parts="result")], tmp_path / "file")
 
 

@@ -244,7 +244,7 @@ def test_a_row_damaged_in_the_middle_is_named(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     for damaged in (b'{"a": ', b'{"\xff": 2}'[:5], b"\x00\xff\xfe"):
         path.write_bytes(b'{"a": 1}\n' + damaged + b'\n{"a": 3}\n')
-        with pytest.raises(InputError, match="line 2: not JSON"):
+        with pytest.raises(InputError, match="line 2: damaged; delete that line"):
             files.read_rows(path)
 
 
@@ -269,7 +269,7 @@ def test_a_strangers_folder_is_refused_and_left_alone(start: Start, tmp_path: Pa
 def test_a_place_that_cannot_be_written_is_refused(start: Start, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "file" / "run", tmp_path / "file", Path("/proc/run")):
-        with pytest.raises(InputError, match="cannot write to the folder") as caught:
+        with pytest.raises(InputError, match=r"cannot write .*choose another --out") as caught:
             start(place)
         assert "\n" not in str(caught.value)
 
