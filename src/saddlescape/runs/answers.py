@@ -36,7 +36,8 @@ def write_answers(folder: Path, scorer: Scorer, dataset: Dataset, preprocess: Pr
     names = dataset.test.names
     write_npz(
         folder / TAIL_ERRORS, compressed=True, format=TAIL_ERRORS_FORMAT,
-        images=_pictures(dataset, preprocess, chosen), labels=labels[chosen], predictions=predictions[chosen], indices=chosen, confidences=confidences[chosen],
+        images=_pictures(dataset, preprocess, chosen), labels=labels[chosen], predictions=predictions[chosen],
+        indices=chosen, confidences=confidences[chosen],
         **({} if names is None else {"names": np.array([str(names[int(at)]) for at in chosen], dtype=np.str_)}),
     )  # fmt: skip
 
