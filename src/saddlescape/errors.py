@@ -18,3 +18,8 @@ class MissingExtraError(InputError, ImportError):
             f"{feature} needs the package {package!r}, which is not installed: pip install 'saddlescape[{extra}]'"
         )
         self.feature, self.extra, self.package = feature, extra, package
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """``1 file``, ``1,200 files``: a number with its noun, for messages."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

@@ -120,3 +120,43 @@ def test_the_inaturalist_shape(tool, tmp_path, monkeypatch):
         tool.main(["inat2018", str(root), "--classes", "9", *SMALL])  # holds a set already
     with pytest.raises(SystemExit):
         tool.main(["inat2018", str(tmp_path / "x"), "--classes", "1"])
+
+
+@pytest.mark.parametrize("fault", ["leak", "contradiction"])
+def test_leaks_and_contradictions_in_own_images_are_not_ready(cli, make_folder, fault):
+    make_folder(Path("mine/train"), cat=4, dog=4)
+    make_folder(Path("mine/test"), cat=2, dog=2)
+    source = Path("mine/train/cat/train-cat-0.png").read_bytes()
+    Path("mine/test/cat/copy.png" if fault == "leak" else "mine/train/dog/copy.png").write_bytes(source)
+    words = {"leak": "1 image is in training and elsewhere", "contradiction": "1 image has different labels"}
+    outcome = cli("datasets", "check", "mine")
+    assert words[fault] in outcome.complaint and "ready to train" not in outcome.out
+    assert outcome.out.rstrip().endswith(f"1 there more than once: not ready, {words[fault]}")
+
+
+def test_leaks_of_a_published_set_are_its_own(cli, tmp_path, monkeypatch):
+    import numpy as np
+
+    from saddlescape.data.sources import registry
+    from saddlescape.data.sources.pictures import ArrayPictures, Found
+    from saddlescape.data.types import Preprocess
+
+    images = np.zeros((2, 3, 8, 8), dtype=np.uint8)
+    both = ArrayPictures(images, np.arange(2), ["x", "y"])
+    found = Found(
+        name="digits", kind="made", classes=["0", "1"], train=both, test=both, preprocess=Preprocess(image_size=8)
+    )
+    monkeypatch.setitem(registry.SOURCES, "digits", (lambda request: found, ""))
+    outcome = cli("datasets", "check", "digits")
+    assert outcome.code == 0
+    assert outcome.out.rstrip().endswith("1 in training and elsewhere, 1 with different labels: ready to train")
+
+
+def test_one_file_is_not_one_files(cli, make_folder):
+    root = make_folder(Path("mine"), cat=4, dog=4)
+    (root / "cat" / "x.png").write_bytes(b"")
+    (root / "cat" / "x.txt").write_bytes(b"")
+    outcome = cli("datasets", "check", root)
+    assert "1 file cannot be read" in outcome.complaint and "1 stray file ignored" in outcome.out
+    outcome = cli("train", root, "--bad-images", "skip", "--epochs", 1, "--device", "cpu", "--out", "run")
+    assert "1 image cannot be read and was skipped" in " ".join(outcome.err.split())

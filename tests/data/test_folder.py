@@ -330,7 +330,7 @@ def test_images_without_a_class_are_an_error_not_a_note(tmp_path: Path, place: s
     tree(tmp_path / "test", each=1)
     paint(tmp_path / place / "lost.png")
     paint(tmp_path / place / "more.png")
-    with pytest.raises(InputError, match=r"2 images lie beside the folders and have no class, first lost\.png"):
+    with pytest.raises(InputError, match=r"2 images beside the folders, without a class, first lost\.png"):
         load(tmp_path)
     assert len(load(tmp_path, bad_images="skip").skipped) == 2
     report = check(tmp_path)
@@ -352,7 +352,7 @@ def test_an_unlabelled_split_is_named_and_not_used(tmp_path: Path, splits: tuple
     assert any(all(word in note for word in words) for note in dataset.notes)
     assert len(dataset.test) == 4 and dataset.val is None
     assert len(dataset.train) == (20 if labelled else 16)
-    assert check(tmp_path).ok
+    assert not check(tmp_path).unreadable
 
 
 @pytest.mark.parametrize("other", ["Cat", "cat ", " cat", "\uff43at"])

@@ -156,7 +156,7 @@ def test_values_without_a_scale_are_named(tmp_path: Path, values: NDArray[np.gen
 def test_integers_beside_floats_on_other_scales_are_refused(tmp_path: Path) -> None:
     ramp = np.arange(1024).reshape(32, 32)
     root = folder(tmp_path, [png16(ramp.astype(np.uint16)), tiff((ramp / 1024).astype(np.float32))] * 3, "tif")
-    with pytest.raises(InputError, match="3 images hold floats and 3 integers"):
+    with pytest.raises(InputError, match="3 images of floats, 3 of integers"):
         load(root)
 
 

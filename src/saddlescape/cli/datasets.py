@@ -34,8 +34,9 @@ def list_() -> None:
 def check(data: str, /, *, root: str | None = None, json: Path | None = None, workers: int | None = None) -> None:
     """Say what was understood of some data: classes, counts, splits, files that cannot be read, duplicates.
 
-    Every picture is decoded once, so that a long run does not end at a damaged file. Exit code 2 where files are
-    damaged or missing, a class is empty, or the counts of a published set are not the published ones.
+    Every image is decoded once, so that a long run does not end at a damaged file. Exit code 2 where files are
+    damaged or missing, a class is empty, the counts of a published set are not the published ones, or images of your
+    own are in training and in another split, or have different labels.
 
     Example: saddlescape datasets check photos/
 
@@ -62,6 +63,6 @@ def check(data: str, /, *, root: str | None = None, json: Path | None = None, wo
         write_json(json, report.as_json())
     if not report.ok:
         raise InputError(
-            f"{data}: {' and '.join(report.wrong())} (listed above); mend that"
+            f"{data}: {' and '.join(report.wrong())} (listed above); repair that"
             + (", or train with --bad-images skip" if report.unreadable else "")
         )

@@ -12,8 +12,9 @@ from saddlescape.counts import class_groups
 from saddlescape.data.inspection import Inspection, inspect, same
 from saddlescape.data.profiles import count_labels
 from saddlescape.data.sources.pictures import Pictures, Progress, Request
-from saddlescape.data.sources.registry import find, name_of
+from saddlescape.data.sources.registry import SOURCES, find, name_of
 from saddlescape.data.white_level import measure
+from saddlescape.errors import counted
 
 _SHOWN = 10
 
@@ -24,8 +25,9 @@ class Report:
 
     ``duplicates`` are groups of images with the same bytes, each as ``split: name``; ``leaks`` those of them that lie
     in training and in another split; ``contradictions`` those that carry different labels. ``differences`` say where
-    counts are not the published ones. ``empty`` are (split, class) without images. ``ok`` is False where training
-    would be refused as it is, and where there are differences.
+    counts are not the published ones. ``empty`` are (split, class) without images. ``published``: the images are those
+    of a known set, so leaks and contradictions are the set's own and stay. ``ok`` is False where training would be
+    refused as it is, where there are differences, and for leaks and contradictions in anybody's own images.
     """
 
     name: str
@@ -41,27 +43,36 @@ class Report:
     empty: list[tuple[str, str]] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    published: bool = False
 
     @property
     def ok(self) -> bool:
         return not self.wrong()
 
     def wrong(self) -> list[str]:
-        """What must be mended, a few words each."""
+        """What must be repaired, a few words each."""
         empty = sum(split == "train" for split, _ in self.empty)
         found = [
-            (len(self.unreadable), f"{len(self.unreadable):,} files cannot be read"),
-            (empty, f"{empty:,} classes are empty"),
+            (len(self.unreadable), f"{counted(len(self.unreadable), 'file')} cannot be read"),
+            (empty, f"{counted(empty, 'class is', 'classes are')} empty"),
             (len(self.differences), "counts are not the published ones"),
         ]
+        if not self.published:
+            leaks, contradictions = len(self.leaks), len(self.contradictions)
+            found += [
+                (leaks, f"{counted(leaks, 'image is', 'images are')} in training and elsewhere"),
+                (contradictions, f"{counted(contradictions, 'image has', 'images have')} different labels"),
+            ]
         return [words for number, words in found if number]
 
     def summary(self) -> str:
         """One line."""
         images = " + ".join(f"{sum(counts):,}" for counts in self.counts.values())
-        shown = f"{self.name}: {images} images of {len(self.classes):,} classes"
+        shown = f"{self.name}: {images} images of {counted(len(self.classes), 'class', 'classes')}"
         shown += f", {len(self.duplicates):,} there more than once" if self.duplicates else ""
-        shown += f", {len(self.leaks):,} in training and elsewhere" if self.leaks else ""
+        if self.published:
+            shown += f", {len(self.leaks):,} in training and elsewhere" if self.leaks else ""
+            shown += f", {len(self.contradictions):,} with different labels" if self.contradictions else ""
         return f"{shown}: " + ("ready to train" if self.ok else f"not ready, {' and '.join(self.wrong())}")
 
     def as_json(self) -> dict[str, Any]:
@@ -74,7 +85,7 @@ class Report:
         for split, counts in self.counts.items():
             some = [count for count in counts if count]
             spread = f", {max(some)} to {min(some)} per class (imbalance {max(some) / min(some):.3g})" if some else ""
-            out.append(f"{split}: {sum(counts):,} images{spread}")
+            out.append(f"{split}: {counted(sum(counts), 'image')}{spread}")
         width = max((len(name) for name in self.classes), default=0)
         shown = self.classes if len(self.classes) <= 40 else self.classes[:20]
         for label, name in enumerate(shown):
@@ -91,9 +102,10 @@ class Report:
         out += _some("the same image in training and elsewhere", [" = ".join(group) for group in self.leaks])
         out += _some("the same image with different labels", [" = ".join(group) for group in self.contradictions])
         if self.duplicates:
-            out.append(f"{len(self.duplicates)} images are there more than once, e.g. {' = '.join(self.duplicates[0])}")
+            number = counted(len(self.duplicates), "image is", "images are")
+            out.append(f"{number} there more than once, e.g. {' = '.join(self.duplicates[0])}")
         if self.ignored:
-            out.append(f"{len(self.ignored)} stray files ignored, e.g. {self.ignored[0]}")
+            out.append(f"{counted(len(self.ignored), 'stray file')} ignored, e.g. {self.ignored[0]}")
         out += [f"note: {note}" for note in self.notes]
         return [*out, self.summary()]
 
@@ -130,7 +142,7 @@ def check(
     if found.test is not None:
         splits["test"] = found.test
     counts = {split: count_labels(pictures.labels, len(found.classes)) for split, pictures in splits.items()}
-    notes = [note for note in found.notes if "stray files" not in note]
+    notes = [note for note in found.notes if "stray file" not in note]
     if found.test is None:
         notes.append("no test set: a fifth of each class would be set aside")
     if all(counts["train"]):
@@ -181,6 +193,7 @@ def check(
         ],
         ignored=[*found.ignored],
         notes=notes,
+        published=found.name in SOURCES,
     )
 
 

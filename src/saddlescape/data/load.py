@@ -22,7 +22,7 @@ from saddlescape.data.sources.registry import find, name_of
 from saddlescape.data.split import stratified_split
 from saddlescape.data.types import ArraySplit, Dataset, FileSplit, Preprocess, Split
 from saddlescape.data.white_level import measure
-from saddlescape.errors import InputError
+from saddlescape.errors import InputError, counted
 
 TEST_FRACTION = 0.2
 SIZES = (32, 64, 128, 224)
@@ -118,11 +118,11 @@ def load(
         if count == 0:
             raise InputError(f"class {found.classes[label]!r} has no readable training image left")
     if work.skipped:
-        some = f"{len(work.skipped)} image{'s' * (len(work.skipped) > 1)}"
-        notes.append(f"{some} cannot be read and were skipped, first: {work.skipped[0][1]}")
+        number = counted(len(work.skipped), "image cannot be read and was", "images cannot be read and were")
+        notes.append(f"{number} skipped, first: {work.skipped[0][1]}")
     if work.remarks:
-        some = f"{len(work.remarks)} remark{'s' * (len(work.remarks) > 1)}"
-        notes.append(f"{some} on images that were read all the same, first: {work.remarks[0]}")
+        number = counted(len(work.remarks), "remark")
+        notes.append(f"{number} on images that were read all the same, first: {work.remarks[0]}")
     unseen = sorted(set(range(len(counts))) - set(splits["test"].labels.tolist()))
     if unseen:
         notes.append(

@@ -14,7 +14,7 @@ import numpy as np
 
 from saddlescape.data.reader import deep_range
 from saddlescape.data.sources.pictures import ArrayPictures, EncodedPictures, FilePictures, Pictures
-from saddlescape.errors import InputError
+from saddlescape.errors import InputError, counted
 
 _SURVEY = 2048
 _SURVEY_ENCODED = 512  # these are read into memory for it
@@ -42,13 +42,13 @@ def measure(parts: Iterable[Pictures]) -> tuple[float, list[str]]:
     if len(levels) > 1:
         low, high = sorted(levels)
         raise InputError(
-            f"{len(floats) - 1:,} images hold floats and {len(integers) - 1:,} integers of more than 8 bits, on "
+            f"{counted(len(floats) - 1, 'image')} of floats, {len(integers) - 1:,} of integers of more than 8 bits, on "
             f"different scales (0 to {low:g} and 0 to {high:g}): save all in one kind"
         )
     white = levels.pop()
     largest = max(*integers, *floats)
     return white, [
-        f"{seen:,} images of more than 8 bits a channel: values of 0 to {white:g} become 0 to 255 "
+        f"{counted(seen, 'image')} of more than 8 bits a channel: values of 0 to {white:g} become 0 to 255 "
         f"(the largest is {largest:g})"
     ]
 

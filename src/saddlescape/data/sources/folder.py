@@ -11,7 +11,7 @@ import numpy as np
 from saddlescape.data.reader import looks_like_image
 from saddlescape.data.sources.classes import plain_name
 from saddlescape.data.sources.pictures import FilePictures, Found, Request
-from saddlescape.errors import InputError
+from saddlescape.errors import InputError, counted
 
 SPLIT_NAMES = {"train": "train", "training": "train", "test": "test", "testing": "test", "val": "val", "valid": "val",
                "validation": "val", "dev": "val"}  # fmt: skip
@@ -61,7 +61,7 @@ def load_folder(request: Request) -> Found:
         if split != "train" and beside and not len(splits[split]):
             del splits[split]
             notes.append(
-                f"{folder.name}/: {len(beside):,} images without labels (no class folders), not used here; "
+                f"{folder.name}/: {counted(len(beside), 'image')} without labels (no class folders), not used here; "
                 f"predict takes them: saddlescape predict RUN {folder}/*"
             )
         else:
@@ -70,7 +70,7 @@ def load_folder(request: Request) -> Found:
         loose += _loose_images(root, ignored)
     if loose and not request.lenient:
         raise InputError(
-            f"{loose[0].parent}: {len(loose):,} images lie beside the folders and have no class, first "
+            f"{loose[0].parent}: {counted(len(loose), 'image')} beside the folders, without a class, first "
             f"{loose[0].name}: move them into a class folder or away, or leave them out: --bad-images skip"
         )
     if all(len(pictures) == 0 for pictures in splits.values()):
@@ -81,7 +81,7 @@ def load_folder(request: Request) -> Found:
     if "val" in splits and "test" not in splits:
         notes.append(f"{parts['val'].name}/ serves as the test set")
     if ignored:
-        notes.append(f"{len(ignored)} stray file{'s' * (len(ignored) > 1)} ignored, e.g. {ignored[0]}")
+        notes.append(f"{counted(len(ignored), 'stray file')} ignored, e.g. {ignored[0]}")
     return Found(
         name=root.resolve().name,
         kind="folder per class",
