@@ -15,7 +15,8 @@ from saddlescape.schedules import lr_schedule
 from saddlescape.training.epoch import _rho
 from saddlescape.training.stage import Stage
 
-# methods.md 0.2 and 0.3: learning rate, weight decay of CE and of LDAM, radii of CE + DRW + SAM and LDAM + DRW + SAM.
+# val-iisc/Saddle-LongTail, imnet_train*.py, inat_train*.py and run.sh: learning rate, weight decay of CE and of LDAM,
+# radii of CE + DRW + SAM and LDAM + DRW + SAM.
 PUBLISHED = {
     "imagenet-lt": (0.2, 2e-4, 2e-4, (0.05, 0.1, 0.5, 0.5), (0.05, 0.1, 0.5, 0.5)),
     "inat2018": (0.1, 2e-4, 1e-4, (0.05, 0.1, 0.1, 0.2), (0.05, 0.1, 0.5, 0.5)),

@@ -25,7 +25,7 @@ def only(recipe: Recipe) -> Stage:
     return recipe.stages[0]
 
 
-# methods.md 0.3, which is the official run.sh
+# val-iisc/Saddle-LongTail, run.sh
 PUBLISHED_RADII = {
     ("cifar10", "ce+sam"): 0.1,
     ("cifar10", "ce+drw+sam"): 0.5,

@@ -53,7 +53,7 @@ def build(method: Sum, facts: Facts, table: Mapping[str, Any], epochs: int | Non
         optimizer=optimizer,
         optimizer_options=optimizer_options,
         rho=rho,
-        rho_schedule="large-scale-step" if len(rho) > 1 else "constant",
+        rho_schedule={1: "constant", 2: "step"}.get(len(rho), "large-scale-step"),
         rho_start=rho_start,
         freeze_bn_stats=bool(table["freeze_bn_stats"]),
     )
@@ -67,9 +67,11 @@ def _optimizer(
     own = optimizer_recipe(method.optimizer, facts.dataset)
     options: Options = dict(own["options"])
     if "rho" in own:
-        rho: tuple[float, ...] = (float(own["rho"]),)
+        listed = own["rho"] if isinstance(own["rho"], list) else [own["rho"]]
+        rho: tuple[float, ...] = tuple(map(float, listed))
         what = "a random vector of this length" if method.optimizer == "pgd" else "as its authors have it elsewhere"
-        notes.append(f"{method.optimizer}: rho {rho[0]:g}, {what}; the paper's tables have no such row")
+        radii = " then ".join(f"{radius:g}" for radius in rho)
+        notes.append(f"{method.optimizer}: rho {radii}, {what}; the paper's tables have no such row")
     else:
         found = table["rho"].get(method.row, table["rho"]["default"])
         factor = float(own["over_sam"])

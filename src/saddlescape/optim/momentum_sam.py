@@ -45,7 +45,8 @@ class MomentumSAM(WrappedOptimizer):
 
     Deviations from the authors' code: 1. the weights at home are ``w`` and are restored exactly, there the stored
     weights are the perturbed ones and are moved back for evaluation; 2. weight decay is that of the base optimiser
-    at ``w``, there (SGD) it acts on the perturbed weights; 3. any number of parameter groups, with one norm.
+    at ``w``, there it acts on the perturbed weights (SGD) or follows the step (AdamW); 3. any number of
+    parameter groups, with one norm.
     """
 
     def __init__(

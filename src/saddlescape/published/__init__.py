@@ -22,16 +22,17 @@ def systems() -> dict[str, Any]:
     return tomllib.loads(resources.files(__name__).joinpath("systems.toml").read_text(encoding="utf-8"))
 
 
-def system_recipe(name: str, dataset: str, imbalance: float) -> dict[str, Any]:
-    """The numbers of a system on a data set: its defaults, then the data set's, then those of its imbalance.
+def system_recipe(name: str, dataset: str, imbalance: float, optimizer: str = "sgd") -> dict[str, Any]:
+    """The numbers of a system on a data set: defaults, then the data set's, its imbalance's, and the optimiser's there.
 
-    Values that are tables are those of data sets, except "first" (changes to the first stage's recipe).
+    Values that are tables are those of data sets, except "first" (changes to the first stage's recipe);
+    within those of an imbalance, of optimisers.
     """
     table = systems().get(name, {})
     here = table.get(dataset, {})
     exact = here.get("imbalance", {}).get(f"{imbalance:.0f}", {})
     merged: dict[str, Any] = {}
-    for layer in (table, here, exact):
+    for layer in (table, here, exact, exact.get(optimizer, {})):
         merged |= {key: value for key, value in layer.items() if not isinstance(value, dict)}
         merged["first"] = merged.get("first", {}) | layer.get("first", {})
     return merged

@@ -18,7 +18,7 @@ class Scores:
 
     An image whose logits are not finite numbers counts as wrong; ``loss`` and ``ece`` are None if there is one.
     ``accuracy`` is over images; ``balanced_accuracy`` is the mean of the per-class accuracies of the ``present``
-    classes; a group's accuracy is the unweighted mean over its present classes (methods.md 1.3).
+    classes; a group's accuracy is the unweighted mean over its present classes.
     """
 
     accuracy: float

@@ -58,7 +58,7 @@ class Stage:
     optimizer: str = "sgd"  # "sgd" | "sam" | "asam" | "pgd" | "momentum-sam" ...
     optimizer_options: Options = field(default_factory=dict)
     rho: tuple[float, ...] = ()  # one radius, or the steps of a schedule
-    rho_schedule: str = "constant"  # "constant" | "linear" (rho = from, to) | "step" | "large-scale-step"
+    rho_schedule: str = "constant"  # "constant" | "linear" (from, to) | "step" (2: at 80 %) | "large-scale-step"
     rho_start: int = 0  # epochs before it have rho 0: one pass, the base optimiser
     freeze_bn_stats: bool = False  # False is what the paper's code does; SAM's authors recommend True
     clip_grad_norm: float = 0.0  # 0 is off

@@ -2,8 +2,9 @@
 
 Deviations from the published code: 1. the second stage goes on from the last epoch of the first, there from the one
 best on the test set; 2. the perturbed term of the first stage has mixup's labels like the plain one, there the unmixed
-ones, and an image counts to the class with the larger share; 3. the first epochs warm up from 1/5 of the rate, there
-from 1/3.
+ones, and an image counts to the class with the larger share; 3. the rate is that of MiSLAS, 1/5 of its value in the
+first epoch and dropped from epochs 160 and 180 (from 0), there 0.467 of it in the first and dropped from 159 and 179;
+4. the first stage trains on the last, smaller batch of an epoch too, there it is dropped.
 """
 
 from __future__ import annotations

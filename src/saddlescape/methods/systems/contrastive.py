@@ -1,7 +1,8 @@
 """BCL and ProCo: logit-adjusted cross-entropy beside a contrastive loss on two further views of each image.
 
-Deviations from the published codes: 1. they drop the last, smaller batch of an epoch; 2. ProCo's 400-epoch schedule
-drops at 360 and 380, here every schedule is the 200-epoch one, stretched.
+Deviations from the published codes: 1. ProCo's drops the last, smaller batch of an epoch (BCL's does not); 2. ProCo's
+400-epoch schedule drops at 360 and 380, here every schedule is the 200-epoch one, stretched; 3. on the large sets both
+have a cosine of (epoch + 1) / (epochs + 1), here it is of epoch / epochs as in every other row.
 """
 
 from __future__ import annotations

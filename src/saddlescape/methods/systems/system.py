@@ -40,7 +40,7 @@ class System:
 
 def build(system: System, first: Sum, facts: Facts, table: Mapping[str, Any], epochs: int | None) -> Recipe:
     """Fill in ``system`` on top of ``first``; ``epochs`` is the length of the first stage, others stretch with it."""
-    own = system_recipe(system.name, facts.dataset, facts.imbalance)
+    own = system_recipe(system.name, facts.dataset, facts.imbalance, first.optimizer)
     changed = dict(table) | {key: value for key, value in own.get("first", {}).items() if key != "rho"}
     if "epochs" in own.get("first", {}):
         changed["reweight_start"] = stretch(int(table["reweight_start"]), int(changed["epochs"]), int(table["epochs"]))

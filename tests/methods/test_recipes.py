@@ -1,0 +1,126 @@
+"""Every recipe has the numbers of its authors' public code, or says in its own text that it has others and why."""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Any
+
+import pytest
+
+from saddlescape.losses import ProCoLoss
+from saddlescape.methods.recipe import Facts
+from saddlescape.methods.resolve import resolve
+from saddlescape.methods.systems import cc_sam, contrastive, glmc
+from saddlescape.optim import MomentumSAM
+from saddlescape.training.epoch import at
+from saddlescape.training.stage import Stage
+
+CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet-lt": 1000, "inat2018": 8142}
+FULL = {"cifar10": 5000, "cifar100": 500, "imagenet-lt": 1280, "inat2018": 1000}
+
+
+def stages(method: str, dataset: str, imbalance: int = 100) -> tuple[Stage, ...]:
+    counts = [FULL[dataset]] * (CLASSES[dataset] - 1) + [max(1, FULL[dataset] // imbalance)]
+    size = 32 if dataset.startswith("cifar") else 224
+    return resolve(method, Facts(dataset=dataset, class_counts=counts, image_size=size, augment="crop-flip")).stages
+
+
+# (method, data set, imbalance, number of the stage, what it must have); above each group the repository it is from.
+PUBLISHED: list[Any] = [
+    # val-iisc/Saddle-LongTail: cifar_train*.py, imnet_train*.py, inat_train*.py, run.sh
+    ("ce", "cifar10", 100, 0, {"lr": 0.1, "batch_size": 128, "weight_decay": 2e-4, "epochs": 200, "momentum": 0.9}),
+    ("ce+sam", "cifar10", 100, 0, {"rho": (0.1,), "freeze_bn_stats": False}),
+    ("ce+drw+sam", "cifar10", 100, 0, {"rho": (0.5,), "reweight_start": 160, "beta": 0.9999}),
+    ("ldam+drw+sam", "cifar10", 100, 0, {"rho": (0.8,), "loss_options": {"max_margin": 0.5, "scale": 30.0}}),
+    ("ce+sam", "cifar100", 100, 0, {"rho": (0.2,)}),
+    ("ce+drw+sam", "cifar100", 100, 0, {"rho": (0.8,)}),
+    ("ldam+drw+sam", "cifar100", 100, 0, {"rho": (0.8,)}),
+    ("ce+drw+sam", "imagenet-lt", 256, 0, {"lr": 0.2, "batch_size": 256, "epochs": 90, "weight_decay": 2e-4,
+                                          "reweight_start": 60, "rho": (0.05, 0.1, 0.5, 0.5)}),
+    ("ldam+drw+sam", "imagenet-lt", 256, 0, {"loss_options": {"max_margin": 0.3, "scale": 30.0}}),
+    ("ce+drw+sam", "inat2018", 500, 0, {"lr": 0.1, "weight_decay": 2e-4, "rho": (0.05, 0.1, 0.1, 0.2)}),
+    ("ldam+drw+sam", "inat2018", 500, 0, {"weight_decay": 1e-4, "rho": (0.05, 0.1, 0.5, 0.5)}),
+    # mingxi/IB-Loss: alpha 1000 is the class's default here
+    ("ib", "cifar10", 100, 0, {"early_loss": "ce", "loss_start": 100, "lr_schedule": "ib"}),
+    # facebookresearch/classifier-balancing: batch 512 and lr 0.2, in proportion here
+    ("crt", "imagenet-lt", 256, 1, {"epochs": 10, "lr": 0.1, "weight_decay": 5e-4, "sampler_options": {"k": 4.0}}),
+    ("crt", "inat2018", 500, 1, {"epochs": 30, "lr": 0.1, "weight_decay": 1e-4}),
+    ("lws", "imagenet-lt", 256, 1, {"epochs": 5, "lr": 0.1, "weight_decay": 5e-4, "sampler_options": {"k": 4.0}}),
+    ("lws", "inat2018", 500, 1, {"epochs": 5, "lr": 0.1, "weight_decay": 1e-4}),
+    # dvlab-research/MiSLAS, config/*
+    ("mislas", "cifar10", 100, 0, {"objective_options": {"alpha": 1.0}, "weight_decay": 2e-4, "lr_schedule": "mislas"}),
+    ("mislas", "cifar10", 100, 1, {"epochs": 10, "lr": 0.1, "lr_factors": {"head.linear": 0.5}, "backbone_mode": "eval",
+                                   "loss_options": {"smooth_head": 0.3, "smooth_tail": 0.0, "shape": "concave"}}),
+    ("mislas", "cifar100", 100, 1, {"lr_factors": {"head.linear": 0.2}, "backbone_mode": "train",
+                                    "loss_options": {"smooth_head": 0.4, "smooth_tail": 0.1, "shape": "concave"}}),
+    ("mislas", "imagenet-lt", 256, 0, {"epochs": 180, "lr": 0.1, "weight_decay": 5e-4,
+                                       "objective_options": {"alpha": 0.2}}),
+    ("mislas", "inat2018", 500, 0, {"epochs": 200, "lr": 0.1, "weight_decay": 1e-4}),
+    # Megvii-BaseDetection/DisAlign
+    ("disalign", "imagenet-lt", 256, 1, {"epochs": 10, "lr": 0.1, "weight_decay": 5e-4, "power": 1.2,
+                                         "sampler": "instance-balanced", "batch_size": 256}),
+    # dvirsamuel/DRO-LT
+    ("dro-lt", "cifar100", 100, 1, {"epochs": 80, "lr": 0.005, "weight_decay": 1e-4, "lr_schedule": "constant",
+                                    "sampler_options": {"k": 4.0, "num_samples": 50000.0}}),
+    ("dro-lt", "cifar100", 100, 2, {"epochs": 20, "lr": 0.01, "weight_decay": 1e-4, "backbone_mode": "eval"}),
+    # zzpustc/CC-SAM, configs/Cifar10.json
+    ("cc-sam", "cifar10", 100, 0, {"batch_size": 64, "rho": (1e-6,), "optimizer_options": {"phi": 0.3}}),
+    ("cc-sam", "cifar10", 100, 1, {"epochs": 30, "lr": 0.01, "lr_schedule": "constant", "sampler_options": {"k": 1.0}}),
+    ("cc-sam", "cifar100", 100, 1, {"objective_options": {"cap": 0.3}, "sampler_options": {"k": 1.0}}),
+    # ynu-yangpeng/GLMC, run.sh; GLMC + SAM: val-iisc/Saddle-LongTail, GLMC-2023/run.sh
+    ("glmc", "cifar100", 50, 0, {"partner_options": {"q": 0.8},
+                                 "objective_options": {"consistency": 6.0, "label_power": 1.2}}),
+    ("glmc+sam", "cifar100", 50, 0, {"partner_options": {"q": 1.0}, "rho": (0.05,),
+                                     "objective_options": {"consistency": 4.0, "label_power": 1.2}}),
+    ("glmc+sam", "cifar10", 50, 0, {"partner_options": {"q": 1.0},
+                                    "objective_options": {"consistency": 1.0, "label_power": 1.2}}),
+    ("glmc", "cifar100", 100, 0, {"lr": 0.01, "weight_decay": 5e-3, "batch_size": 64, "lr_schedule": "cosine"}),
+    ("glmc", "imagenet-lt", 256, 0, {"epochs": 135, "batch_size": 120, "lr": 0.1, "weight_decay": 2e-4}),
+    ("glmc", "inat2018", 500, 0, {"epochs": 120, "batch_size": 128, "lr": 0.1, "weight_decay": 1e-4}),
+    # FlamieZhu/Balanced-Contrastive-Learning
+    ("bcl", "imagenet-lt", 256, 0, {"epochs": 90, "lr": 0.1, "weight_decay": 5e-4, "batch_size": 256}),
+    ("bcl", "inat2018", 500, 0, {"epochs": 100, "lr": 0.2, "weight_decay": 1e-4, "batch_size": 256}),
+    # LeapLabTHU/ProCo
+    ("proco", "cifar100", 100, 0, {"lr": 0.3, "batch_size": 256, "weight_decay": 2e-4}),
+    # cool-xuan/Imbalanced_SAM, zzpustc/CC-SAM, scongl/Focal-SAM
+    ("ce+imbsam", "cifar100", 100, 0, {"rho": (0.05,), "optimizer_options": {"tail_weight": 2.0}}),
+    ("la+focalsam", "cifar10", 100, 0, {"rho": (0.2,), "optimizer_options": {"lam": 0.5, "gamma": 3.0}}),
+    ("la+focalsam", "cifar100", 100, 0, {"rho": (0.3,), "optimizer_options": {"lam": 0.8, "gamma": 3.2}}),
+    ("la+focalsam", "imagenet-lt", 256, 0, {"rho": (0.1, 0.2), "optimizer_options": {"lam": 0.8, "gamma": 0.8}}),
+    ("la+focalsam", "inat2018", 500, 0, {"rho": (0.2,), "optimizer_options": {"lam": 1.1, "gamma": 2.0}}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "dataset", "imbalance", "number", "wanted"), PUBLISHED)
+def test_a_recipe_has_the_numbers_of_the_official_code(
+    method: str, dataset: str, imbalance: int, number: int, wanted: dict[str, Any]
+) -> None:
+    stage = stages(method, dataset, imbalance)[number]
+    for field, value in wanted.items():
+        assert getattr(stage, field) == pytest.approx(value), field
+
+
+def test_focal_sam_steps_its_radius_at_80_percent_of_training() -> None:
+    (stage,) = stages("la+focalsam", "imagenet-lt", 256)
+    counts = [1280, 5]
+    assert [at(stage, counts, epoch).rho for epoch in (0, 71, 72, 89)] == [0.1, 0.1, 0.2, 0.2]  # of 90 epochs
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (cc_sam.__doc__, ("0.467", "159 and 179", "last, smaller batch")),
+        (contrastive.__doc__, ("(epoch + 1) / (epochs + 1)", "ProCo's drops the last, smaller", "BCL's does not")),
+        (glmc.__doc__, ("(0.247, 0.243, 0.262)",)),
+        (ProCoLoss.__doc__, ("off by 0.13", "5,000")),
+        (MomentumSAM.__doc__, ("follows the step (AdamW)",)),
+        ("systems.toml", ("0.467", "159 and 179", "(0.247, 0.243, 0.262)", "(epoch + 1) / (epochs + 1)", "batch 512")),
+        ("optimizers.toml", ("are not taken over",)),
+    ],
+)
+def test_a_deviation_is_documented_where_a_reader_looks(text: str, said: tuple[str, ...]) -> None:
+    if text.endswith(".toml"):
+        text = resources.files("saddlescape.published").joinpath(text).read_text(encoding="utf-8")
+    plain = " ".join(text.replace("#", " ").split())
+    for words in said:
+        assert words in plain
