@@ -186,3 +186,11 @@ def test_systems_on_the_same_first_stages_share_a_letter() -> None:
     assert [cells(row)[0] for row in table["rows"]] == ["ce", "crt [a]", "lws [a]", "mislas [b]"]
     assert "first stage" in caption(table)
     assert "first stage" not in caption(build([result("ce")], 200))
+
+
+def test_rows_of_another_test_set_are_marked() -> None:
+    """Results of older versions and of named sets do not tell theirs."""
+    same = build([result("ce", held_hash="aa"), result("vs", held_hash="aa"), result("ldam")], 200)
+    assert [row["comparable"] for row in same["rows"]] == [True, True, True]
+    other = build([result("ce", held_hash="aa"), result("vs", held_hash="bb")], 200)
+    assert [row["comparable"] for row in other["rows"]] == [True, False]

@@ -12,20 +12,21 @@ from saddlescape.data.paths import PackedPaths
 from saddlescape.data.types import ArraySplit, FileSplit, Split
 
 
-def draw_hash(split: Split) -> str:
-    """SHA-256 over labels and images in their order, 16 hex digits.
+def draw_hash(*splits: Split) -> str:
+    """SHA-256 over labels and images in their order, split after split, 16 hex digits.
 
     Of images in memory their pixels count (uint8, with the shape); of images on disk their path below the folder that
     all share, and their size in bytes.
     """
     digest = hashlib.sha256()
-    digest.update(np.ascontiguousarray(split.labels.numpy().astype("<i8")).data)
-    if isinstance(split, ArraySplit):
-        digest.update(repr(tuple(split.images.shape)).encode())
-        digest.update(split.images.contiguous().numpy().data)
-    else:
-        for path, size in _below_shared(split):
-            digest.update(os.fsencode(f"{path}\0{size}\n"))
+    for split in splits:
+        digest.update(np.ascontiguousarray(split.labels.numpy().astype("<i8")).data)
+        if isinstance(split, ArraySplit):
+            digest.update(repr(tuple(split.images.shape)).encode())
+            digest.update(split.images.contiguous().numpy().data)
+        else:
+            for path, size in _below_shared(split):
+                digest.update(os.fsencode(f"{path}\0{size}\n"))
     return digest.hexdigest()[:16]
 
 

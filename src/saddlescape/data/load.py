@@ -14,7 +14,7 @@ from torch import Tensor
 from saddlescape.counts import GroupRule, class_groups
 from saddlescape.data.decode import check_all, decode_all
 from saddlescape.data.draw import draw_hash
-from saddlescape.data.paths import PackedPaths, take_paths
+from saddlescape.data.paths import PackedPaths, relative_names, take_paths
 from saddlescape.data.profiles import class_counts as profile_counts
 from saddlescape.data.profiles import count_labels, longtail_indices
 from saddlescape.data.sources.pictures import EncodedPictures, FilePictures, Found, Pictures, Progress, Request
@@ -49,6 +49,7 @@ def load(
     background: int = 255,
     ties: str = "stable",
     white_level: float | None = None,
+    split: str = "name",
 ) -> Dataset:
     """Load a named data set (``digits``, ``cifar10``, ``cifar100``, ``imagenet-lt``, ``inat2018``) or a path.
 
@@ -77,11 +78,16 @@ def load(
     ``imagenet-lt`` and ``inat2018`` always stay on disk, because training sees random crops of the whole pictures;
     ``image_size`` S other than 224 scales their shorter side to 256 S / 224 for testing.
 
-    Without a test set a fifth of each class (at least one image, never the last one) is set aside for it, always the
-    same. Raises ``InputError``: one line for anything that is wrong with the input.
+    Without a test set a fifth of each class (at least one image, never the last one) is set aside for it. ``split`` is
+    the rule: ``"name"``, by the images' names; ``"position"``, by their positions, as in runs of older versions;
+    ``"none"``, all images are the test set, to be scored by a trained network, and some of its classes suffice.
+
+    Raises ``InputError``: one line for anything that is wrong with the input.
     """
     if bad_images not in ("error", "skip"):
         raise InputError(f"bad_images is {bad_images!r}: choose 'error' or 'skip'")
+    if split not in ("name", "position", "none"):
+        raise InputError(f"split is {split!r}: choose 'name', 'position' or 'none'")
     if not 0 <= background <= 255:
         raise InputError(f"background is {background}: a grey level lies between 0 and 255")
     if image_size is not None and image_size < 1:
@@ -94,11 +100,13 @@ def load(
         lenient=bad_images == "skip",
         progress=progress,
         ties=ties,
+        partial=split == "none",
     )
     found = find(request)
     notes = [*found.notes]
-    train, held = _with_test(found, notes)
-    _require_images(found.classes, train)
+    train, held = _with_test(found, split, notes)
+    if not request.partial:
+        _require_images(found.classes, train)
     if imbalance is not None or n_max is not None:
         train = _thinned(train, found.classes, 1.0 if imbalance is None else imbalance, profile, seed, n_max, notes)
     work = _Work(found, bad_images, progress, [*found.unreadable])
@@ -115,7 +123,7 @@ def load(
         raise InputError(f"{name_or_path}: no readable image is left for testing")
     counts = count_labels(splits["train"].labels, len(found.classes))
     for label, count in enumerate(counts):
-        if count == 0:
+        if count == 0 and not request.partial:
             raise InputError(f"class {found.classes[label]!r} has no readable training image left")
     if work.skipped:
         number = counted(len(work.skipped), "image cannot be read and was", "images cannot be read and were")
@@ -124,7 +132,7 @@ def load(
         number = counted(len(work.remarks), "remark")
         notes.append(f"{number} on images that were read all the same, first: {work.remarks[0]}")
     unseen = sorted(set(range(len(counts))) - set(splits["test"].labels.tolist()))
-    if unseen:
+    if unseen and not request.partial:
         notes.append(
             f"the test set lacks {len(unseen)} of {len(counts)} classes (n/a there): "
             + ", ".join(found.classes[label] for label in unseen[:8])
@@ -132,7 +140,9 @@ def load(
         )
     if found.published is not None:
         notes += found.published.differences(counts, count_labels(splits["test"].labels, len(counts)))
-    grouped, line = class_groups(counts, name=found.name, rule=groups)
+    grouped, line = class_groups(counts, name=found.name, rule=groups) if any(counts) else ({}, "")
+    base = None if split == "position" else found.base
+    others = [splits[name] for name in ("test", "val") if name in splits]
     return Dataset(
         name=found.name,
         train=splits["train"],
@@ -144,9 +154,11 @@ def load(
         preprocess=preprocess,
         draw_hash=draw_hash(splits["train"]),
         augment=found.augment or "crop-flip",
-        notes=[*notes, line],
+        notes=[*notes, *([line] if line else [])],
         skipped=work.skipped,
         original_labels=found.original_labels,
+        held_hash="" if base is None or request.partial else draw_hash(*others),
+        base=base,
     )
 
 
@@ -159,10 +171,15 @@ def _existing(path: str | Path | None) -> Path | None:
     return place
 
 
-def _with_test(found: Found, notes: list[str]) -> tuple[Pictures, Pictures]:
+def _with_test(found: Found, split: str, notes: list[str]) -> tuple[Pictures, Pictures]:
     if found.test is not None:
         return found.train, found.test
-    stay, aside = stratified_split(found.train.labels, TEST_FRACTION)
+    if split == "none":
+        return found.train.take(np.arange(0)), found.train
+    names = None
+    if split == "name" and found.base is not None:
+        names = relative_names((found.train.name(i) for i in range(len(found.train))), found.base)
+    stay, aside = stratified_split(found.train.labels, TEST_FRACTION, names=names)
     if len(aside) == 0:
         raise InputError(f"{found.name}: no class has two images, so none can be set aside for testing: add images")
     single = [found.classes[c] for c, n in enumerate(count_labels(found.train.labels, len(found.classes))) if n == 1]

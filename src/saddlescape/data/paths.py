@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import overload
@@ -72,3 +73,9 @@ def take_paths(paths: Sequence[Path], positions: ArrayLike) -> Sequence[Path]:
     if isinstance(paths, PackedPaths):
         return paths.take(positions)
     return [paths[i] for i in np.asarray(positions, dtype=np.int64).tolist()]
+
+
+def relative_names(names: Iterable[str], base: Path) -> list[str]:
+    """What identifies images wherever their folder lies: names below ``base``, with ``/``, in Unicode NFC."""
+    begins = f"{base}{os.sep}"
+    return [unicodedata.normalize("NFC", name.removeprefix(begins).replace(os.sep, "/")) for name in names]

@@ -89,7 +89,9 @@ class Dataset:
 
     ``classes`` maps label -> name. ``class_counts`` counts the training images per class. ``groups`` lists the class
     labels of head, mid and tail. ``draw_hash`` identifies the exact training images and labels (SHA-256, 16 hex
-    digits), so that results on different draws are never ranked together unmarked. ``skipped`` are files that could
+    digits), so that results on different draws are never ranked together unmarked; ``held_hash`` those of the test and
+    validation splits. ``base`` is the folder below which the names of a person's own images identify them. Both are
+    empty for named sets, whose splits are fixed, and for data split by position. ``skipped`` are files that could
     not be read, with the reason. ``augment`` is the recommended training augmentation (a name known to
     ``saddlescape.data.augment``). ``original_labels`` [C] are the labels in the source's own files where ours are
     others (``imagenet-lt`` and ``inat2018`` are re-indexed by frequency).
@@ -108,6 +110,8 @@ class Dataset:
     notes: list[str] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     original_labels: list[int] | None = None
+    held_hash: str = ""
+    base: Path | None = None
 
     @property
     def num_classes(self) -> int:

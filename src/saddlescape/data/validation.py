@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from saddlescape.data.draw import draw_hash
-from saddlescape.data.paths import take_paths
+from saddlescape.data.paths import relative_names, take_paths
 from saddlescape.data.profiles import count_labels
 from saddlescape.data.split import stratified_split
 from saddlescape.data.types import ArraySplit, Dataset, FileSplit, Split
@@ -20,16 +20,20 @@ def hold_out(dataset: Dataset, fraction: float, seed: int = 0) -> Dataset:
     """The same data set with a share of the training images of each class moved to ``.val``.
 
     Of n >= 2 images ``round(n * fraction)`` are moved, at least 1 and at most n - 1; a class with one image stays whole
-    in training and is listed in the notes. Test set, groups and normalisation stay as they are; counts and draw hash
-    are those of what is left. Raises ``InputError`` if there is a validation split already, if nothing could be moved,
+    in training and is listed in the notes. A person's own images are chosen by name, those of named sets by position
+    (see ``stratified_split``). Test set, groups and normalisation stay as they are; counts and hashes are those of
+    what is left. Raises ``InputError`` if there is a validation split already, if nothing could be moved,
     or unless 0 < fraction < 1.
     """
     if dataset.val is not None:
         raise InputError(f"{dataset.name} has a validation split of its own: leave out --val")
-    stay, aside = stratified_split(dataset.train.labels.numpy(), fraction, seed)
+    names = None
+    if dataset.base is not None:
+        names = relative_names(dataset.train.names or [], dataset.base)
+    stay, aside = stratified_split(dataset.train.labels.numpy(), fraction, seed, names)
     if len(aside) == 0:
         raise InputError(f"{dataset.name}: no class has two training images, so none can be held out for validation")
-    train = take(dataset.train, stay)
+    train, val = take(dataset.train, stay), take(dataset.train, aside)
     single = [name for name, count in zip(dataset.classes, dataset.class_counts, strict=True) if count == 1]
     held = f"validation: {len(aside):,} training images held out ({fraction:g} of each class, seed {seed})"
     notes = [*dataset.notes, held]
@@ -38,9 +42,10 @@ def hold_out(dataset: Dataset, fraction: float, seed: int = 0) -> Dataset:
     return replace(
         dataset,
         train=train,
-        val=take(dataset.train, aside),
+        val=val,
         class_counts=count_labels(train.labels, dataset.num_classes),
         draw_hash=draw_hash(train),
+        held_hash="" if dataset.base is None else draw_hash(dataset.test, val),
         notes=notes,
     )
 

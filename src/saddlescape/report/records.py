@@ -68,6 +68,7 @@ class Result(Record, frozen=True, kw_only=True):
     precision: str = ""
     compiled: bool = False
     draw_hash: str = ""
+    held_hash: str = ""
     skipped_images: int = 0
     version: str = ""
     torch: str = ""

@@ -70,10 +70,11 @@ def pairs(runs: Sequence[RunData]) -> list[tuple[RunData, RunData]]:
 
 
 def comparable(one: RunData, other: RunData) -> bool:
-    """Same images, network and length: figures may be held against each other."""
+    """Same training and test images, network and length: figures may be held against each other."""
     if one.result is None or other.result is None:
         return False
-    return (one.result.draw_hash, one.result.model, one.result.epochs) == (
+    held = {one.result.held_hash, other.result.held_hash} - {""}  # older results have none
+    return len(held) < 2 and (one.result.draw_hash, one.result.model, one.result.epochs) == (
         other.result.draw_hash, other.result.model, other.result.epochs,
     )  # fmt: skip
 

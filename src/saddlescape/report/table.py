@@ -65,7 +65,10 @@ def build(results: Sequence[dict[str, Any]], published_epochs: int | None) -> di
             metric: _minus(row["last"][metric]["mean"], known.get(metric, {}).get("mean")) for metric in METRICS
         }
         row["comparable"] = all(
-            result["draw_hash"] == reference["draw_hash"] and result["model"] == reference["model"] for result in mine
+            result["draw_hash"] == reference["draw_hash"]
+            and result["model"] == reference["model"]
+            and len({result.get("held_hash", ""), reference.get("held_hash", "")} - {""}) < 2  # older results: none
+            for result in mine
         )
         row["first_stage"] = sorted({result["first_stage"] for result in mine if result.get("first_stage")})
         row["settings"] = sorted({setting for result in mine for setting in result.get("settings", [])})

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import tomli_w
 
+from saddlescape.data.sources.registry import dataset_names
 from saddlescape.disk import read_text, write_text
 from saddlescape.errors import InputError
 from saddlescape.runs.format import CONFIG
@@ -33,6 +34,7 @@ class DataConfig:
     val: float = 0.0
     image_size: int = 0
     bad_images: str = "error"
+    split: str = "position"  # how a person's own images are split; run folders without this field: by position
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,12 @@ def from_toml(text: str, where: str = "config") -> RunConfig:
     """
     try:
         raw = tomllib.loads(text)
-        config = msgspec.convert(raw, RunConfig)
+        found = msgspec.convert(raw, RunConfig)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise InputError(f"{where}: {error}") from error
+    # msgspec sets no field that the file lacks; an older file must equal a new one that has the default.
+    stages = tuple(dataclasses.replace(stage) for stage in found.stages)
+    config = dataclasses.replace(found, data=dataclasses.replace(found.data), stages=stages)
     unknown = _unknown(raw, msgspec.to_builtins(config))
     if unknown:
         raise InputError(f"{where}: unknown key {unknown[0]!r}")
@@ -115,15 +120,28 @@ def begun(folder: Path) -> RunConfig | None:
 
 
 def differences(old: RunConfig, new: RunConfig) -> tuple[list[str], list[str]]:
-    """(refused, allowed) differences, each as ``key: old -> new``."""
+    """(refused, allowed) differences, each as ``key: old -> new``.
+
+    The path of a person's own data may differ: whether the images are the same is decided by their content.
+    """
     flat_old, flat_new = _flat(msgspec.to_builtins(old)), _flat(msgspec.to_builtins(new))
     refused: list[str] = []
     allowed: list[str] = []
     for key in sorted({*flat_old, *flat_new}):
         if flat_old.get(key) != flat_new.get(key):
+            if key == "data.name" and _same_place(old.data.name, new.data.name):
+                continue
             line = f"{key}: {flat_old.get(key, '-')} -> {flat_new.get(key, '-')}"
-            (allowed if key in FREE else refused).append(line)
+            free = key in FREE or (key == "data.name" and not {old.data.name, new.data.name} & {*dataset_names()})
+            (allowed if free else refused).append(line)
     return refused, allowed
+
+
+def _same_place(one: str, two: str) -> bool:
+    """Whether two paths, however they are written, are of one file or folder."""
+    if {one, two} & {*dataset_names()}:
+        return False
+    return Path(one).expanduser().resolve() == Path(two).expanduser().resolve()
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -345,7 +345,7 @@ def _key(subject: Subject, cursor: Cursor) -> Any:
 def _reopen(subject: Subject, cursor: Cursor, tracking: Tracking) -> Subject:
     return open_subject(
         subject.folder, checkpoint=cursor.folder, loss=tracking.loss, dtype=tracking.dtype,
-        device=str(subject.device), root=subject.opened.config.data.root or None,
+        device=str(subject.device), dataset=subject.dataset,
     )  # fmt: skip
 
 

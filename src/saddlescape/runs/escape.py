@@ -34,6 +34,7 @@ from saddlescape.runs.curvature_course import Tracking, class_rows, group_rows, 
 from saddlescape.runs.curvature_course import accuracy as accuracy_of
 from saddlescape.runs.execute import device_name
 from saddlescape.runs.rehearsal import check_numbers
+from saddlescape.runs.images import require_same
 from saddlescape.runs.subject import Subject, set_aside, trained_epoch
 from saddlescape.training.assemble import assemble
 from saddlescape.training.batches import EVALUATION_BATCH, evaluation_loaders
@@ -153,6 +154,8 @@ def escape(
     if not trial.seeds:
         raise InputError("--seeds: give at least one")
     opened = subject.opened
+    # The arms are scored on the test images too.
+    require_same(subject.folder, opened.config, opened.meta, dataset, "restore the data as it was")
     stage = opened.config.stages[opened.cursor.stage]
     steps = -(-sum(dataset.class_counts) // stage.batch_size)
     stages = {arm.name: stage_for(arm, stage, trial.epochs, trial.lr, steps) for arm in arms}

@@ -6,18 +6,23 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from saddlescape.data.draw import draw_hash
 from saddlescape.data.load import load
 from saddlescape.data.loader import build_loader
+from saddlescape.data.sources.registry import dataset_names
 from saddlescape.data.types import ArraySplit, Dataset, FileSplit, Split
+from saddlescape.data.validation import take
 from saddlescape.errors import InputError
 from saddlescape.losses.logit_adjustment import post_hoc_adjust
 from saddlescape.runs import format as files
 from saddlescape.runs.answers import write_answers
+from saddlescape.runs.images import Image, among, identify, require_same, trained_images
 from saddlescape.runs.opened import Opened, open_run
-from saddlescape.runs.plan import load_data
+from saddlescape.runs.plan import load_data, moved
 from saddlescape.training.batches import EVALUATION_BATCH, decoder
 from saddlescape.training.evaluate import score
 from saddlescape.training.metrics import Scores
@@ -44,10 +49,11 @@ def evaluate_run(
         InputError: no such split, classes that the run does not know, or data that cannot be read.
     """
     opened = open_run(folder)
-    dataset = run_data(opened, data=data, root=root, progress=progress)
-    chosen: Split | None = {"train": dataset.train, "val": dataset.val, "test": dataset.test}.get(split)
-    if chosen is None:
-        raise InputError(f"--split {split}: this data has no such split; use test or train")
+    if data is None:
+        dataset = run_data(opened, root=root, progress=progress, say=say)
+    else:
+        dataset = other_data(opened, data, split, root=root, progress=progress, say=say)
+    chosen = _chosen(dataset, split)
     where = resolve_device(device)
     model = opened.model.to(device=where, memory_format=torch.channels_last)  # type: ignore[call-overload]
     loader = build_loader(
@@ -72,34 +78,151 @@ def evaluate_run(
 
 
 def run_data(
-    opened: Opened, *, data: str | None = None, root: str | None = None, progress: Callable[..., None] | None = None
+    opened: Opened,
+    *,
+    root: str | None = None,
+    held: bool = True,
+    progress: Callable[..., None] | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Dataset:
-    """The data of a run, or ``data`` with its labels mapped by class name to the run's."""
-    config = opened.config.data
-    white = opened.preprocess.white_level  # scaled as in training, whatever the range of these images
-    if data is None:
-        here = dataclasses.replace(config, root=root or config.root)
-        dataset = load_data(here, progress=progress, white_level=white)
-        if dataset.classes != opened.classes:
-            raise InputError(f"the data at {config.name!r} now has other classes than the run was trained on")
-        return dataset
-    size = None if opened.config.data.image_size == 0 else opened.preprocess.image_size
-    dataset = load(data, root=root, image_size=size, progress=progress, white_level=white)
-    unknown = sorted(set(dataset.classes) - set(opened.classes))
-    if unknown:
+    """The data of a run, as they were; ``root``: where they have moved. ``held``: test and validation images as well.
+
+    Raises:
+        InputError: they cannot be found or read, or have changed.
+    """
+    config = opened.config
+    data = moved(config.data, root)
+    try:
+        dataset = load_data(data, progress=progress, white_level=opened.preprocess.white_level)
+    except InputError as error:
+        own = data.name not in dataset_names()
+        if own and root is None and not Path(data.name).expanduser().exists():
+            raise InputError(f"{error}; if the data have moved, name their folder with --root") from error
+        raise
+    if dataset.classes != opened.classes and sorted(dataset.classes) == sorted(opened.classes):
+        say("the data have the same classes in another order; matched by name")
+        dataset = _in_order(dataset, opened.classes)
+    if data.split == "position":
+        for note in dataset.notes:
+            if note.startswith("no test set given"):
+                say(f"{opened.folder} is of an older version, which split by position; {note}")
+    if set(dataset.classes) != set(opened.classes):
         raise InputError(
-            f"{data}: class {unknown[0]!r} is unknown to the run, which has {', '.join(opened.classes[:20])}"
+            f"the data at {data.name!r} now has other classes than the run was trained on"
+            f" ({_differences(opened.classes, dataset.classes)}): restore them, or score other images with --data"
         )
-    place = {name: label for label, name in enumerate(opened.classes)}
-    position = torch.tensor([place[name] for name in dataset.classes])
-    own = load_data(config, progress=progress, white_level=white)
+    repair = "restore the data as it was" + (", or score other images with --data" if held else "")
+    require_same(opened.folder, config, opened.meta, dataset, repair, held)
+    return dataset
+
+
+def other_data(
+    opened: Opened,
+    data: str,
+    split: str,
+    *,
+    root: str | None = None,
+    progress: Callable[..., None] | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Dataset:
+    """Images for a run to score, labels mapped by class name to the run's. Data without a test set are one.
+
+    Images that the run was trained on are left out of the test and validation images. Counts and groups are those of
+    the run's training.
+
+    Raises:
+        InputError: a class that the run does not know, no image that it was not trained on.
+    """
+    own = data not in dataset_names() or opened.config.data.image_size
+    size = opened.preprocess.image_size if own else None
+    white = opened.preprocess.white_level  # scaled as in training, whatever the range of these images
+    dataset = load(data, root=root, image_size=size, progress=progress, white_level=white, split="none")
+    if (channels := dataset.preprocess.channels) != opened.preprocess.channels:
+        raise InputError(f"{data}: its images have {channels} channels, the run takes {opened.preprocess.channels}")
+    if dataset.classes != opened.classes and sorted(dataset.classes) == sorted(opened.classes):
+        say(f"{data} has the same classes in another order; matched by name")
+    dataset = _in_order(dataset, opened.classes, data)
+    chosen = _chosen(dataset, split)
+    if split != "train":
+        trained = _trained(opened, progress)
+        if trained is None:
+            say(f"which images {opened.folder} was trained on is not recorded; any of them that are here count too")
+        elif (seen := among(chosen, dataset.base, trained)).all():
+            raise InputError(f"{data}: the run was trained on all of these {len(seen)} images; give others")
+        elif seen.any():
+            say(f"{int(seen.sum())} of {len(seen)} images are left out: the run was trained on them")
+            dataset = dataclasses.replace(dataset, **{split: take(chosen, np.flatnonzero(~seen))})
+    counts, groups = _counts_and_groups(opened, progress)
+    return dataclasses.replace(dataset, class_counts=counts, groups=groups, preprocess=opened.preprocess)
+
+
+def _chosen(dataset: Dataset, name: str) -> Split:
+    split = {"train": dataset.train, "val": dataset.val, "test": dataset.test}.get(name)
+    if split is None or not len(split):
+        there = [word for word in ("train", "val", "test") if getattr(dataset, word) and len(getattr(dataset, word))]
+        raise InputError(f"--split {name}: this data has no such split; use {' or '.join(there)}")
+    return split
+
+
+def _trained(opened: Opened, progress: Callable[..., None] | None) -> list[Image] | None:
+    """The images that a run was trained on, as recorded or as its data still are; None where neither tells."""
+    recorded = trained_images(opened.folder)
+    if recorded is not None:
+        return recorded
+    try:
+        dataset = load_data(opened.config.data, progress=progress, white_level=opened.preprocess.white_level)
+    except InputError:
+        return None
+    return identify(dataset.train, dataset.base) if dataset.draw_hash == opened.meta.get("draw_hash") else None
+
+
+def _counts_and_groups(
+    opened: Opened, progress: Callable[..., None] | None
+) -> tuple[list[int], dict[str, list[int]]]:
+    """Those of training: from the checkpoint or the result; of an old run that is not finished, from its data."""
+    for facts in (opened.meta, files.read_result(opened.folder) or {}):
+        if "class_counts" in facts and "groups" in facts:
+            return facts["class_counts"], facts["groups"]
+    dataset = load_data(opened.config.data, progress=progress)
+    return dataset.class_counts, dataset.groups
+
+
+def _in_order(dataset: Dataset, classes: list[str], where: str = "") -> Dataset:
+    """The same data with the labels that their class names have in ``classes``.
+
+    Raises:
+        InputError: images of a class that is not among them.
+    """
+    place = {name: label for label, name in enumerate(classes)}
+    present = sorted({label for split in (dataset.train, dataset.val, dataset.test) if split is not None
+                      for label in split.labels.tolist()})  # fmt: skip
+    unknown = [dataset.classes[label] for label in present if dataset.classes[label] not in place]
+    if unknown:
+        listed = ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")
+        raise InputError(f"{where}: class {unknown[0]!r} is unknown to the run, which has {listed}")
+    position = torch.tensor([place.get(name, -1) for name in dataset.classes])
+    train, test = _relabelled(dataset.train, position), _relabelled(dataset.test, position)
+    val = None if dataset.val is None else _relabelled(dataset.val, position)
+    counts = [0] * len(classes)
+    for label, count in enumerate(dataset.class_counts):
+        if count:
+            counts[int(position[label])] = count
     return dataclasses.replace(
-        own,
-        name=dataset.name,
-        train=_relabelled(dataset.train, position),
-        test=_relabelled(dataset.test, position),
-        val=None if dataset.val is None else _relabelled(dataset.val, position),
+        dataset,
+        classes=list(classes),
+        class_counts=counts,
+        groups={name: sorted(position[labels].tolist()) for name, labels in dataset.groups.items()},
+        train=train,
+        test=test,
+        val=val,
+        draw_hash=draw_hash(train),
+        held_hash=dataset.held_hash and draw_hash(*(split for split in (test, val) if split is not None)),
     )
+
+
+def _differences(old: list[str], new: list[str]) -> str:
+    lists = (("new", sorted(set(new) - set(old))), ("gone", sorted(set(old) - set(new))))
+    return ", ".join(f"{word}: {', '.join(map(repr, some[:4]))}" for word, some in lists if some)
 
 
 def _relabelled(split: Split, position: Tensor) -> Split:

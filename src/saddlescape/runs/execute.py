@@ -25,6 +25,7 @@ from saddlescape.runs import config as configuration
 from saddlescape.runs import format as files
 from saddlescape.runs.config import RunConfig
 from saddlescape.runs.first_stage import first_stage_hash, load_first_stage
+from saddlescape.runs.images import require_same, write_images
 from saddlescape.training.assemble import assemble, new_model, next_head
 from saddlescape.training.checkpoint import Checkpoint, CheckpointFolder, Cursor
 from saddlescape.training.closed_form import fit_head
@@ -32,6 +33,7 @@ from saddlescape.training.loop import Parts, Running, Watcher, fit
 from saddlescape.training.precision import Precision
 from saddlescape.training.stage import Stage
 
+OTHER_OUT = "restore the data as it was, or choose another --out"
 Say = Callable[[str], None]
 
 SAVE_EVERY = 600.0  # seconds: what a kill in the middle of a long epoch may cost
@@ -130,6 +132,7 @@ def execute(
         config, finished = ranks.from_first((config, finished))
         if finished is not None:
             if ranks.first:
+                require_same(folder, config, finished, dataset, OTHER_OUT)
                 say(f"{folder} is finished: accuracy {finished['accuracy']:.2f}")
             return finished
         if config.threads and torch.device(config.device).type == "cpu":
@@ -201,11 +204,8 @@ def _run(
             f"{folder} was trained on images whose values of 0 to {was or 65535:g} became 0 to 255, now those of 0 to "
             f"{dataset.preprocess.white_level or 65535:g} do: choose another --out"
         )
-    if resumed is not None and resumed.meta.get("draw_hash") != dataset.draw_hash:
-        raise InputError(
-            f"{folder} was trained on other images (draw {resumed.meta.get('draw_hash')}, now {dataset.draw_hash}): "
-            "restore the data as it was, or choose another --out"
-        )
+    if resumed is not None:
+        require_same(folder, config, resumed.meta, dataset, OTHER_OUT)
     if ranks.first:
         _go_back(config, folder, cursor, say)
     # Pretrained weights are fetched once: a resumed run takes all weights from its checkpoint.
@@ -218,10 +218,15 @@ def _run(
         for remark in load_first_stage(model, source, config.start_hash, dataset):
             say(remark)
         say(f"first stage: that of {source} (weights {config.start_hash})")
+    if resumed is None and dataset.base is not None and ranks.first:
+        write_images(folder, dataset, folder / config.start if config.start else None)
     ranks.copy_first(model.state_dict().values())
     meta = {
         "draw_hash": dataset.draw_hash,
+        "held_hash": dataset.held_hash,
         "classes": dataset.classes,
+        "class_counts": dataset.class_counts,
+        "groups": dataset.groups,
         "preprocess": asdict(dataset.preprocess),
         "model": config.model,
         "head": config.stages[-1].head,
@@ -383,6 +388,7 @@ def summarise(config: RunConfig, dataset: Dataset, rows: list[dict[str, Any]]) -
         "compiled": config.compile,
         "processes": config.processes,
         "draw_hash": dataset.draw_hash,
+        "held_hash": dataset.held_hash,
         "skipped_images": len(dataset.skipped),
         "version": saddlescape.__version__,
         "torch": torch.__version__,

@@ -6,6 +6,7 @@ import hashlib
 import os
 from pathlib import Path
 
+import numpy as np
 from torch import nn
 
 from saddlescape.data.types import Dataset
@@ -13,6 +14,7 @@ from saddlescape.errors import InputError
 from saddlescape.runs import config as configuration
 from saddlescape.runs import format as files
 from saddlescape.runs.config import RunConfig
+from saddlescape.runs.images import among, trained_images
 from saddlescape.training.checkpoint import CheckpointFolder, Cursor
 from saddlescape.training.stage import Stage
 
@@ -48,7 +50,7 @@ def continue_from(config: RunConfig, run: Path, folder: Path) -> tuple[RunConfig
     config = configuration.replace(
         config,
         stages=(other.stages[0], *config.stages[1:]),
-        start=os.path.relpath(run, folder),
+        start=os.path.relpath(run.resolve(), folder.resolve()),  # "..": of the folders themselves, not of links
         start_hash=first_stage_hash(run),
     )
     return config, notes
@@ -83,7 +85,9 @@ def load_first_stage(model: nn.Module, run: Path, expected: str, dataset: Datase
     if checkpoint.meta.get("classes") != dataset.classes:
         raise InputError(f"{run} was trained on other classes than {dataset.name!r} has now")
     draw = checkpoint.meta.get("draw_hash")
-    if draw != dataset.draw_hash and dataset.val is not None:
+    if draw != dataset.draw_hash and dataset.base is not None:
+        _require_unseen(run, dataset)
+    elif draw != dataset.draw_hash and dataset.val is not None:
         raise InputError(
             f"{run} was trained on other images (draw {draw}, here {dataset.draw_hash}), perhaps on those held out for "
             "validation: train it with the same data, --val, --imbalance and --draw-seed"
@@ -95,6 +99,23 @@ def load_first_stage(model: nn.Module, run: Path, expected: str, dataset: Datase
     if draw == dataset.draw_hash:
         return []
     return [f"warning: the first stage was trained on other images (draw {draw}, here {dataset.draw_hash})"]
+
+
+def _require_unseen(run: Path, dataset: Dataset) -> None:
+    """Raises InputError where ``run`` was trained on test or validation images of ``dataset``, or cannot tell."""
+    trained = trained_images(run)
+    if trained is None:
+        raise InputError(
+            f"{run} was trained on other images than {dataset.name!r} has now, and does not record which: some may be "
+            "test images here; train it again with the same data"
+        )
+    for word, split in (("test", dataset.test), ("validation", dataset.val)):
+        seen = among(split, dataset.base, trained) if split is not None else np.zeros(0, dtype=bool)
+        if seen.any():
+            raise InputError(
+                f"{run} was trained on {int(seen.sum())} of the {len(seen)} {word} images that {dataset.name!r} has "
+                "now: train it again with the same data, --val, --imbalance and --draw-seed"
+            )
 
 
 def _end_of_first_stage(run: Path) -> Path:

@@ -23,6 +23,7 @@ from saddlescape.training.checkpoint import CheckpointFolder, Cursor
 class Opened:
     """``model`` in eval mode on the CPU; ``classes`` maps output -> name; ``cursor`` says how far it was trained."""
 
+    folder: Path
     config: RunConfig
     model: nn.Module
     classes: list[str]
@@ -68,4 +69,4 @@ def open_run(folder: Path, cursor: Cursor | None = None) -> Opened:
         raise InputError(
             f"{checkpoint.path}: does not fit {config.model} ({str(error).splitlines()[-1].strip()})"
         ) from error
-    return Opened(config, model.eval(), classes, preprocess, checkpoint.cursor, meta)
+    return Opened(folder, config, model.eval(), classes, preprocess, checkpoint.cursor, meta)

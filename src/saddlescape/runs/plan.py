@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from saddlescape.data.load import load
+from saddlescape.data.sources.registry import dataset_names, locate
 from saddlescape.data.types import Dataset
 from saddlescape.data.validation import hold_out
 from saddlescape.errors import InputError
@@ -27,6 +28,8 @@ from saddlescape.training.tuning import seconds_per_step
 # On a CPU a person's own photos are trained at no more than this size unless told otherwise: the cost grows with
 # its square.
 CPU_IMAGE_SIZE = 64
+
+OWN_SPLIT = "name"  # how a person's own images are split, see ``stratified_split``
 
 # A run shorter than this many steps is over before a compiler has earned its cold start (30 to 50 s) back.
 LONG_RUN_STEPS = 3000
@@ -88,8 +91,31 @@ def load_data(
         progress=progress,
         size_limit=size_limit,
         white_level=white_level,
+        split=config.split,
     )
     return hold_out(dataset, config.val, config.draw_seed) if config.val else dataset
+
+
+def moved(config: DataConfig, root: str | None) -> DataConfig:
+    """``config`` for data that have moved below ``root``: there by their name, or ``root`` is their folder."""
+    if root is None or config.name in dataset_names():
+        return dataclasses.replace(config, root=root or config.root)
+    place, stored = Path(root).expanduser(), Path(config.name)
+    places = [place / stored.name, *([place] if place.name == stored.name else [])]
+    if not stored.is_absolute():
+        places.insert(0, place / stored)
+    found = next((path for path in places if path.exists()), None)
+    if found is None and stored.exists():  # a list that stays, of images that have moved
+        return dataclasses.replace(config, root=root)
+    return dataclasses.replace(config, name=str(found or place), root=root if config.root else "")
+
+
+def _identified(request: Request) -> str:
+    """The data's name, or where they really lie, so that no spelling of a path and no working folder matters."""
+    if request.data in dataset_names():
+        return request.data
+    found = locate(request.data, Path(request.root).expanduser() if request.root else None)
+    return request.data if found is None else str(found.resolve())
 
 
 def facts_of(dataset: Dataset, device: torch.device) -> Facts:
@@ -153,8 +179,9 @@ def plan(
     table = recipes().get(request.data, {})
     imbalance = request.imbalance if request.imbalance is not None else float(table.get("imbalance", 0.0))
     image_size = request.image_size
+    own = request.data not in dataset_names()
     data = DataConfig(
-        name=request.data,
+        name=_identified(request),
         root=request.root or "",
         imbalance=imbalance,
         profile=request.profile,
@@ -162,6 +189,7 @@ def plan(
         val=request.val,
         image_size=image_size or 0,
         bad_images=request.bad_images,
+        split=begun.data.split if begun is not None else OWN_SPLIT if own else "position",
     )
     loaded = Loaded() if loaded is None else loaded
     if data not in loaded.data:
@@ -276,10 +304,11 @@ def plan_from_file(
     except UnicodeDecodeError as error:
         raise InputError(f"--recipe {path}: not a text file; give a run's config.toml") from error
     config = from_toml(text, str(path))
-    if config.data.name != request.data:
+    name = _identified(request)
+    if name != config.data.name and {name, config.data.name} & {*dataset_names()}:
         raise InputError(f"--recipe {path} is for data {config.data.name!r}, the command says {request.data!r}")
     resolve_device(config.device)
-    data = dataclasses.replace(config.data, root=request.root or config.data.root)
+    data = dataclasses.replace(config.data, name=name, root=request.root or config.data.root)
     config = dataclasses.replace(
         config,
         seed=request.seed or config.seed,

@@ -78,9 +78,10 @@ def open_subject(
     device: str = "auto",
     root: str | None = None,
     views: int = 0,
+    dataset: Dataset | None = None,
     progress: Callable[..., None] | None = None,
 ) -> Subject:
-    """Open a run for measuring. ``checkpoint`` is a folder name under ``checkpoint/``; default: the newest.
+    """Open a run for measuring. ``dataset``: its data, where they have been read. ``checkpoint`` is a folder name under ``checkpoint/``; default: the newest.
 
     ``loss``: "ce", plain cross-entropy on the raw logits, as the paper's analysis has it; or "train", the run's own
     loss at that epoch, margins and class weights included.
@@ -96,14 +97,11 @@ def open_subject(
     where = resolve_device(device)
     if where.type == "mps" and dtype == "float64":
         raise InputError("--dtype float64: this device has no float64; use --device cpu")
-    dataset = run_data(opened, root=root, progress=progress)
-    if opened.meta.get("draw_hash") != dataset.draw_hash:
-        raise InputError(
-            f"{folder} was trained on other images (draw {opened.meta.get('draw_hash')}, now {dataset.draw_hash}): "
-            "a curvature would be that of another loss; restore the data as it was"
-        )
+    said: list[str] = []
+    if dataset is None:
+        dataset = run_data(opened, root=root, held=False, progress=progress, say=said.append)
     stage = opened.config.stages[opened.cursor.stage]
-    notes = [] if not views else [f"{views} views of each image, augmented as in training ({stage.augment})"]
+    notes = said if not views else [*said, f"{views} views of each image, augmented as in training ({stage.augment})"]
     if loss == "train":
         trained = training_loss(opened.config, opened.cursor, dataset.class_counts)
         function: nn.Module = trained

@@ -13,6 +13,7 @@ from saddlescape.data.sources.pictures import FilePictures, Found, Request
 from saddlescape.errors import InputError
 
 EXPECTED = "expected 'path label', the two separated by a space, a tab or a comma"
+LABELS = 100_000  # the largest label of images to be scored, where some classes may be missing
 _INTEGER = re.compile(r"^(?P<path>.*?)(?:[ \t]*[,;\t][ \t]*|[ \t]+)(?P<label>[+-]?\d+)$")
 _HEADERS = frozenset({"path", "file", "filename", "file_name", "filepath", "image", "img", "image_path", "name"})
 _LABEL_HEADERS = frozenset({"label", "labels", "class", "class_id", "target", "category", "y"})
@@ -40,7 +41,7 @@ def load_list(request: Request) -> Found:
     entries = parse_list(path)
     names = read_class_names(path.parent)
     integers = _are_integers(path, entries)
-    classes = _classes_of(path, entries, names, integers)
+    classes = _classes_of(path, entries, names, integers, request.partial)
     numbers = {name: label for label, name in enumerate(classes)}
     partners = {"test": request.test} if request.test else partner_lists(path)
     unreadable: list[tuple[str, str]] = []
@@ -159,7 +160,9 @@ def _are_integers(path: Path, entries: list[Entry]) -> bool:
     )
 
 
-def _classes_of(path: Path, entries: list[Entry], names: list[str] | None, integers: bool) -> list[str]:
+def _classes_of(
+    path: Path, entries: list[Entry], names: list[str] | None, integers: bool, partial: bool
+) -> list[str]:
     if not integers:
         return names or sorted({entry.label for entry in entries})
     first: dict[int, Entry] = {}
@@ -168,7 +171,7 @@ def _classes_of(path: Path, entries: list[Entry], names: list[str] | None, integ
     negative = [entry for label, entry in first.items() if label < 0]
     if negative:
         raise InputError(f"{path} line {negative[0].line}: label {negative[0].label} is negative; labels are 0..C-1")
-    size = len(names) if names else len(first)
+    size = len(names) if names else max(first) + 1 if partial and max(first) < LABELS else len(first)
     beyond = [entry for label, entry in first.items() if label >= size]
     if beyond:
         if names:

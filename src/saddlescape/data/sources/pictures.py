@@ -156,7 +156,7 @@ class Found:
     ``preprocess`` is None where it follows from the pictures. ``ignored`` are stray files, ``unreadable`` entries that
     point to nothing, with the reason. ``streamed``: pictures of natural size, of which training sees random crops, so
     they stay on disk whatever their number. ``original_labels`` [C]: the label of each class in the source's files,
-    where it is another one.
+    where it is another one. ``base``: the folder below which the names of a person's own images identify them.
     """
 
     name: str
@@ -173,6 +173,7 @@ class Found:
     streamed: bool = False
     published: Published | None = None
     original_labels: list[int] | None = None
+    base: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +181,8 @@ class Request:
     """What a source is asked for. ``where`` is the path of a folder, list or parquet; ``root`` holds named data sets.
 
     ``lenient``: entries that point to no file are put into ``Found.unreadable`` rather than refused. ``ties``: the
-    order of equally frequent classes where labels are re-indexed by frequency ("stable" or "reference").
+    order of equally frequent classes where labels are re-indexed by frequency ("stable" or "reference"). ``partial``:
+    the images are to be scored, not trained on, so some of the classes suffice.
     """
 
     name: str
@@ -190,4 +192,5 @@ class Request:
     download: bool = False
     lenient: bool = False
     ties: str = "stable"
+    partial: bool = False
     progress: Progress | None = None

@@ -50,7 +50,7 @@ def find(request: Request) -> Found:
     name = request.name
     if name in SOURCES:
         return _known(request)
-    found = _at_path(request, Path(name).expanduser())
+    found = _at_path(request)
     # Recipes and groups go by the name of the data: own images in a folder called "cifar10" are not CIFAR-10.
     called = f"./{found.name}" if found.name in SOURCES else found.name
     return replace(found, name=called, notes=[*found.notes, *look_alikes(found.classes)])
@@ -72,13 +72,23 @@ def name_of(data: str | Path) -> str:
     return f"./{data}" if isinstance(data, Path) and str(data) in SOURCES else str(data)
 
 
-def _at_path(request: Request, path: Path) -> Found:
-    name = request.name
-    if not path.exists() and request.root is not None and (request.root / path).exists():
-        path = request.root / path
-    if not path.exists():
-        raise InputError(_unknown(name))
+def _at_path(request: Request) -> Found:
+    path = locate(request.name, request.root)
+    if path is None:
+        raise InputError(_unknown(request.name))
     request = replace(request, where=path)
+    base = path if path.is_dir() else request.root or path.parent
+    return replace(_read(path, request), base=base)
+
+
+def locate(name: str, root: Path | None) -> Path | None:
+    """Where the data called ``name`` lie: there, or below ``root``, where a folder may have been moved."""
+    path = Path(name).expanduser()
+    places = [path] if root is None else [path, root / path, root / path.name]
+    return next((place for place in places if place.exists()), None)
+
+
+def _read(path: Path, request: Request) -> Found:
     if path.is_dir():
         return load_parquet(request) if shards_under(path) else load_folder(request)
     if path.suffix.lower() == ".parquet":
