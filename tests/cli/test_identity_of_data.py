@@ -17,7 +17,8 @@ from saddlescape.data import load
 from saddlescape.runs.format import CONFIG, METRICS, RESULT, read_rows
 from saddlescape.runs.images import IMAGES
 
-SMALL = ("--method", "ce", "--model", "smallcnn", "--image-size", "16", "--device", "cpu", "--epochs", "2", "--keep-every", "1")
+SMALL = ("--method", "ce", "--model", "smallcnn", "--image-size", "16", "--device", "cpu")
+SMALL = (*SMALL, "--epochs", "2", "--keep-every", "1")
 
 
 def result(run: Path = Path("run")) -> dict[str, Any]:
