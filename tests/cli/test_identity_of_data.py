@@ -394,3 +394,14 @@ def test_a_killed_run_goes_on_where_its_data_are_now(cli, photos):
     outcome = cli("train", "images", "--out", "run", *SMALL)
     assert outcome.code == 0, outcome.err
     assert "resuming with data.name" in outcome.err
+
+
+def test_images_of_the_same_name_and_size_are_not_the_same(cli, make_folder):
+    """Uncompressed files of one size: their pixels tell them apart."""
+    for root, shade in (("photos", 0), ("new", 100)):
+        for number in range(12):
+            path = Path(root, "ab"[number % 2], f"{number}.bmp")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (16, 16), (shade + number, number, 2 * number)).save(path)
+    assert cli("train", "photos", "--out", "run", *SMALL).code == 0
+    assert accuracy(cli("evaluate", "run", "--data", "new").out)[0] == 12

@@ -13,7 +13,7 @@ from PIL import Image
 
 from saddlescape.data import pixels
 from saddlescape.runs import execute
-from saddlescape.runs.evaluation import run_data
+from saddlescape.runs.evaluation import other_data, run_data
 from saddlescape.runs.opened import open_run
 
 SMALL = ("--model", "smallcnn", "--image-size", "16", "--device", "cpu", "--method", "ce", "--epochs", 2)
@@ -40,7 +40,8 @@ def test_one_scale_in_train_evaluate_predict_and_export(cli, tmp_path):
     assert opened.preprocess.white_level == 4095
     own = run_data(opened)
     # Darker images, of 10 bits for themselves, are scaled like those of the run, and brighter ones are refused.
-    other = run_data(opened, data=str(stripes(tmp_path / "dark", level=900)))
+    other = other_data(opened, str(stripes(tmp_path / "dark", level=900)), "test")
+    assert len(other.test) == 16
     for dataset in (own, other):
         at = Path(dataset.test.names[0])
         assert torch.equal(dataset.test.images[0], pixels(opened.preprocess, at))

@@ -33,8 +33,8 @@ from saddlescape.runs.curvature import SPECTRA, duration
 from saddlescape.runs.curvature_course import Tracking, class_rows, group_rows, held_images, new_tracker
 from saddlescape.runs.curvature_course import accuracy as accuracy_of
 from saddlescape.runs.execute import device_name
-from saddlescape.runs.rehearsal import check_numbers
 from saddlescape.runs.images import require_same
+from saddlescape.runs.rehearsal import check_numbers
 from saddlescape.runs.subject import Subject, set_aside, trained_epoch
 from saddlescape.training.assemble import assemble
 from saddlescape.training.batches import EVALUATION_BATCH, evaluation_loaders

@@ -86,19 +86,20 @@ def trained_images(folder: Path) -> list[Image] | None:
 
 
 def among(split: Split, base: Path | None, trained: Iterable[Image]) -> np.ndarray:
-    """Which images of ``split`` are among ``trained``, bool [N]: the same pixels, or the same name and file size."""
-    pixels, files = set(), set()
+    """Which images of ``split`` are among ``trained``, bool [N]: the same pixels; the same name and file size where
+    one of the two stays on disk, so that its pixels are not known."""
+    pixels, named, deferred = set(), set(), set()
     for image in trained:
         pixels.add(image.pixels)
-        files.add((image.name, image.size))
-    return np.array(
-        [
-            bool(image.pixels and image.pixels in pixels)
-            or (image.size != "0" and (image.name, image.size) in files)
-            for image in identify(split, base)
-        ],
-        dtype=bool,
-    )  # fmt: skip
+        named.add((image.name, image.size))
+        if not image.pixels:
+            deferred.add((image.name, image.size))
+    found = [
+        (image.pixels != "" and image.pixels in pixels)
+        or (image.size != "0" and (image.name, image.size) in (deferred if image.pixels else named))
+        for image in identify(split, base)
+    ]
+    return np.array(found, dtype=bool)
 
 
 def require_same(

@@ -81,7 +81,8 @@ def open_subject(
     dataset: Dataset | None = None,
     progress: Callable[..., None] | None = None,
 ) -> Subject:
-    """Open a run for measuring. ``dataset``: its data, where they have been read. ``checkpoint`` is a folder name under ``checkpoint/``; default: the newest.
+    """Open a run for measuring. ``checkpoint`` is a folder name under ``checkpoint/``; default: the newest.
+    ``dataset``: the run's data, where they have been read already.
 
     ``loss``: "ce", plain cross-entropy on the raw logits, as the paper's analysis has it; or "train", the run's own
     loss at that epoch, margins and class weights included.
