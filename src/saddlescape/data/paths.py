@@ -78,4 +78,6 @@ def take_paths(paths: Sequence[Path], positions: ArrayLike) -> Sequence[Path]:
 def relative_names(names: Iterable[str], base: Path) -> list[str]:
     """What identifies images wherever their folder lies: names below ``base``, with ``/``, in Unicode NFC."""
     begins = f"{base}{os.sep}"
-    return [unicodedata.normalize("NFC", name.removeprefix(begins).replace(os.sep, "/")) for name in names]
+    below = (name.removeprefix(begins).replace(os.sep, "/") for name in names)
+    texts = (os.fsencode(name).decode("utf-8", "backslashreplace") for name in below)  # whatever bytes a name has
+    return [unicodedata.normalize("NFC", text) for text in texts]

@@ -15,9 +15,9 @@ import numpy as np
 from saddlescape.data.paths import relative_names
 from saddlescape.data.sources.registry import dataset_names
 from saddlescape.data.types import ArraySplit, Dataset, Split
+from saddlescape.disk import read_text, write_text
 from saddlescape.errors import InputError
 from saddlescape.runs.config import RunConfig
-from saddlescape.runs.format import write_atomic
 
 IMAGES = "images.csv"
 BEFORE = "first stage"  # images that another run, whose first stage was taken, was trained on
@@ -57,7 +57,7 @@ def write_images(folder: Path, dataset: Dataset, source: Path | None = None) -> 
     rows += [(BEFORE, *image) for image in (source and trained_images(source)) or ()]
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([("split", *Image._fields), *rows])
-    write_atomic(folder / IMAGES, text.getvalue())
+    write_text(folder / IMAGES, text.getvalue())
 
 
 def read_images(folder: Path) -> dict[str, list[Image]] | None:
@@ -71,10 +71,10 @@ def read_images(folder: Path) -> dict[str, list[Image]] | None:
         return None
     found: dict[str, list[Image]] = {}
     try:
-        rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8", errors="surrogateescape"))))
+        rows = list(csv.reader(io.StringIO(read_text(path))))
         for split, *image in rows[1:]:
             found.setdefault(split, []).append(Image(*image))
-    except (OSError, ValueError, TypeError, csv.Error) as error:
+    except (ValueError, TypeError, csv.Error) as error:
         raise InputError(f"{path}: damaged ({error}); restore it, or delete it to do without") from error
     return found
 
