@@ -65,7 +65,7 @@ def build(name: str) -> tuple[nn.Module, Tensor]:
 
 @pytest.mark.parametrize("given", [True, False], ids=["model given", "found by hook"])
 @pytest.mark.parametrize("name", list(nets()))
-def test_one_step_counts_one_pass(name: str, given: bool) -> None:  # K8
+def test_one_step_counts_one_pass(name: str, given: bool) -> None:
     model, x = build(name)
     plain = copy.deepcopy(model)
     optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1), rho=0.5, model=model if given else None)

@@ -18,7 +18,7 @@ Y = [0, 2, 1]
     torch.tensor(Y)[:, None],
     torch.tensor([[0.5, 0.5, 0.0], [0.1, 0.1, 0.8], [0.2, 0.6, 0.2]]),
 ])  # fmt: skip
-def test_every_form_of_target(targets: torch.Tensor) -> None:  # K23
+def test_every_form_of_target(targets: torch.Tensor) -> None:
     labels = checked_labels(targets, 3, "SAM")
     assert labels.dtype == torch.int64
     assert labels.tolist() == Y
@@ -35,7 +35,7 @@ def test_every_form_of_target(targets: torch.Tensor) -> None:  # K23
     (torch.zeros(3, dtype=torch.complex64), "complex64"),
     ([0, 1, 2], "got a list"),
 ])  # fmt: skip
-def test_bad_targets_are_one_line(targets: torch.Tensor, words: str) -> None:  # K24
+def test_bad_targets_are_one_line(targets: torch.Tensor, words: str) -> None:
     with pytest.raises(InputError, match=words) as caught:
         checked_labels(targets, 3, "ImbSAM")
     assert str(caught.value).startswith("ImbSAM: ")

@@ -127,7 +127,7 @@ def close(a: list[Tensor], b: list[Tensor]) -> bool:
     return all(torch.allclose(x, y, rtol=0, atol=1e-5) for x, y in zip(a, b, strict=True))
 
 
-def test_ranks_agree_bit_for_bit(ranks: list[dict[str, list[Tensor]]]) -> None:  # K20
+def test_ranks_agree_bit_for_bit(ranks: list[dict[str, list[Tensor]]]) -> None:
     for name, values in ranks[0].items():
         assert all(torch.equal(a, b) for a, b in zip(values, ranks[1][name], strict=True)), name
 

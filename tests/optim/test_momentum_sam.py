@@ -70,34 +70,6 @@ def test_adam_uses_its_first_moment() -> None:
     torch.testing.assert_close(seen[1], home - 0.5 * m / m.norm(), rtol=1e-10, atol=1e-12)
 
 
-def test_an_error_in_the_pass_brings_the_weights_home() -> None:
-    w = torch.tensor([2.0, 1.0, -1.0], dtype=torch.float64, requires_grad=True)
-    optimizer = MomentumSAM(torch.optim.SGD([w], lr=0.1, momentum=0.9), rho=0.5)
-    optimizer.step(quadratic(optimizer, w))
-    home = w.detach().clone()
-
-    def broken() -> Tensor:
-        assert not torch.equal(w.detach(), home)
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        optimizer.step(broken)
-    assert torch.equal(w.detach(), home)
-
-
-def test_rho_zero_is_the_base() -> None:
-    results = []
-    for wrap in (False, True):
-        w = torch.tensor([2.0, 1.0, -1.0], dtype=torch.float64, requires_grad=True)
-        optimizer: torch.optim.Optimizer = torch.optim.SGD([w], lr=0.1, momentum=0.9)
-        if wrap:
-            optimizer = MomentumSAM(optimizer, rho=0.0)
-        for _ in range(5):
-            optimizer.step(quadratic(optimizer, w))
-        results.append(w.detach())
-    assert torch.equal(*results)
-
-
 def test_a_base_without_momentum_is_refused() -> None:
     w = torch.ones(3, requires_grad=True)
     with pytest.raises(InputError, match="keeps no momentum"):

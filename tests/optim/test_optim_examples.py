@@ -52,7 +52,7 @@ def by_hand(net: nn.Module, batches: list, epochs: int, rho: float = 0.05) -> tu
 
 
 @pytest.mark.parametrize("kind", ["Automatic", "Manual", "Manual with a scaler"])
-def test_lightning(kind: str) -> None:  # K14
+def test_lightning(kind: str) -> None:
     pytest.importorskip("lightning", reason="the example is for users of lightning, which is no dependency of ours")
     example = load("sam_lightning")
     module = getattr(example, kind.split()[0])()

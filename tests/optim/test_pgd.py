@@ -1,10 +1,9 @@
-"""Perturbed gradient descent: constants, the uniform ball, escape from saddles, stopping at minima, resuming."""
+"""Perturbed gradient descent: the uniform ball, escape from saddles, stopping at minima, resuming."""
 
 from __future__ import annotations
 
 import copy
 import io
-import math
 from collections.abc import Callable
 
 import pytest
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 
 from saddlescape.errors import InputError
-from saddlescape.optim import PerturbedGD, pgd_constants
+from saddlescape.optim import PerturbedGD
 
 
 def closure_of(optimizer: torch.optim.Optimizer, f: Callable[[], Tensor]) -> Callable[[], Tensor]:
@@ -24,20 +23,6 @@ def closure_of(optimizer: torch.optim.Optimizer, f: Callable[[], Tensor]) -> Cal
         return loss
 
     return closure
-
-
-def test_constants_worked_by_hand() -> None:
-    k = pgd_constants(smoothness=2.0, hessian_lipschitz=4.0, epsilon=0.25, dim=10, delta_f=3.0, c=0.5, delta=0.1)
-    chi = 3 * math.log(10 * 2 * 3 / (0.5 * 0.0625 * 0.1))
-    assert k.chi == pytest.approx(chi)
-    assert k.eta == 0.25
-    assert k.radius == pytest.approx(math.sqrt(0.5) / chi**2 * 0.125)
-    assert k.g_thr == pytest.approx(math.sqrt(0.5) / chi**2 * 0.25)
-    assert k.f_thr == pytest.approx(0.5 / chi**3 * math.sqrt(0.25**3 / 4))
-    assert k.t_thr == math.ceil(chi / 0.25 * 2)  # sqrt(rho epsilon) = 1
-    assert pgd_constants(smoothness=1, hessian_lipschitz=1, epsilon=1, dim=1, delta_f=1).chi == 12.0  # the floor of 4
-    with pytest.raises(InputError, match="epsilon must be above 0"):
-        pgd_constants(smoothness=1, hessian_lipschitz=1, epsilon=0, dim=1, delta_f=1)
 
 
 def test_kicks_are_uniform_in_the_ball() -> None:

@@ -54,7 +54,7 @@ def data(step: int) -> tuple[Tensor, Tensor]:
 def build(name: str, model: nn.Module) -> Any:
     base = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     if name == "cc-sam":
-        head = getattr(model, "module", model).head.parameters()
+        head = getattr(model, "module", model).head
         return ClassConditionalSAM(base, COUNTS, head, kappa=0.2, model=model)
     if name == "sse-sam":
         return SSESAM(base, COUNTS, 0.3, threshold=20, model=model)
@@ -118,7 +118,7 @@ def close(a: list[Tensor], b: list[Tensor]) -> bool:
     return all(torch.allclose(x, y, rtol=0, atol=1e-5) for x, y in zip(a, b, strict=True))
 
 
-def test_ranks_agree_bit_for_bit(ranks: list[dict[str, list[Tensor]]]) -> None:  # K20
+def test_ranks_agree_bit_for_bit(ranks: list[dict[str, list[Tensor]]]) -> None:
     for name, values in ranks[0].items():
         assert all(torch.equal(a, b) for a, b in zip(values, ranks[1][name], strict=True)), name
 
@@ -139,7 +139,7 @@ def test_cc_sam_climbs_by_each_ranks_own_images(ranks: list[dict[str, list[Tenso
             replica = Net()
             replica.load_state_dict(main.state_dict())
             probe = ClassConditionalSAM(
-                torch.optim.SGD(replica.parameters(), lr=0.0), COUNTS, replica.head.parameters(), kappa=0.2
+                torch.optim.SGD(replica.parameters(), lr=0.0), COUNTS, replica.head, kappa=0.2
             )
             x, y = (tensor[8 * rank : 8 * rank + 8] for tensor in data(number))
             probe.step(

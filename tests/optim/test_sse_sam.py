@@ -1,4 +1,4 @@
-"""SSE-SAM's two stages: the head climbs until a share of the steps is made. Its formula is held in test_split.py."""
+"""SSE-SAM: the head climbs until a share of the steps is made. Its formula is held in test_split_sam.py."""
 
 from __future__ import annotations
 

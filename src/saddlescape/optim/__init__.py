@@ -10,7 +10,7 @@ from saddlescape.optim.imbsam import ImbSAM
 from saddlescape.optim.momentum_sam import MomentumSAM
 from saddlescape.optim.partial_sam import PartialSAM
 from saddlescape.optim.perturb import Perturbation
-from saddlescape.optim.pgd import PerturbedGD, PGDConstants, pgd_constants
+from saddlescape.optim.pgd import PerturbedGD
 from saddlescape.optim.registry import NEED_CLASS_COUNTS, OPTIMIZERS, build_optimizer
 from saddlescape.optim.sam import SAM
 from saddlescape.optim.split import SplitOptimizer
@@ -27,7 +27,6 @@ __all__ = [
     "FocalSAM",
     "ImbSAM",
     "MomentumSAM",
-    "PGDConstants",
     "PartialSAM",
     "Perturbation",
     "PerturbedGD",
@@ -35,5 +34,4 @@ __all__ = [
     "WrappedOptimizer",
     "accumulated_closure",
     "build_optimizer",
-    "pgd_constants",
 ]

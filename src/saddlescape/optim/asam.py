@@ -6,13 +6,16 @@ Networks", ICML 2021: ``eps = rho * T^2 g / ||T g||`` with a diagonal ``T`` that
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from saddlescape.errors import InputError
 from saddlescape.optim.sam import SAM
+from saddlescape.optim.wrapper import WrapperOptions
 
 
 class ASAM(SAM):
@@ -23,7 +26,7 @@ class ASAM(SAM):
     it is ``ASAM(..., eta=0, scale_biases=True)``, the same as ``SAM(..., adaptive=True)``.
 
     Arguments:
-        base_optimizer, model, freeze_bn_stats, clip_grad_norm, sync_ascent: as for :class:`SAM`.
+        base_optimizer, sync_ascent; options: model, freeze_bn_stats, clip_grad_norm: as for :class:`SAM`.
         rho: radius, about ten times SAM's: the authors use 0.5 on CIFAR-10, 1.0 on CIFAR-100.
         eta: added to ``|w|``; at least 0.
         scale_biases: whether tensors not called weight are scaled too. False needs ``model``, which has the names.
@@ -38,26 +41,16 @@ class ASAM(SAM):
         *,
         eta: float = 0.01,
         scale_biases: bool = False,
-        model: nn.Module | None = None,
-        freeze_bn_stats: bool = True,
-        clip_grad_norm: float | None = None,
         sync_ascent: bool = True,
+        **options: Unpack[WrapperOptions],
     ) -> None:
         if not eta >= 0:
             raise InputError(f"ASAM: eta must be at least 0, got {eta!r}")
-        if not scale_biases and model is None:
+        if not scale_biases and options.get("model") is None:
             raise InputError(
                 "ASAM: needs model= to tell weights from biases by name; or scale_biases=True to scale all tensors"
             )
-        super().__init__(
-            base_optimizer,
-            rho,
-            adaptive=True,
-            model=model,
-            freeze_bn_stats=freeze_bn_stats,
-            clip_grad_norm=clip_grad_norm,
-            sync_ascent=sync_ascent,
-        )
+        super().__init__(base_optimizer, rho, adaptive=True, sync_ascent=sync_ascent, **options)
         self.eta = eta
         self.scale_biases = scale_biases
         self._unscaled: set[int] = set()

@@ -35,11 +35,6 @@ class KeptStatistics:
         self._kept: list[tuple[Tensor, Tensor]] = []
         self._remove_hook: weakref.finalize | None = None
 
-    @property
-    def buffers(self) -> list[Tensor]:
-        """The buffers that have been copied and are not back yet."""
-        return [buffer for buffer, _ in self._kept]
-
     @torch.no_grad()
     def keep(self) -> None:
         if self.model is not None:
@@ -61,7 +56,7 @@ class KeptStatistics:
         if self._remove_hook is not None:
             self._remove_hook()
             self._remove_hook = None
-        for buffers, copies in self._by_dtype():
+        for buffers, copies in _by_dtype(self._kept):
             torch._foreach_copy_(buffers, copies)
         self._kept = []
         self._seen = set()
@@ -85,9 +80,6 @@ class KeptStatistics:
         self._kept += zip(found, copies, strict=True)
         for buffers, saved in _by_dtype(list(zip(found, copies, strict=True))):
             torch._foreach_copy_(saved, buffers)
-
-    def _by_dtype(self) -> list[tuple[list[Tensor], list[Tensor]]]:
-        return _by_dtype(self._kept)
 
 
 def _by_dtype(pairs: list[tuple[Tensor, Tensor]]) -> list[tuple[list[Tensor], list[Tensor]]]:

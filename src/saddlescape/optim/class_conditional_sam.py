@@ -16,23 +16,23 @@ costs a classification of each image and nothing of the backbone.
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
-from torch.autograd.graph import saved_tensors_hooks
+from torch.func import functional_call
 from torch.optim import Optimizer
 
 from saddlescape.counts import ClassCounts
 from saddlescape.errors import InputError
-from saddlescape.optim.perturb import global_norm, move
+from saddlescape.optim.perturb import global_norm
 from saddlescape.optim.split import NORM_EPS, SplitClosure, SplitOptimizer, backward_again
+from saddlescape.optim.wrapper import WrapperOptions
 
-Norm = Literal["tensor", "joint"]
 Reclassify = Callable[[Tensor], Tensor]
 
 
@@ -59,15 +59,12 @@ class ClassConditionalSAM(SplitOptimizer):
     Arguments:
         base_optimizer: a built optimiser of the whole model.
         class_counts: training images per class, [C].
-        head_parameters: the tensors of the classifier, all of them in groups of ``base_optimizer``.
+        head: the classifier, with which the closures run; all its parameters are in groups of ``base_optimizer``.
         kappa: scales every radius. It is kept as ``group["rho"]``, of which the groups with classifier tensors count;
             ``set_rho`` and schedules of ``rho`` set it. 0 is the base optimiser, bit for bit.
         phi: weight of the perturbed term, from 0 to 1; the authors use 0.3 on CIFAR-10-LT, 0.5 on CIFAR-100-LT.
-        norm: what ``||G_c||`` is. "tensor" (default): the formula above, the authors' code of today, where weight and
-            bias are scaled each by its own norm. "joint": one norm over all classifier tensors, the classifier taken
-            as one vector, as the paper derives it. A first version of the code took ``||theta||`` by tensor as well.
-        model, freeze_bn_stats, clip_grad_norm: as for :class:`~saddlescape.optim.SAM`; running statistics are those
-            of the first ``closure()`` alone, which matters only without ``reclassify``.
+        options: model, freeze_bn_stats, clip_grad_norm, as for :class:`~saddlescape.optim.SAM`; running statistics are
+            those of the first ``closure()`` alone, which matters only without ``reclassify``.
 
     A class with a single training image would be moved infinitely far (n_c - 1 = 0); it is treated like one with two.
     A class whose gradient is 0 does not move. Waits for the device once a step where the labels are there. Memory: a
@@ -77,8 +74,9 @@ class ClassConditionalSAM(SplitOptimizer):
     Attribute ``grad_norm`` stays None: there is a norm for each class.
 
     Deviations from the authors' code: 1. n_c = 1, which divides by zero there; 2. ``reclassify`` decides which labels
-    the second term has; there they are the unmixed ones, also under mixup; 3. weights come back from a copy also after
-    an error.
+    the second term has; there they are the unmixed ones, also under mixup; 3. the perturbed classifier is a copy,
+    there the weights are moved and moved back. The paper derives one ``||G_c||`` over all classifier tensors; the code
+    has one for each tensor, as above.
     """
 
     reclassifies = True
@@ -88,34 +86,22 @@ class ClassConditionalSAM(SplitOptimizer):
         self,
         base_optimizer: Optimizer,
         class_counts: ClassCounts,
-        head_parameters: Iterable[Tensor],
+        head: nn.Module,
         *,
         kappa: float | Tensor = 1e-6,
         phi: float = 0.5,
-        norm: Norm = "tensor",
-        model: nn.Module | None = None,
-        freeze_bn_stats: bool = True,
-        clip_grad_norm: float | None = None,
+        **options: Unpack[WrapperOptions],
     ) -> None:
-        super().__init__(
-            base_optimizer,
-            class_counts,
-            kappa,
-            model=model,
-            freeze_bn_stats=freeze_bn_stats,
-            clip_grad_norm=clip_grad_norm,
-        )
+        super().__init__(base_optimizer, class_counts, kappa, **options)
         if not 0 <= phi <= 1:
             raise InputError(f"ClassConditionalSAM: phi must be from 0 to 1, got {phi!r}")
-        if norm not in ("tensor", "joint"):
-            raise InputError(f"ClassConditionalSAM: norm must be 'tensor' or 'joint', got {norm!r}")
-        self.phi, self.norm = phi, norm
-        self.head = [head_parameters] if isinstance(head_parameters, Tensor) else list(head_parameters)
+        self.phi, self.head = phi, head
         known = {id(param) for group in self.param_groups for param in group["params"]}
-        if not self.head or any(id(param) not in known for param in self.head):
+        tensors = list(head.parameters()) if isinstance(head, nn.Module) else []
+        if not tensors or any(id(param) not in known for param in tensors):
             raise InputError(
-                "ClassConditionalSAM: head_parameters must be the classifier's tensors, such as "
-                "model.head.parameters(), and all of them in base_optimizer"
+                "ClassConditionalSAM: head must be the classifier, such as model.head, and all its parameters in "
+                "base_optimizer"
             )
 
     def share_batches(self, average: Callable[[Sequence[Tensor]], None], rank: int, *, ascent: bool = False) -> None:
@@ -143,14 +129,14 @@ class ClassConditionalSAM(SplitOptimizer):
                 return self._split_step(closure, labels, scaler)
             return self._conditional_step(closure, labels, reclassify or closure, scaler)
 
-    def _moving(self) -> list[tuple[Tensor, Any, bool]]:
-        """The classifier's tensors with a radius: tensor, kappa, whether its group maximises."""
-        head = {id(param) for param in self.head}
+    def _moving(self) -> list[tuple[str, Tensor, Any, bool]]:
+        """The classifier's tensors with a radius: name, tensor, kappa, whether its group maximises."""
+        names = {id(param): name for name, param in self.head.named_parameters()}
         return [
-            (param, group["rho"], bool(group.get("maximize")))
+            (names[id(param)], param, group["rho"], bool(group.get("maximize")))
             for group in self._groups_at_work()
             for param in group["params"]
-            if id(param) in head and param.requires_grad
+            if id(param) in names and param.requires_grad
         ]
 
     def _conditional_step(
@@ -158,40 +144,30 @@ class ClassConditionalSAM(SplitOptimizer):
     ) -> Tensor:
         self.zero_grad()
         losses = self._losses(closure, len(labels))
-        with torch.enable_grad():  # the part of a class is a node of the graph too
-            parts = [(label, subset, losses[subset]) for label, subset in _by_class(labels)]
-        moves = [(subset, self._deltas(part, float(self.class_counts[label]), scaler)) for label, subset, part in parts]
-        perturbed = []
-        keeping = _Keeping()
-        with contextlib.ExitStack() as leaving, self._away():
-            leaving.callback(keeping.off)
+        with torch.enable_grad():  # the losses of a class are a node of the graph too
+            classes = [(label, rows, losses[rows]) for label, rows in _by_class(labels)]
+        moved = [self._moved(part, float(self.class_counts[label]), scaler) for label, _, part in classes]
+        with_head = _WithHead(self.head, again)
+        with self._away():
             if self.freeze_bn_stats:
                 self._statistics.keep()
-            for subset, deltas in moves:
-                params = [param for param, _ in deltas]
-                # The first pass kept these weights for its backward pass, which comes when they have their bits again.
-                with torch.autograd._unsafe_preserve_version_counter(tuple(params)):
-                    self._perturbation.save(params)
-                    move(params, [delta for _, delta in deltas], 1.0)
-                    try:
-                        keeping.on(params)
-                        perturbed.append(self._losses(again, len(subset), subset))
-                    finally:
-                        keeping.off()
-                    self._perturbation.restore()
-            # So it kept the statistics, of which the backward pass of a layer in train mode makes no use.
-            with torch.autograd._unsafe_preserve_version_counter(tuple(self._statistics.buffers)):
-                self._statistics.restore()
-        with torch.enable_grad():
-            both = (1 - self.phi) * losses.mean() + self.phi * torch.cat(perturbed).mean()
-        self._backward(both, None, scaler)
+            perturbed = [
+                self._losses(partial(functional_call, with_head, weights), len(rows), rows)
+                for (_, rows, _), weights in zip(classes, moved, strict=True)
+            ]
+            with torch.enable_grad():
+                both = (1 - self.phi) * losses.mean() + self.phi * torch.cat(perturbed).mean()
+            self._backward(both, None, scaler)  # before running statistics come back, which autograd would notice
         self._descend(scaler)
         return losses.detach().mean()
 
-    def _deltas(self, losses: Tensor, count: float, scaler: GradScaler | None) -> list[tuple[Tensor, Tensor]]:
-        """Each tensor that moves, and how far, for a class with these losses and ``count`` training images."""
+    def _moved(self, losses: Tensor, count: float, scaler: GradScaler | None) -> dict[str, Tensor]:
+        """The perturbed tensors of the classifier for a class with these losses and ``count`` training images.
+
+        Their gradient is that of the classifier's own tensors.
+        """
         moving = self._moving()
-        params = [param for param, _, _ in moving]
+        params = [param for _, param, _, _ in moving]
         with torch.enable_grad():
             loss = losses.mean()
             scale = None
@@ -204,46 +180,32 @@ class ClassConditionalSAM(SplitOptimizer):
         gradients = [torch.zeros_like(p) if g is None else g for p, g in zip(params, found, strict=True)]
         if scale is not None:
             gradients = [gradient / scale.to(gradient.device) for gradient in gradients]
-        elements = sum(param.numel() for param in self.head)
+        head = list(self.head.parameters())
+        elements = sum(param.numel() for param in head)
         constant = elements**0.25 / (math.sqrt(2) * max(count - 1, 1) ** 0.25)
-        root = global_norm([param.detach() for param in self.head]).sqrt()
-        joint = global_norm(gradients) if self.norm == "joint" else None
-        deltas = []
-        for (param, kappa, maximize), gradient in zip(moving, gradients, strict=True):
-            length = (global_norm([gradient]) if joint is None else joint) + NORM_EPS
+        root = global_norm([param.detach() for param in head]).sqrt()
+        moved = {}
+        for (name, param, kappa, maximize), gradient in zip(moving, gradients, strict=True):
+            length = global_norm([gradient]) + NORM_EPS
             radius = kappa * constant * root / length.sqrt()
             step = gradient * (radius / length).to(device=gradient.device, dtype=gradient.dtype)
-            deltas.append((param, -step if maximize else step))
-        return deltas
+            with torch.enable_grad():
+                moved[f"head.{name}"] = param - step if maximize else param + step
+        return moved
+
+
+class _WithHead(nn.Module):
+    """Runs a closure inside ``functional_call``, which gives ``head`` other tensors for that long."""
+
+    def __init__(self, head: nn.Module, run: Reclassify) -> None:
+        super().__init__()
+        self.head, self.run = head, run
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return self.run(rows)
 
 
 def _by_class(labels: Tensor) -> list[tuple[int, Tensor]]:
     """The classes in the batch, each with the indices int64 of its images."""
     here = labels.cpu()
     return [(int(label), (here == label).nonzero().flatten().to(labels.device)) for label in here.unique()]
-
-
-class _Keeping:
-    """While on, autograd keeps copies of ``params`` for the backward pass, which comes when they are home again.
-
-    ``off`` may be called again: hooks that an interrupt left behind would spoil all autograd of the process, so they
-    are taken off where they were put on and once more where the step is left.
-    """
-
-    def __init__(self) -> None:
-        self._hooks: saved_tensors_hooks | None = None
-        self._active = False
-
-    def on(self, params: list[Tensor]) -> None:
-        storages = {param.untyped_storage().data_ptr() for param in params}
-
-        def pack(tensor: Tensor) -> Tensor:
-            mine = tensor.layout == torch.strided and tensor.untyped_storage().data_ptr() in storages
-            return tensor.detach().clone() if mine else tensor.detach()
-
-        self._hooks = saved_tensors_hooks(pack, lambda tensor: tensor)
-        self._active = self._hooks.__enter__() is None  # type: ignore[func-returns-value]
-
-    def off(self) -> None:
-        if self._active and self._hooks is not None:
-            self._active = self._hooks.__exit__() is not None  # type: ignore[func-returns-value]

@@ -13,13 +13,16 @@ This descends the loss plus ``lam * sum_c (1 - pi_c)^gamma * (rise of class c's 
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from saddlescape.counts import ClassCounts
 from saddlescape.errors import InputError
 from saddlescape.optim.split_sam import SplitSAM, weights_of
+from saddlescape.optim.wrapper import WrapperOptions
 
 
 class FocalSAM(SplitSAM):
@@ -37,7 +40,7 @@ class FocalSAM(SplitSAM):
             the logit-adjusted loss.
         lam: weight of the sharpness, at least 0; above 1 the plain part of rare classes becomes negative, as meant.
         gamma: how strongly it leans to the rare classes, at least 0.
-        model, freeze_bn_stats, clip_grad_norm: as for :class:`~saddlescape.optim.SAM`.
+        options: model, freeze_bn_stats, clip_grad_norm, as for :class:`~saddlescape.optim.SAM`.
 
     Attributes: ``factors`` is k, float64 [C]; ``grad_norm`` is the last ``||g2||``.
 
@@ -54,18 +57,9 @@ class FocalSAM(SplitSAM):
         *,
         lam: float = 0.5,
         gamma: float = 3.0,
-        model: nn.Module | None = None,
-        freeze_bn_stats: bool = True,
-        clip_grad_norm: float | None = None,
+        **options: Unpack[WrapperOptions],
     ) -> None:
-        super().__init__(
-            base_optimizer,
-            class_counts,
-            rho,
-            model=model,
-            freeze_bn_stats=freeze_bn_stats,
-            clip_grad_norm=clip_grad_norm,
-        )
+        super().__init__(base_optimizer, class_counts, rho, **options)
         for name, value in (("lam", lam), ("gamma", gamma)):
             if not 0 <= value < float("inf"):
                 raise InputError(f"FocalSAM: {name} must be at least 0 and finite, got {value!r}")

@@ -10,13 +10,16 @@ Zhou, Qu, Xu, Shen, "ImbSAM: A Closer Look at Sharpness-Aware Minimization in Cl
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from saddlescape.counts import ClassCounts, tail_classes
 from saddlescape.errors import InputError
 from saddlescape.optim.split_sam import SplitSAM, weights_of
+from saddlescape.optim.wrapper import WrapperOptions
 
 
 class ImbSAM(SplitSAM):
@@ -33,7 +36,7 @@ class ImbSAM(SplitSAM):
         threshold: classes with fewer images are tail. None: fewer than 20, the authors' choice on CIFAR-100-LT, where
             that gives some classes and not all; else the smallest third (``saddlescape.counts``).
         tail_weight: of tail losses, in both passes. The authors' code has 2, which re-weights besides; 1 does not.
-        model, freeze_bn_stats, clip_grad_norm: as for :class:`~saddlescape.optim.SAM`.
+        options: model, freeze_bn_stats, clip_grad_norm, as for :class:`~saddlescape.optim.SAM`.
 
     Attributes: ``tail`` is the mask [C] of the tail classes; ``grad_norm`` is the last ``||g_t||``.
 
@@ -50,18 +53,9 @@ class ImbSAM(SplitSAM):
         *,
         threshold: float | None = None,
         tail_weight: float = 2.0,
-        model: nn.Module | None = None,
-        freeze_bn_stats: bool = True,
-        clip_grad_norm: float | None = None,
+        **options: Unpack[WrapperOptions],
     ) -> None:
-        super().__init__(
-            base_optimizer,
-            class_counts,
-            rho,
-            model=model,
-            freeze_bn_stats=freeze_bn_stats,
-            clip_grad_norm=clip_grad_norm,
-        )
+        super().__init__(base_optimizer, class_counts, rho, **options)
         if not 0 < tail_weight < float("inf"):
             raise InputError(f"ImbSAM: tail_weight must be above 0 and finite, got {tail_weight!r}")
         self.tail = tail_classes(self.class_counts, threshold, "ImbSAM")

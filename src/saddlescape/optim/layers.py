@@ -1,4 +1,4 @@
-"""Which parameters of a network belong to its normalisation layers, or to its classifier."""
+"""Which parameters of a network belong to its normalisation layers."""
 
 from __future__ import annotations
 
@@ -21,21 +21,14 @@ def is_normalisation(module: nn.Module) -> bool:
     return "norm" in type(module).__name__.lower() and bool(own) and all(param.dim() <= 1 for param in own)
 
 
-def parameters_of(layers: str, model: nn.Module | None, name: str) -> list[Tensor]:
-    """The parameters of the "norm" or "head" layers of ``model``.
+def normalisation_parameters(model: nn.Module | None, name: str) -> list[Tensor]:
+    """The parameters of the normalisation layers of ``model``.
 
-    Raises InputError, in the name of the optimiser ``name``: another word, no model, or no such layer in it.
+    Raises InputError, in the name of the optimiser ``name``: no model, or no such layer in it.
     """
-    if layers not in ("norm", "head"):
-        raise InputError(f"{name}: layers must be 'all', 'norm' or 'head', got {layers!r}")
     if model is None:
-        raise InputError(f"{name}: layers={layers!r} needs model=, in which to find them")
-    if layers == "head":
-        head = getattr(getattr(model, "module", model), "head", None)
-        found = list(head.parameters()) if isinstance(head, nn.Module) else []
-    else:
-        found = [p for module in model.modules() if is_normalisation(module) for p in module.parameters(recurse=False)]
+        raise InputError(f"{name}: layers='norm' needs model=, in which to find them")
+    found = [p for module in model.modules() if is_normalisation(module) for p in module.parameters(recurse=False)]
     if not found:
-        what = "model.head with parameters" if layers == "head" else "normalisation layer with weights"
-        raise InputError(f"{name}: layers={layers!r}, but {type(model).__name__} has no {what}")
-    return found  # type: ignore[return-value]
+        raise InputError(f"{name}: layers='norm', but {type(model).__name__} has no normalisation layer with weights")
+    return list(found)

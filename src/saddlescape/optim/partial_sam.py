@@ -13,10 +13,10 @@ share of the batch, "m-sharpness"); that the tail should always be among them is
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
@@ -24,6 +24,7 @@ from saddlescape.counts import ClassCounts, tail_classes
 from saddlescape.errors import InputError
 from saddlescape.optim.split import SplitClosure, SplitOptimizer
 from saddlescape.optim.split_sam import weights_of
+from saddlescape.optim.wrapper import WrapperOptions
 
 FEWEST = 2  # BatchNorm in train mode refuses a single image where it sees one value per channel
 
@@ -67,18 +68,9 @@ class PartialSAM(SplitOptimizer):
         class_aware: bool = True,
         threshold: float | None = None,
         seed: int = 0,
-        model: nn.Module | None = None,
-        freeze_bn_stats: bool = True,
-        clip_grad_norm: float | None = None,
+        **options: Unpack[WrapperOptions],
     ) -> None:
-        super().__init__(
-            base_optimizer,
-            class_counts,
-            rho,
-            model=model,
-            freeze_bn_stats=freeze_bn_stats,
-            clip_grad_norm=clip_grad_norm,
-        )
+        super().__init__(base_optimizer, class_counts, rho, **options)
         if not 0 < share <= 1:
             raise InputError(f"PartialSAM: share must be above 0 and at most 1, got {share!r}")
         self.share = share

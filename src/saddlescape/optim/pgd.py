@@ -12,7 +12,6 @@ Jin, Ge, Netrapalli, Kakade, Jordan, "How to Escape Saddle Points Efficiently", 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,65 +22,6 @@ from torch.optim import Optimizer
 from saddlescape.errors import InputError
 from saddlescape.optim.perturb import Perturbation, global_norm, is_sharded, local, move, norms, with_gradients
 from saddlescape.optim.wrapper import Closure, WrappedOptimizer
-
-
-@dataclass(frozen=True)
-class PGDConstants:
-    """What Algorithm 2 runs with. ``eta`` is the step size; give it to the base optimiser as ``lr``."""
-
-    chi: float
-    eta: float
-    radius: float
-    g_thr: float
-    f_thr: float
-    t_thr: int
-
-
-def pgd_constants(
-    *,
-    smoothness: float,
-    hessian_lipschitz: float,
-    epsilon: float,
-    dim: int,
-    delta_f: float,
-    c: float = 1.0,
-    delta: float = 0.1,
-) -> PGDConstants:
-    """The constants that carry the paper's guarantee.
-
-    With ``l = smoothness`` (Lipschitz constant of the gradient), ``rho_H = hessian_lipschitz``, ``d = dim`` and
-    ``delta_f >= f(x0) - min f``::
-
-        chi   = 3 max(log(d l delta_f / (c epsilon^2 delta)), 4)      eta   = c / l
-        r     = sqrt(c) / chi^2 * epsilon / l                         g_thr = sqrt(c) / chi^2 * epsilon
-        f_thr = c / chi^3 * sqrt(epsilon^3 / rho_H)                   t_thr = chi / c^2 * l / sqrt(rho_H epsilon)
-
-    ``t_thr`` is rounded up, since the algorithm compares it with a number of steps. With probability ``1 - delta``
-    the point returned has ``||grad|| <= epsilon`` and ``lambda_min >= -sqrt(rho_H epsilon)``, for small enough ``c``.
-
-    Raises InputError when a number is not positive.
-    """
-    given = {
-        "smoothness": smoothness,
-        "hessian_lipschitz": hessian_lipschitz,
-        "epsilon": epsilon,
-        "dim": dim,
-        "delta_f": delta_f,
-        "c": c,
-        "delta": delta,
-    }
-    for name, value in given.items():
-        if not 0 < value < math.inf:
-            raise InputError(f"pgd_constants: {name} must be above 0 and finite, got {value!r}")
-    chi = 3 * max(math.log(dim * smoothness * delta_f / (c * epsilon**2 * delta)), 4.0)
-    return PGDConstants(
-        chi=chi,
-        eta=c / smoothness,
-        radius=math.sqrt(c) / chi**2 * epsilon / smoothness,
-        g_thr=math.sqrt(c) / chi**2 * epsilon,
-        f_thr=c / chi**3 * math.sqrt(epsilon**3 / hessian_lipschitz),
-        t_thr=math.ceil(chi / c**2 * smoothness / math.sqrt(hessian_lipschitz * epsilon)),
-    )
 
 
 class PerturbedGD(WrappedOptimizer):
@@ -96,6 +36,9 @@ class PerturbedGD(WrappedOptimizer):
     that kicks runs the closure twice. When a kick has not lowered the loss by ``f_thr`` after ``t_thr`` steps, the
     weights go back to the point before it and ``converged`` becomes True; steps after that change nothing. Waits for
     the device every step, since it decides by the loss; holds one copy of the weights for ``t_thr`` steps.
+    The guarantee is for ``eta = c/l``, ``radius = sqrt(c)/chi^2 e/l``, ``g_thr = sqrt(c)/chi^2 e``,
+    ``f_thr = c/chi^3 sqrt(e^3/h)`` and ``t_thr = chi/c^2 l/sqrt(h e)`` with a small constant c, accuracy e, and l and h
+    the Lipschitz constants of gradient and Hessian; chi is logarithmic in the number of parameters.
 
     Arguments:
         base_optimizer: makes the descent step; the paper's is plain SGD with ``lr = eta``.
@@ -108,8 +51,6 @@ class PerturbedGD(WrappedOptimizer):
         seed: kick number t is drawn from (seed, t) alone: it does not disturb other random numbers, is the same on
             every rank of a DDP group, and after a resume.
         clip_grad_norm: clip the gradient to this global norm before the base step.
-
-    :func:`pgd_constants` computes the numbers from the paper's assumptions.
     """
 
     def __init__(

@@ -18,30 +18,27 @@ from saddlescape.optim.momentum_sam import MomentumSAM
 from saddlescape.optim.partial_sam import PartialSAM
 from saddlescape.optim.pgd import PerturbedGD
 from saddlescape.optim.sam import SAM
-from saddlescape.optim.split import SplitOptimizer
 from saddlescape.optim.sse_sam import SSESAM
 
 Builder = Callable[..., Optimizer]
+
+
+def _around(kind: Callable[..., Optimizer], **fixed: Any) -> Builder:
+    def build(
+        base: Optimizer, *, rho: float | None = None, class_counts: ClassCounts | None = None, **kw: Any
+    ) -> Optimizer:
+        counts = () if class_counts is None else (class_counts,)
+        return kind(base, *counts, **({} if rho is None else {"rho": rho}), **fixed, **kw)
+
+    return build
 
 
 def _sgd(base: Optimizer, *, rho: float | None = None, model: nn.Module | None = None) -> Optimizer:
     return base
 
 
-def _sam(base: Optimizer, *, rho: float | None = None, model: nn.Module | None = None, **kw: Any) -> Optimizer:
-    return SAM(base, 0.05 if rho is None else rho, model=model, **kw)
-
-
-def _sam_on(base: Optimizer, *, rho: float | None = None, model: nn.Module | None = None, **kw: Any) -> Optimizer:
-    return _sam(base, rho=rho, model=model, layers="norm", **kw)
-
-
-def _asam(base: Optimizer, *, rho: float | None = None, model: nn.Module | None = None, **kw: Any) -> Optimizer:
-    return ASAM(base, 0.5 if rho is None else rho, model=model, **kw)
-
-
-def _momentum_sam(base: Optimizer, *, rho: float | None = None, model: nn.Module | None = None, **kw: Any) -> Optimizer:
-    return MomentumSAM(base, 1.0 if rho is None else rho, **kw)
+def _momentum_sam(base: Optimizer, *, model: nn.Module | None = None, **kw: Any) -> Optimizer:
+    return _around(MomentumSAM)(base, **kw)
 
 
 def _pgd(base: Optimizer, *, rho: float | None = None, model: nn.Module | None = None, **kw: Any) -> Optimizer:
@@ -50,43 +47,26 @@ def _pgd(base: Optimizer, *, rho: float | None = None, model: nn.Module | None =
     return PerturbedGD(base, rho, **kw)
 
 
-def _split(kind: type[SplitOptimizer]) -> Builder:
-    def build(base: Optimizer, *, rho: float | None = None, class_counts: ClassCounts, **kw: Any) -> Optimizer:
-        if rho is not None:
-            kw["rho"] = rho
-        return kind(base, class_counts, **kw)
-
-    return build
-
-
-def _cc_sam(
-    base: Optimizer,
-    *,
-    rho: float | None = None,
-    model: nn.Module | None = None,
-    class_counts: ClassCounts,
-    **kw: Any,
-) -> Optimizer:
+def _cc_sam(base: Optimizer, *, rho: float | None = None, model: nn.Module | None = None, **kw: Any) -> Optimizer:
     head = getattr(getattr(model, "module", model), "head", None)
     if not isinstance(head, nn.Module):
         raise InputError("optimiser 'cc-sam' needs model= with a .head, whose parameters it perturbs")
-    if rho is not None:
-        kw["kappa"] = rho
-    return ClassConditionalSAM(base, class_counts, head.parameters(), model=model, **kw)
+    kappa = {} if rho is None else {"kappa": rho}
+    return _around(ClassConditionalSAM, head=head, model=model)(base, **kappa, **kw)
 
 
 OPTIMIZERS: dict[str, Builder] = {
     "sgd": _sgd,
-    "sam": _sam,
-    "asam": _asam,
-    "sam-on": _sam_on,
+    "sam": _around(SAM),
+    "asam": _around(ASAM),
+    "sam-on": _around(SAM, layers="norm"),
     "momentum-sam": _momentum_sam,
     "pgd": _pgd,
-    "imbsam": _split(ImbSAM),
-    "focal-sam": _split(FocalSAM),
+    "imbsam": _around(ImbSAM),
+    "focal-sam": _around(FocalSAM),
     "cc-sam": _cc_sam,
-    "partial-sam": _split(PartialSAM),
-    "sse-sam": _split(SSESAM),
+    "partial-sam": _around(PartialSAM),
+    "sse-sam": _around(SSESAM),
 }
 
 NEED_CLASS_COUNTS = ("imbsam", "focal-sam", "cc-sam", "partial-sam", "sse-sam")

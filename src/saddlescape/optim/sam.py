@@ -20,13 +20,13 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from saddlescape.errors import InputError
-from saddlescape.optim.layers import parameters_of
+from saddlescape.optim.layers import normalisation_parameters
 from saddlescape.optim.perturb import chunks, global_norm, local, move, norms, on_device, real, with_gradients
 from saddlescape.optim.wrapper import Closure, WrappedOptimizer
 
 NORM_EPS = 1e-12
 
-Layers = Literal["all", "norm", "head"]
+Layers = Literal["all", "norm"]
 
 
 class SAM(WrappedOptimizer):
@@ -76,12 +76,12 @@ class SAM(WrappedOptimizer):
         clip_grad_norm: clip g' to this global norm before the base step.
         sync_ascent: under DistributedDataParallel, whether the ascent uses the gradient of all ranks (True) or each
             rank's own (False: SAM's authors' way, less communication). The descent is always that of all ranks.
-        layers: which layers climb: "all"; "norm", the normalisation layers alone (SAM-ON: Mueller, Vlaar, Rolnick,
-            Hein, "Normalization Layers Are All That Sharpness-Aware Minimization Needs", NeurIPS 2023); "head",
-            ``model.head`` alone. The norm of the gradient is that of these layers, all others stay at ``w``, the
-            descent moves everything. With ``step(closure)`` the first pass computes no other weight gradients, unless
-            ``model`` is in DistributedDataParallel or compiled, which count on them (a compiled network behind a
-            closure is compiled once more for that pass).
+        layers: which layers climb: "all"; or "norm", the normalisation layers alone (SAM-ON: Mueller, Vlaar, Rolnick,
+            Hein, "Normalization Layers Are All That Sharpness-Aware Minimization Needs", NeurIPS 2023). The norm of
+            the gradient is that of these layers, all others stay at ``w``, the descent moves everything. With
+            ``step(closure)`` the first pass computes no other weight gradients, unless ``model`` is in
+            DistributedDataParallel or compiled, which count on them (a compiled network behind a closure is compiled
+            once more for that pass).
 
     Attributes: ``grad_norm`` is the last ``||g||`` as a 0-dim tensor (None before the first), never copied to the
     host here; ``passes_per_step``; ``is_perturbed``.
@@ -113,14 +113,16 @@ class SAM(WrappedOptimizer):
             base_optimizer, rho, model=model, freeze_bn_stats=freeze_bn_stats, clip_grad_norm=clip_grad_norm
         )
         self.adaptive = adaptive
-        if not sync_ascent and not hasattr(model, "no_sync"):
+        if not sync_ascent and not hasattr(self.model, "no_sync"):
             raise InputError(
                 f"{type(self).__name__}: sync_ascent=False needs model=, wrapped in DistributedDataParallel"
             )
         self.sync_ascent = sync_ascent
         self.layers = layers
-        if layers != "all":
-            parameters_of(layers, model, type(self).__name__)  # there are some, or it is said now
+        if layers not in ("all", "norm"):
+            raise InputError(f"{type(self).__name__}: layers must be 'all' or 'norm', got {layers!r}")
+        if layers == "norm":
+            self._climbing()  # there are some, or the error comes now
 
     @property
     def passes_per_step(self) -> int:
@@ -163,7 +165,7 @@ class SAM(WrappedOptimizer):
                 param.requires_grad_(True)
 
     def _climbing(self) -> set[int]:
-        return {id(param) for param in parameters_of(self.layers, self.model, type(self).__name__)}
+        return {id(param) for param in normalisation_parameters(self.model, type(self).__name__)}
 
     def _candidates(self, group: dict[str, Any]) -> list[Tensor]:
         """The parameters of a group that climb, if they have a gradient."""

@@ -10,11 +10,11 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
@@ -22,7 +22,7 @@ from saddlescape.counts import ClassCounts, check_class_counts
 from saddlescape.errors import InputError
 from saddlescape.optim.class_labels import checked_labels
 from saddlescape.optim.perturb import Pair, global_norm, move, with_gradients
-from saddlescape.optim.wrapper import WrappedOptimizer, _FirstPass
+from saddlescape.optim.wrapper import WrappedOptimizer, WrapperOptions, _FirstPass
 
 NORM_EPS = 1e-12
 
@@ -91,14 +91,9 @@ class SplitOptimizer(WrappedOptimizer):
         base_optimizer: Optimizer,
         class_counts: ClassCounts,
         rho: float | Tensor,
-        *,
-        model: nn.Module | None = None,
-        freeze_bn_stats: bool = True,
-        clip_grad_norm: float | None = None,
+        **options: Unpack[WrapperOptions],
     ) -> None:
-        super().__init__(
-            base_optimizer, rho, model=model, freeze_bn_stats=freeze_bn_stats, clip_grad_norm=clip_grad_norm
-        )
+        super().__init__(base_optimizer, rho, **options)
         self.class_counts = check_class_counts(class_counts)
 
     def _start_life(self) -> None:

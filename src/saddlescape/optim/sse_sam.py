@@ -12,10 +12,10 @@ After a share ``gamma`` of the training rho_head is 0: from then on it is ImbSAM
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
@@ -23,6 +23,7 @@ from saddlescape.counts import ClassCounts, tail_classes
 from saddlescape.errors import InputError
 from saddlescape.optim.split import SplitClosure
 from saddlescape.optim.split_sam import SplitSAM, weights_of
+from saddlescape.optim.wrapper import WrapperOptions
 
 MANY_SHOT = 100
 
@@ -45,8 +46,8 @@ class SSESAM(SplitSAM):
             them. None: never by itself.
         gamma: see ``total_steps``; the authors use 0.70.
         threshold: classes with fewer images are tail. None: fewer than 100, the authors' choice on CIFAR-100-LT at
-            imbalance 100, where that gives some classes and not all; else the smallest third (``saddlescape.counts``).
-        model, freeze_bn_stats, clip_grad_norm: as for :class:`~saddlescape.optim.SAM`.
+            imbalance 100, where that gives some classes and not all; else the smallest third (``optim/tail.py``).
+        options: model, freeze_bn_stats, clip_grad_norm, as for :class:`~saddlescape.optim.SAM`.
 
     Attributes: ``tail`` is the mask [C] of the tail classes; ``steps`` how many have been made, part of the state
     dict; ``grad_norm`` is the last ``||g_t||`` (``||g_h||`` in a batch without tail images).
@@ -65,18 +66,9 @@ class SSESAM(SplitSAM):
         total_steps: int | None = None,
         gamma: float = 0.7,
         threshold: float | None = None,
-        model: nn.Module | None = None,
-        freeze_bn_stats: bool = True,
-        clip_grad_norm: float | None = None,
+        **options: Unpack[WrapperOptions],
     ) -> None:
-        super().__init__(
-            base_optimizer,
-            class_counts,
-            rho,
-            model=model,
-            freeze_bn_stats=freeze_bn_stats,
-            clip_grad_norm=clip_grad_norm,
-        )
+        super().__init__(base_optimizer, class_counts, rho, **options)
         if not 0 <= head_ratio < float("inf"):
             raise InputError(f"SSESAM: head_ratio must be at least 0 and finite, got {head_ratio!r}")
         if not 0 <= gamma <= 1:

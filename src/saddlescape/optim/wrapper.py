@@ -11,7 +11,7 @@ import contextlib
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,14 @@ from saddlescape.optim.batchnorm import KeptStatistics
 from saddlescape.optim.perturb import Perturbation
 
 Closure = Callable[[], Any]
+
+
+class WrapperOptions(TypedDict, total=False):
+    """What every wrapper takes by keyword; see :class:`WrappedOptimizer`."""
+
+    model: nn.Module | None
+    freeze_bn_stats: bool
+    clip_grad_norm: float | None
 
 
 class WrappedOptimizer(Optimizer):
