@@ -76,6 +76,6 @@ def picture(out: Path, runs: list[Path]) -> None:
     console.print(f"Now the curvature of each class, with and without SAM ({runs[0].name}, {runs[1].name})")
     for run in runs:
         evaluate(run)
-        curvature(run, lanczos_steps=LANCZOS_STEPS)
+        curvature(run, lanczos_steps=LANCZOS_STEPS, gauss_newton=False)
         surface(run, classes=["head", "tail"], span=0.3, steps=15)
     report(out, out=out / "report.html")
