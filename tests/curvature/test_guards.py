@@ -414,3 +414,151 @@ def test_other_bad_data_is_told():
     ]:
         with pytest.raises(InputError, match=words):
             class_spectra(small(), F.cross_entropy, data)
+
+
+# --- what has no Hessian, or not the one that was meant --------------------------------------------------------------
+
+
+def entry_points():
+    from saddlescape.curvature import (
+        CurvatureTracker,
+        extreme_eigenpairs,
+        hessian_vector_product,
+        loss_surface,
+        sam_gain,
+        trace,
+    )
+
+    vector = torch.ones(43, dtype=torch.float64)
+    return {
+        "class_spectra": lambda *problem: class_spectra(*problem, lanczos_steps=3),
+        "spectrum": lambda *problem: spectrum(*problem, lanczos_steps=3),
+        "extreme_eigenpairs": extreme_eigenpairs,
+        "hessian_vector_product": lambda *problem: hessian_vector_product(*problem, vector),
+        "trace": trace,
+        "sam_gain": lambda *problem: sam_gain(*problem, 0.1),
+        "loss_surface": lambda *problem: loss_surface(*problem, steps=2),
+        "CurvatureTracker": lambda model, loss, data: CurvatureTracker(loss, data)(model, 0),
+    }
+
+
+class Detached(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = small()
+
+    def forward(self, x):
+        return self.inner(x).detach()
+
+
+class ComplexWeights(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner, self.phase = small(), nn.Parameter(torch.ones(3, dtype=torch.complex128))
+
+    def forward(self, x):
+        return self.inner(x) * self.phase.abs()
+
+
+WRONG = {
+    "detached logits": (Detached, F.cross_entropy, Y, "no gradient flows"),
+    "detached loss": (small, lambda z, t: F.cross_entropy(z.detach(), t), Y, "no gradient flows"),
+    "complex parameters": (ComplexWeights, F.cross_entropy, Y, "'phase' is complex"),
+    "label out of range": (small, F.cross_entropy, torch.where(torch.arange(18) == 17, 3, Y), "label 3 .* 3 outputs"),
+    "negative label": (small, nn.CrossEntropyLoss(), torch.where(torch.arange(18) == 9, -1, Y), "label -1"),
+    "parameters without a shape": (lambda: nn.Sequential(nn.LazyLinear(3)), F.cross_entropy, Y, "no shape yet"),
+}
+
+
+@pytest.mark.parametrize("entry", entry_points())
+@pytest.mark.parametrize("what", WRONG)
+def test_what_has_no_hessian_is_one_line_at_every_entry(what, entry):
+    make, loss, targets, words = WRONG[what]
+    torch.manual_seed(0)
+    with pytest.raises(InputError, match=words):
+        entry_points()[entry](make(), loss, (X, targets))
+
+
+@pytest.mark.parametrize("entry", sorted(entry_points().keys() - {"class_spectra", "CurvatureTracker"}))
+def test_weighted_loss_without_values_per_sample_is_refused_whatever_the_order(entry):
+    """On data sorted by class a first batch of one class would look like a mean over samples."""
+    order = torch.argsort(Y, stable=True)
+    weight = torch.tensor([0.2, 1.0, 5.0], dtype=torch.float64)
+    x, y = X[order].repeat_interleave(30, 0), Y[order].repeat_interleave(30)
+    with pytest.raises(InputError, match="halves"):
+        entry_points()[entry](small(), lambda z, t: F.cross_entropy(z, t, weight=weight), (x, y))
+
+
+def test_ignored_labels_are_refused_and_not_counted():
+    with pytest.raises(InputError, match="no mean over samples"):
+        spectrum(small(), F.cross_entropy, (X, torch.where(torch.arange(18) == 17, -100, Y)), lanczos_steps=3)
+
+
+def test_batch_statistics_of_a_later_larger_class_are_refused():
+    """Only one class fits into one batch here, and it comes first."""
+    model, targets = small(nn.BatchNorm1d(5)), torch.tensor([0] * 4 + [1] * 14)
+    with pytest.raises(InputError, match="batch_size >= 14"):
+        class_spectra(model, F.cross_entropy, (X, targets), mode="train", batch_size=5, lanczos_steps=3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, "float64"])
+def test_a_dtype_too_coarse_is_refused(dtype):
+    with pytest.raises(InputError, match=r"torch\.float32 or torch\.float64"):
+        spectrum(small(), F.cross_entropy, (X, Y), dtype=dtype)
+
+
+def test_a_compiled_loss_is_left_as_it_is(dense):
+    model, loss = small(), nn.CrossEntropyLoss()
+    v = torch.ones(43, dtype=torch.float64)
+    product = build_operator(model, torch.compile(loss), (X, Y), batch_size=5)(v)
+    torch.testing.assert_close(product, dense(model, X, Y) @ v, rtol=1e-10, atol=1e-12)
+    assert loss.reduction == "mean"
+
+
+@pytest.mark.parametrize("method", ["traced", "double_backward"])
+def test_logits_that_are_not_contiguous(dense, method):
+    class Sequences(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(2, 3)
+
+        def forward(self, x):
+            return self.head(x).tanh().transpose(1, 2)
+
+    torch.manual_seed(0)
+    model = Sequences().double().eval()
+    x, y = torch.randn(9, 4, 2, dtype=torch.float64), torch.arange(36).reshape(9, 4) % 3
+    operator = build_operator(model, F.cross_entropy, (x, y), method=method)
+    v = torch.randn(2, operator.dim, dtype=torch.float64).t()[:, 0]  # nor is the vector
+    torch.testing.assert_close(operator(v), dense(model, x, y) @ v, rtol=1e-10, atol=1e-12)
+    assert operator.function.notes == []
+
+
+def test_a_parameter_under_several_names_is_chosen_by_any():
+    layer = nn.Linear(4, 4).double()
+    model = nn.Sequential(layer, nn.Tanh(), layer, nn.Linear(4, 3).double())
+    chosen = [build_operator(model, F.cross_entropy, (X, Y), params=name).function.names for name in ("0", "2")]
+    assert chosen[0] == chosen[1] == ["0.weight", "0.bias"]
+
+
+def test_float32_is_proper_however_it_was_relaxed():
+    backend = torch.backends.cuda.matmul
+    before = backend.fp32_precision
+    backend.fp32_precision = "tf32"  # after which torch refuses to read the older flag
+    try:
+        spectrum(small(), F.cross_entropy, (X, Y), lanczos_steps=3)
+        assert backend.fp32_precision == "tf32"
+    finally:
+        backend.fp32_precision = before
+
+
+def test_a_model_that_was_moved_is_read_anew(mlp):
+    from saddlescape.curvature import CurvatureTracker
+
+    tracker = CurvatureTracker(F.cross_entropy, mlp.data, every=1, classes=[0])
+    exact = tracker(mlp.model, 0)[0]
+    for _, layer in mlp.model.named_children():
+        for name, p in list(layer.named_parameters()):
+            setattr(layer, name, nn.Parameter(2 * p.detach()))
+    again = CurvatureTracker(F.cross_entropy, mlp.data, every=1, classes=[0])(mlp.model, 1)[0]
+    assert tracker(mlp.model, 1)[0].lambda_max == pytest.approx(again.lambda_max, rel=1e-2) != exact.lambda_max

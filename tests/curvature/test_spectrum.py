@@ -247,3 +247,16 @@ def test_damaged_and_foreign_files_are_told(net, tmp_path):
 def test_nonconvexity_without_positive_curvature():
     negative = spectrum_of(FunctionOperator(lambda v: -v, 10, F64), lanczos_steps=3)
     assert negative.nonconvexity == float("inf") and negative.summary()["nonconvexity"] is None
+
+
+def test_a_maximum_and_a_plateau_have_no_ratio():
+    """A class at a maximum, lambda_max within rounding of zero: a quotient of roundings would be 1e8."""
+    from saddlescape.curvature import FunctionOperator, TrackPoint, spectrum_of
+
+    diagonal = -torch.linspace(0, 2, 50, dtype=torch.float64)
+    diagonal[0] = 1e-16
+    maximum = spectrum_of(FunctionOperator(lambda v: diagonal * v, 50, diagonal), lanczos_steps=50)
+    assert maximum.nonconvexity == float("inf") and maximum.summary()["nonconvexity"] is None
+    assert maximum.summary()["rounding"] == maximum.rounding > 0
+    plateau = TrackPoint(0, 0, -1e-9, 1e-16, 0, 0, True, False, 0.0, 1, 0.0, rounding=1e-8)
+    assert plateau.nonconvexity != plateau.nonconvexity

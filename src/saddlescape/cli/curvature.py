@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from saddlescape.cli.display import console, reading, say
+from saddlescape.cli.whole import Whole
 from saddlescape.errors import InputError
 
 
@@ -23,20 +24,20 @@ def curvature(
     checkpoint: str | None = None,
     loss: str = "ce",
     extremes_only: Annotated[bool, Parameter(negative=())] = False,
-    lanczos_steps: int = 100,
-    probes: int = 1,
-    samples_per_class: int | None = None,
-    samples_per_group: int | None = None,
-    augmented_views: int | None = None,
+    lanczos_steps: Whole = 100,
+    probes: Whole = 1,
+    samples_per_class: Whole | None = None,
+    samples_per_group: Whole | None = None,
+    augmented_views: Whole | None = None,
     gauss_newton: bool = True,
     tol: float | None = None,
-    products: int | None = None,
+    products: Whole | None = None,
     rho: Annotated[list[float] | None, Parameter(consume_multiple=True, negative=())] = None,
-    batch_size: int = 256,
+    batch_size: Whole = 256,
     dtype: str = "float32",
     device: str = "auto",
     root: str | None = None,
-    seed: int = 0,
+    seed: Whole = 0,
 ) -> None:
     """Measure the curvature of each class's own loss: which classes sit on a saddle, how deep, with error bars.
 
@@ -284,14 +285,20 @@ def show_advice(content: dict[str, Any]) -> None:
     else:
         for kind, name in (("class_batches", "a class's own batches"), ("training_batches", "training's batches")):
             some, every = hint[kind]["some_from"], hint[kind]["all_from"]
-            beyond = f"not within rho {hint['largest_rho_tried']:g}"
             console.print(
-                f"hint ({name}): the tail's negative directions are amplified from rho "
-                f"{beyond if some is None else format(some, '.3g')} in the first class, "
-                f"{beyond if every is None else format(every, '.3g')} in all {len(hint['classes'])}"
-            )  # fmt: skip
+                f"hint ({name}): the tail's negative directions are amplified {_from(some, hint)} in the first class, "
+                f"{_from(every, hint)} in all {len(hint['classes'])}"
+            )
     for caveat in content["caveats"]:
         console.print(f"but: {caveat}")
+
+
+def _from(rho: float | None, hint: dict[str, Any]) -> str:
+    if rho is None:
+        return f"at no rho up to {hint['largest_rho_tried']:g}"
+    if rho <= hint["smallest_rho_tried"]:
+        return f"already at the smallest rho tried, {rho:g},"
+    return f"from rho {rho:.3g}"
 
 
 def _amplified(found: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from saddlescape.cli.curvature import wide
 from saddlescape.cli.display import TrainingBar, bar, console, reading, say
+from saddlescape.cli.whole import Whole
 
 
 def escape(
@@ -17,13 +18,13 @@ def escape(
     /,
     *,
     checkpoint: str | None = None,
-    epochs: int = 10,
+    epochs: Whole = 10,
     lr: float = 0.01,
     arms: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
-    seeds: Annotated[list[int] | None, Parameter(consume_multiple=True, negative=())] = None,
+    seeds: Annotated[list[Whole] | None, Parameter(consume_multiple=True, negative=())] = None,
     classes: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
-    samples_per_class: int = 256,
-    products: int = 60,
+    samples_per_class: Whole = 256,
+    products: Whole = 60,
     device: str = "auto",
     root: str | None = None,
     out: Path | None = None,

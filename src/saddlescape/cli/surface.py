@@ -10,6 +10,7 @@ from rich.table import Table
 
 from saddlescape.cli.curvature import wide
 from saddlescape.cli.display import bar, console, reading, say
+from saddlescape.cli.whole import Whole
 from saddlescape.errors import InputError
 
 
@@ -21,15 +22,15 @@ def surface(
     line: Annotated[bool, Parameter(negative=())] = False,
     classes: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
     span: float = 1.0,
-    steps: int = 21,
+    steps: Whole = 21,
     checkpoint: str | None = None,
     loss: str = "ce",
-    samples_per_class: int | None = None,
-    batch_size: int = 256,
+    samples_per_class: Whole | None = None,
+    batch_size: Whole = 256,
     dtype: str = "float32",
     device: str = "auto",
     root: str | None = None,
-    seed: int = 0,
+    seed: Whole = 0,
     out: Path | None = None,
 ) -> None:
     """Evaluate the loss on a grid around a run's weights, along eigenvectors or random directions.

@@ -35,7 +35,7 @@ def chunk_size(function: LossFunction, samples: Samples, at_most: int) -> int:
     ):
         return at_most
     first = function.prepare(samples.take(slice(0, few)))
-    if not function.mean_loss(first).per_sample or not _rows_stand_alone(function, first):
+    if not function.mean_loss(samples, at_most).per_sample or not _rows_stand_alone(function, first):
         return at_most
     largest, total = _activation_bytes(function, function.prepare(samples.take(slice(0, 1))))
     if largest == 0:

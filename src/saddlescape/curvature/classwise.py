@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from saddlescape.curvature.flat import Selection
-from saddlescape.curvature.function import LossFunction
+from saddlescape.curvature.function import loss_function
 from saddlescape.curvature.gauss_newton import GaussNewtonOperator
+from saddlescape.curvature.guards import held_still
 from saddlescape.curvature.lanczos import Factorization
 from saddlescape.curvature.operator import HessianOperator
 from saddlescape.curvature.samples import Samples, gather
@@ -116,10 +117,10 @@ def measure(
         raise InputError(f"kind must be 'hessian' or 'gauss_newton', not {kind!r}")
     samples = gather(data, check=check)
     sets = {-1: samples} if whole else split_by_class(samples, classes)
-    function = LossFunction(model, loss_fn, params=params, forward=forward, mode=mode, dtype=dtype)
-    if check:
-        first = next(iter(sets.values()))
-        function.examine(first, batch_size)
+    function = loss_function(
+        model, loss_fn, samples, batch_size=batch_size, check=check, params=params, forward=forward, mode=mode,
+        dtype=dtype,
+    )  # fmt: skip
     tell = _teller(progress)
     found: dict[int, Spectrum] = {}
     started = time.monotonic()
@@ -138,19 +139,20 @@ def measure(
         store = None if save_to is None else _Store(Path(save_to), label, _identity(operator, settings))
         spectrum = store.finished() if store else None
         if spectrum is None:
-            spectrum = _one(
-                operator,
-                store,
-                tell=partial(_tell_step, tell, name, lanczos_steps * probes),
-                lanczos_steps=lanczos_steps,
-                probes=probes,
-                seed=seed,
-                label=None if whole else label,
-                num_available=len(members),
-                mode=mode,
-                kind=kind,
-                **options,
-            )
+            with held_still(function.model, mode):
+                spectrum = _one(
+                    operator,
+                    store,
+                    tell=partial(_tell_step, tell, name, lanczos_steps * probes),
+                    lanczos_steps=lanczos_steps,
+                    probes=probes,
+                    seed=seed,
+                    label=None if whole else label,
+                    num_available=len(members),
+                    mode=mode,
+                    kind=kind,
+                    **options,
+                )
         found[label] = spectrum
         left = (time.monotonic() - started) / (done + 1) * (len(sets) - done - 1)
         low, high = ("" if settled else " (not converged)" for settled in spectrum.converged_ends)

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from saddlescape.curvature.guards import random_vector
+from saddlescape.curvature.guards import exactly, random_vector
 from saddlescape.curvature.lanczos import Factorization, LinearOperator, breakdown_level, orthogonalise
 from saddlescape.curvature.sums import dots, length, lengths, unit
 from saddlescape.errors import InputError
@@ -68,6 +68,17 @@ class Extremes:
         return all(pair.converged for pair in [*self.smallest, *self.largest])
 
 
+def nonconvexity(low: float, high: float, rounding: float = 0.0) -> float:
+    """|low / high|, the ratio of the smallest to the largest eigenvalue; both matter, so read it beside them.
+
+    Infinite where nothing is positive beyond ``rounding`` but something negative; NaN where nothing is either (a
+    plateau): a quotient of roundings is no figure.
+    """
+    if high > rounding:
+        return abs(low / high)
+    return float("inf") if low < -rounding else float("nan")
+
+
 class EigenpairsResult(NamedTuple):
     """What ``extreme_eigenpairs`` returns."""
 
@@ -75,6 +86,7 @@ class EigenpairsResult(NamedTuple):
     vectors: Tensor
 
 
+@exactly
 def certify(operator: Callable[[Tensor], Tensor], vector: Tensor, tol: float, scale: float = 0.0) -> Eigenpair:
     """Rayleigh quotient and true residual of ``vector`` by one fresh product.
 
@@ -91,6 +103,7 @@ def certify(operator: Callable[[Tensor], Tensor], vector: Tensor, tol: float, sc
     return Eigenpair(value, vector, residual, rounding, residual <= max(tol * abs(value), rounding / 10))
 
 
+@exactly
 def extremes(
     operator: LinearOperator,
     *,
@@ -147,6 +160,7 @@ def extremes(
     return Extremes(pairs[:low], pairs[low:], space.products + len(pairs))
 
 
+@exactly
 def extreme_eigenpairs(
     model: nn.Module,
     loss_fn: Callable[..., Any],

@@ -22,9 +22,14 @@ def select_parameters(model: nn.Module, params: Selection = None) -> dict[str, T
     (``"layer3"`` takes ``layer3.0.conv1.weight``); parameters themselves or a submodule; a mapping name -> parameter;
     or a predicate ``(name, parameter) -> bool``. Frozen parameters are left out unless they are named.
 
-    Raises ``InputError`` for a name that is not there, a parameter of another model, or an empty selection.
+    A parameter that is registered under several names has the first one; any of them selects it.
+
+    Raises ``InputError`` for a name that is not there, a parameter of another model, a complex parameter, or an empty
+    selection.
     """
-    everything: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.is_floating_point()}
+    everything: dict[str, Tensor] = {
+        name: p for name, p in model.named_parameters() if p.is_floating_point() or p.is_complex()
+    }
     if params is None:
         chosen = {name: p for name, p in everything.items() if p.requires_grad}
         reason = "no parameter requires a gradient: unfreeze some or pass params="
@@ -46,7 +51,11 @@ def select_parameters(model: nn.Module, params: Selection = None) -> dict[str, T
                     )
                 wanted.add(names[id(item)])
                 continue
-            hits = {name for name in everything if name == item or name.startswith(f"{item}.")}
+            hits = {
+                names[id(p)]
+                for name, p in model.named_parameters(remove_duplicate=False)
+                if id(p) in names and (name == item or name.startswith(f"{item}."))
+            }
             if not hits:
                 raise InputError(
                     f"params= names {item!r}, which is no parameter of this model; it has {_some(everything)}"
@@ -56,6 +65,11 @@ def select_parameters(model: nn.Module, params: Selection = None) -> dict[str, T
         reason = "params= selects no parameter"
     if not chosen:
         raise InputError(reason)
+    for name, p in chosen.items():
+        if nn.parameter.is_lazy(p):
+            raise InputError(f"parameter {name!r} has no shape yet: run one batch through the model first")
+        if p.is_complex():
+            raise InputError(f"parameter {name!r} is complex: curvature is of real parameters; leave it out by params=")
     return chosen
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,12 +14,13 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from saddlescape.curvature.flat import Selection, flatten, select_parameters, unflatten
 from saddlescape.curvature.guards import (
     check_symmetric,
+    exactly,
     has_rnn,
     held_still,
     refuse_bad_weights,
     refuse_random_layers,
     to_computing_dtype,
-    uses_batch_statistics,
+    unwrapped,
 )
 from saddlescape.curvature.linearize import Linearized, trace
 from saddlescape.curvature.mean_loss import MeanLoss
@@ -30,13 +32,15 @@ class LossFunction:
     """``model`` under ``loss_fn`` as a function of the parameters chosen by ``params``.
 
     The weights are read when ``refresh`` is called (once at construction); weights in bfloat16 or float16 are computed
-    in float32, and ``notes`` says so. The model is never written to: parameters and buffers go in as copies.
+    in float32, and ``notes`` says so. The model is never written to: parameters and buffers go in as copies. A model or
+    loss under ``torch.compile`` is measured uncompiled.
 
     ``forward(model, inputs) -> logits [N, ...]`` replaces the plain call; by default a tuple of inputs is spread over
     positions and a dict over names, and logits are looked for in a tuple's first place, in ``output["logits"]`` and in
     ``output.logits``. ``mode``: ``"eval"``, or ``"train"`` for batch statistics (only with all data in one batch).
     """
 
+    @exactly
     def __init__(
         self,
         model: nn.Module,
@@ -47,6 +51,9 @@ class LossFunction:
         mode: str = "eval",
         dtype: torch.dtype | None = None,
     ) -> None:
+        if dtype not in (None, torch.float32, torch.float64):
+            raise InputError(f"dtype must be torch.float32 or torch.float64, not {dtype}: others are too coarse")
+        model, loss_fn = unwrapped(model), unwrapped(loss_fn)
         refuse_random_layers(model, mode)
         self.model, self.loss_fn, self.mode = model, loss_fn, mode
         self._shell = _Shell(model, forward)
@@ -63,17 +70,32 @@ class LossFunction:
             self.notes.append(f"weights in {first.dtype} were computed in {self.dtype}")
         if model.training and mode == "eval":
             self.notes.append("the model was in train mode and was measured in eval mode")
+        self.trusts_traces: bool | None = None  # None: no trace has been compared with double backward yet
+        self._places = _places(model)
         self._mean_loss: MeanLoss | None = None
+        self._outputs = 0
         self._traces: dict[Any, Linearized | None] = {}
         self.refresh()
 
+    @exactly
     def refresh(self) -> None:
         """Read the model's present weights and buffers."""
         refuse_bad_weights(self._selected)
-        self.parameters = [p.detach().to(self.dtype).clone() for p in self._selected.values()]
+        # In rows, whatever the memory format of the model: a product hands in its vector's pieces laid out like this.
+        self.parameters = [
+            p.detach().to(self.dtype).clone(memory_format=torch.contiguous_format) for p in self._selected.values()
+        ]
         rest: dict[str, Tensor] = {name: p for name, p in self.model.named_parameters() if name not in self._selected}
-        rest.update(self.model.named_buffers())
+        rest.update((name, buffer) for name, buffer in self.model.named_buffers() if name in self._places)
         self._constants = {name: _cast(value.detach(), self.dtype).clone() for name, value in rest.items()}
+
+    def is_of(self, model: nn.Module) -> bool:
+        """Whether this is the function of ``model`` as it is now: it may have been moved, or given new parameters."""
+        model = unwrapped(model)
+        present = dict(model.named_parameters())
+        return self.model is model and all(
+            present.get(name) is p and p.device == self.device for name, p in self._selected.items()
+        )
 
     def like(self) -> Tensor:
         """An empty tensor of the operator's dtype and device."""
@@ -106,26 +128,60 @@ class LossFunction:
 
     def logits(self, parameters: Sequence[Tensor], inputs: Any, *, constants: Sequence[Tensor] | None = None) -> Tensor:
         """``model(inputs)`` at these parameters; buffers are copied, so that train mode cannot change them."""
-        values: dict[str, Tensor] = dict(zip(self.names, parameters, strict=True))
         if constants is None:
             constants = list(self._constants.values())
             if self.mode == "train":
                 constants = [constant.clone() for constant in constants]
-        values.update(zip(self._constants, constants, strict=True))
-        return functional_call(self._shell, {f"model.{name}": value for name, value in values.items()}, (inputs,))
+        values = zip((*self.names, *self._constants), (*parameters, *constants), strict=True)
+        # Each place once: functional_call itself would fill one that has two names twice, and leave the copy there.
+        filled = {place: value for name, value in values for place in self._places[name]}
+        return functional_call(self._shell, filled, (inputs,), tie_weights=False)
 
-    def mean_loss(self, batch: Samples) -> MeanLoss:
-        """The loss taken apart; looked into on the first batch that comes."""
+    def mean_loss(self, samples: Samples, batch_size: int = 256) -> MeanLoss:
+        """The loss taken apart; looked into once, on samples from all classes of the first set that comes."""
         if self._mean_loss is None:
+            batch = self.prepare(samples.spread(batch_size))
             with torch.no_grad():
                 logits = self.logits(self.parameters, batch.inputs)
-            if len(logits) != len(batch):
+            if logits.dim() == 0 or len(logits) != len(batch):
                 raise InputError(
-                    f"the model returns {len(logits)} rows for {len(batch)} samples: pass forward=(model, inputs) ->"
-                    " logits"
+                    f"the model returns {len(logits) if logits.dim() else 'a scalar'} rows for {len(batch)} samples:"
+                    " pass forward=(model, inputs) -> logits"
                 )
-            self._mean_loss = MeanLoss(self.loss_fn, logits, batch.targets)
+            self._outputs = logits.shape[1] if logits.dim() > 1 else 0
+            self.check_labels(samples)
+            mean_loss = MeanLoss(self.loss_fn, logits, batch.targets)
+            self._refuse_detached(mean_loss, batch.take(slice(0, 2)))
+            self._mean_loss = mean_loss
         return self._mean_loss
+
+    def _refuse_detached(self, mean_loss: MeanLoss, few: Samples) -> None:
+        leaves = [p.detach().requires_grad_() for p in self.parameters]
+        ones = torch.ones(len(few), dtype=self.dtype, device=self.device)
+        if not mean_loss.total(self.logits(leaves, few.inputs), few.targets, ones).requires_grad:
+            raise InputError(
+                "no gradient flows from the loss to the chosen parameters: look for detach(), torch.no_grad() or argmax"
+                " in the model and the loss"
+            )
+
+    def check_labels(self, samples: Samples) -> None:
+        """Raise ``InputError`` for a label beyond the model's outputs that the loss does not take (as an ignored one).
+
+        On a CUDA device such a label ends the process.
+        """
+        targets = samples.targets
+        if targets.is_floating_point() or not self._outputs:
+            return
+        for label in torch.unique(targets[(targets < 0) | (targets >= self._outputs)]).tolist():
+            loss_fn = copy.deepcopy(self.loss_fn).cpu() if isinstance(self.loss_fn, nn.Module) else self.loss_fn
+            rest = (1,) * (targets.dim() - 1)
+            try:
+                loss_fn(torch.zeros(1, self._outputs, *rest), torch.full((1, *rest), label))
+            except Exception:
+                raise InputError(
+                    f"label {label} is out of range: the model has {self._outputs} outputs, so labels are 0 to"
+                    f" {self._outputs - 1}"
+                ) from None
 
     def examine(self, samples: Samples, batch_size: int) -> None:
         """Look at the loss, and refuse what has no Hessian: a random, asymmetric or batch-dependent function.
@@ -135,13 +191,8 @@ class LossFunction:
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, not {batch_size}")
         with held_still(self.model, self.mode):
-            loss_fn = self.mean_loss(self.prepare(samples.take(slice(0, min(batch_size, len(samples))))))
-            if uses_batch_statistics(self.model, self.mode) and len(samples) > batch_size:
-                raise InputError(
-                    f"batch normalisation uses batch statistics, so the loss depends on the batches: mode='eval', or"
-                    f" batch_size >= {len(samples)} to take all samples as one batch"
-                )
-            few = self.prepare(samples.take(slice(0, 32)))
+            loss_fn = self.mean_loss(samples, batch_size)
+            few = self.prepare(samples.spread(32))
             ones = torch.full((len(few),), 1 / len(few), dtype=self.dtype, device=self.device)
             # A fresh graph for each product: a kept one would hold its random numbers still.
             with torch.no_grad():
@@ -154,7 +205,7 @@ class LossFunction:
     def linearized(self, batch: Samples) -> Linearized | None:
         """The network traced for this shape of batch, or ``None`` where it cannot be traced."""
         leaves, spec = tree_flatten(batch.inputs)
-        if not all(isinstance(leaf, Tensor) for leaf in leaves) or has_rnn(self.model):
+        if self.trusts_traces is False or not all(isinstance(leaf, Tensor) for leaf in leaves) or has_rnn(self.model):
             return None
         key = (tuple((leaf.shape, leaf.dtype, leaf.stride()) for leaf in leaves), str(spec))
         if key not in self._traces:
@@ -170,7 +221,7 @@ class LossFunction:
 
         def network(*arguments: Tensor) -> Tensor:
             inputs = tree_unflatten(list(arguments[n + k :]), spec)
-            return self.logits(arguments[:n], inputs, constants=arguments[n : n + k])
+            return self.logits(arguments[:n], inputs, constants=arguments[n : n + k]).contiguous()
 
         constants = [*self._constants.values(), *leaves]
         with torch.no_grad():
@@ -182,6 +233,25 @@ class LossFunction:
                 f"the network could not be traced ({type(problem).__name__}): products by double backward"
             )
             return None
+
+
+def loss_function(
+    model: nn.Module,
+    loss_fn: Callable[..., Any],
+    samples: Samples,
+    *,
+    batch_size: int,
+    check: bool = True,
+    **options: Any,
+) -> LossFunction:
+    """The function of all data that are measured, looked through for what has no Hessian: how a measurement begins.
+
+    ``options`` go to ``LossFunction``.
+    """
+    function = LossFunction(model, loss_fn, **options)
+    if check:
+        function.examine(samples, batch_size)
+    return function
 
 
 class DoubleBackward:
@@ -230,6 +300,21 @@ class _Shell(nn.Module):
         else:
             output = self.model(inputs)
         return find_logits(output)
+
+
+def _places(model: nn.Module) -> dict[str, list[str]]:
+    """First name of each parameter and buffer -> where it lies in the shell: one place per module and attribute.
+
+    Tied weights lie in several places; a module that is registered under several names has one.
+    """
+    found: dict[int, tuple[str, list[str]]] = {}
+    for kind in ("_parameters", "_buffers"):
+        for prefix, module in model.named_modules():
+            for key, tensor in getattr(module, kind).items():
+                if tensor is not None:
+                    name = f"{prefix}.{key}" if prefix else key
+                    found.setdefault(id(tensor), (name, []))[1].append(f"model.{name}")
+    return dict(found.values())
 
 
 def find_logits(output: Any) -> Tensor:

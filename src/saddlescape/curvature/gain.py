@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from saddlescape.curvature.extremes import Eigenpair, certify, extremes
 from saddlescape.curvature.flat import Selection
-from saddlescape.curvature.function import LossFunction
+from saddlescape.curvature.function import loss_function
+from saddlescape.curvature.guards import exactly
 from saddlescape.curvature.operator import HessianOperator
 from saddlescape.curvature.samples import Samples, gather
 from saddlescape.curvature.sums import dot, length
@@ -97,14 +98,17 @@ class SamGain:
 
     @property
     def measured_threshold(self) -> float | None:
-        """The smallest rho (between those measured, by straight line) from which the measured gain stays above 1."""
+        """The smallest rho (between those measured, by straight line) from which the measured gain stays above 1.
+
+        The smallest one measured where the gain is above 1 at all of them; None where it is not at the largest.
+        """
         order = self.rho.argsort()
         rho, gain = self.rho[order].tolist(), self.gain[order].tolist()
         if not gain or gain[-1] <= 1:
             return None
         last = max((i for i, value in enumerate(gain) if value <= 1), default=None)
         if last is None:
-            return None
+            return rho[0]
         return rho[last] + (1 - gain[last]) * (rho[last + 1] - rho[last]) / (gain[last + 1] - gain[last])
 
     def summary(self) -> list[dict[str, Any]]:
@@ -134,6 +138,7 @@ def rho_threshold(eigenvalue: float, gradient_norm: float) -> float:
     return math.inf if eigenvalue == 0 else 2 * gradient_norm / -eigenvalue
 
 
+@exactly
 def sam_gain(
     model: nn.Module,
     loss_fn: Callable[..., Any],
@@ -165,12 +170,11 @@ def sam_gain(
     rhos = torch.as_tensor([rho] if isinstance(rho, int | float) else list(rho), dtype=torch.float64).reshape(-1)
     if len(rhos) == 0 or not bool(torch.isfinite(rhos).all()) or bool((rhos < 0).any()):
         raise InputError(f"rho must be one or more finite values of at least 0, not {rho}")
-    samples = gather(data, check=check)
-    if label is not None:
-        samples = _of_class(samples, label)
-    function = LossFunction(model, loss_fn, params=params, forward=forward)
-    if check:
-        function.examine(samples, hessian_batch_size)
+    everything = gather(data, check=check)
+    samples = everything if label is None else _of_class(everything, label)
+    function = loss_function(
+        model, loss_fn, everything, batch_size=hessian_batch_size, check=check, params=params, forward=forward
+    )
     operator = HessianOperator(function, samples, batch_size=hessian_batch_size, method=method)
     pair: Eigenpair
     if vector is None:

@@ -1,16 +1,23 @@
 """What must hold while a curvature is measured, and how everything is left as it was found.
 
 A Hessian exists only of a deterministic, twice differentiable function. So, for the length of a call: eval mode (or
-the mode asked for), no autocast, no TF32, deterministic cuDNN algorithms, attention by its mathematical definition (the
-fused kernels have no second derivative), recurrent layers without cuDNN and oneDNN (theirs have none either). All of
-it, and the random state, is put back on leaving, also after an error.
+the mode asked for), no autocast, no inference mode, no TF32, nothing compiled, deterministic cuDNN algorithms,
+attention by its mathematical definition (the fused kernels have no second derivative), recurrent layers without cuDNN
+and oneDNN (theirs have none either). All of it, and the random state, is put back on leaving, also after an error.
+
+The numerics hold for what is done with the products too (``exactly``): a Lanczos run whose sums autocast takes in
+bfloat16 converges to a wrong eigenvalue, however exact its products are.
 """
 
 from __future__ import annotations
 
+import functools
+import math
+import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +28,18 @@ from saddlescape.errors import InputError
 
 _DROPOUTS = (nn.modules.dropout._DropoutNd,)
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
+_P, _R = ParamSpec("_P"), TypeVar("_R")
+
+
+class _Held(threading.local):
+    """What this thread holds already, so that a guard inside another one costs next to nothing."""
+
+    def __init__(self) -> None:
+        self.modes: dict[int, str] = {}  # id of a model -> the mode that it is held in
+        self.numerics = self.without_fused_rnn = False
+
+
+_held = _Held()
 
 
 @contextmanager
@@ -28,48 +47,98 @@ def held_still(model: nn.Module | None = None, mode: str = "eval") -> Iterator[N
     """Hold modes, flags and random state for the block; put all back afterwards, also after an error.
 
     ``mode``: ``"eval"`` or ``"train"`` (batch normalisation by the batch's own statistics; buffers stay untouched
-    because the operator works on copies).
+    because the operator works on copies). Without a model, the numerics alone.
     """
+    if _held.numerics and (model is None or _held.modes.get(id(model)) == mode):
+        yield
+        return
     with ExitStack() as stack:
         if model is not None:
-            modes = {module: module.training for module in model.modules()}
-
-            def restore() -> None:
-                for module, training in modes.items():
-                    module.training = training
-
-            stack.callback(restore)
-            model.train(mode == "train")
-        stack.enter_context(_numerics(has_rnn(model)))
+            _hold_model(model, mode, stack)
+        without_fused_rnn = has_rnn(model)
+        if not _held.numerics or (without_fused_rnn and not _held.without_fused_rnn):
+            _hold_numerics(without_fused_rnn, stack)
         stack.enter_context(torch.random.fork_rng(devices=_cuda_devices()))
         yield
 
 
-@contextmanager
-def _numerics(without_fused_rnn: bool) -> Iterator[None]:
-    with ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        for device in {"cpu"} | ({"cuda"} if torch.cuda.is_available() else set()):
+def exactly(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """``function`` under the numerics of ``held_still``: what is done with products is as exact as they are."""
+
+    @functools.wraps(function)
+    def held(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        with held_still():
+            return function(*args, **kwargs)
+
+    return held
+
+
+def _hold_model(model: nn.Module, mode: str, stack: ExitStack) -> None:
+    modules = [(module, module.training, _plain_tensors(module)) for module in model.modules()]
+    before = _held.modes.get(id(model))
+
+    def restore() -> None:
+        for module, training, tensors in modules:
+            module.training = training
+            for name in _plain_tensors(module).keys() - tensors.keys():
+                delattr(module, name)
+            vars(module).update(tensors)
+        _held.modes.pop(id(model)) if before is None else _held.modes.update({id(model): before})
+
+    stack.callback(restore)
+    _held.modes[id(model)] = mode
+    model.train(mode == "train")
+
+
+def _plain_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Tensors that a module keeps beside parameters and buffers, as ``torch.nn.utils.spectral_norm`` its weight."""
+    return {name: value for name, value in vars(module).items() if isinstance(value, Tensor)}
+
+
+def _hold_numerics(without_fused_rnn: bool, stack: ExitStack) -> None:
+    before = _held.numerics, _held.without_fused_rnn
+
+    def restore() -> None:
+        _held.numerics, _held.without_fused_rnn = before
+
+    stack.callback(restore)
+    _held.numerics, _held.without_fused_rnn = True, without_fused_rnn
+    stack.enter_context(torch.inference_mode(False))
+    stack.enter_context(torch.enable_grad())
+    for device in ("cpu", "cuda", "mps", "xpu"):
+        if torch.is_autocast_enabled(device):
             stack.enter_context(torch.autocast(device, enabled=False))
-        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        stack.enter_context(
-            torch.backends.cudnn.flags(
-                enabled=torch.backends.cudnn.enabled and not without_fused_rnn,
-                benchmark=False,
-                deterministic=True,
-                allow_tf32=False,
-            )
-        )
-        if without_fused_rnn:
-            stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
-        precision = torch.get_float32_matmul_precision()
-        stack.callback(torch.set_float32_matmul_precision, precision)
-        torch.set_float32_matmul_precision("highest")
-        fast_path = torch.backends.mha.get_fastpath_enabled()
-        stack.callback(torch.backends.mha.set_fastpath_enabled, fast_path)
-        torch.backends.mha.set_fastpath_enabled(False)
-        yield
+    if "torch._dynamo" in sys.modules:  # something may be compiled: the model, a part of it, the loss
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
+    stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+    cudnn = torch.backends.cudnn
+    for flag, value in {"enabled": cudnn.enabled and not without_fused_rnn, "benchmark": False,
+                        "deterministic": True}.items():  # fmt: skip
+        stack.callback(setattr, cudnn, flag, getattr(cudnn, flag))
+        setattr(cudnn, flag, value)
+    if without_fused_rnn:
+        stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
+    _hold_float32(stack)
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    stack.callback(torch.backends.mha.set_fastpath_enabled, fast_path)
+    torch.backends.mha.set_fastpath_enabled(False)
+
+
+def _hold_float32(stack: ExitStack) -> None:
+    """float32 proper, whichever of torch's two ways to allow TF32 or bfloat16 was used: they may not be mixed."""
+    try:
+        precision, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    except RuntimeError:  # set by the newer way, which the older one refuses to read
+        backends: Any = torch.backends
+        for backend in (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn, backends.mkldnn.matmul,
+                        backends.mkldnn.conv, backends.mkldnn.rnn):  # fmt: skip
+            stack.callback(setattr, backend, "fp32_precision", backend.fp32_precision)
+            backend.fp32_precision = "ieee"
+        return
+    stack.callback(torch.set_float32_matmul_precision, precision)
+    torch.set_float32_matmul_precision("highest")
+    stack.callback(setattr, torch.backends.cudnn, "allow_tf32", convolutions)
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def has_rnn(model: nn.Module | None) -> bool:
@@ -78,6 +147,13 @@ def has_rnn(model: nn.Module | None) -> bool:
 
 def _cuda_devices() -> list[int]:
     return list(range(torch.cuda.device_count())) if torch.cuda.is_available() and torch.cuda.is_initialized() else []
+
+
+def unwrapped(module: Any) -> Any:
+    """The module behind ``torch.compile``, whose wrapper hands what is set on it on to the user's own; else itself."""
+    while isinstance(module, nn.Module) and isinstance(getattr(module, "_orig_mod", None), nn.Module):
+        module = module._orig_mod
+    return module
 
 
 def refuse_random_layers(model: nn.Module, mode: str) -> None:
@@ -125,7 +201,7 @@ def check_symmetric(
     u, v = unit(u), unit(v)
     hu, hu_again, hv = operator(u), operator(u), operator(v)
     scale = max(length(hu), length(hv))
-    if not torch.isfinite(torch.tensor(scale)):
+    if not math.isfinite(scale):
         raise InputError("a Hessian-vector product is NaN or infinite: look at the loss of this data at these weights")
     if scale == 0:
         return 0.0
@@ -161,7 +237,8 @@ def random_vector(dim: int, like: Tensor, *, seed: int, stream: int = 0, kind: s
 def to_computing_dtype(tensor: Any, dtype: torch.dtype, device: torch.device) -> Any:
     """Floating tensors (also inside tuples and dicts) to ``dtype``; everything to ``device``."""
     if isinstance(tensor, Tensor):
-        return tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
+        moved = tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
+        return moved.clone() if moved.is_inference() else moved  # autograd cannot save one of inference mode
     if isinstance(tensor, Mapping):
         return {key: to_computing_dtype(value, dtype, device) for key, value in tensor.items()}
     if isinstance(tensor, list | tuple):

@@ -22,12 +22,14 @@ Deviations from PyHessian's ``lanczos``:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from saddlescape.curvature.guards import exactly
 from saddlescape.curvature.sums import dots, length, lengths
 from saddlescape.errors import InputError
 
@@ -89,6 +91,7 @@ class Factorization:
     def basis(self) -> Tensor:
         return self._basis[: self.steps]
 
+    @exactly
     def step(self, operator: Callable[[Tensor], Tensor]) -> None:
         """One product more."""
         j = self.steps
@@ -97,7 +100,7 @@ class Factorization:
         # Before anything is stored: a step that fails or is interrupted leaves the factorisation as it was.
         w, coefficients = orthogonalise(w, self._basis[: j + 1])
         beta, alpha = length(w), float(coefficients[j])
-        if not torch.isfinite(torch.tensor([alpha, beta])).all():
+        if not (math.isfinite(alpha) and math.isfinite(beta)):
             raise InputError(
                 f"product {j + 1} of the operator is NaN or infinite: look at the loss of this data at these weights"
             )
@@ -118,6 +121,7 @@ class Factorization:
         values, vectors = self.eigen()
         return values, self.betas[-1] * vectors[-1].abs()
 
+    @exactly
     def ritz_vectors(self, columns: Tensor) -> Tensor:
         """``columns`` [steps, k] of eigenvectors of T -> unit Ritz vectors [k, P]."""
         vectors = columns.t().to(self._basis) @ self.basis
@@ -145,6 +149,7 @@ class Factorization:
         return self
 
 
+@exactly
 def lanczos(
     operator: LinearOperator,
     start: Tensor,

@@ -38,7 +38,7 @@ from torch import Tensor, fx
 from torch.func import functionalize, jvp, vjp
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from saddlescape.curvature.rewrites import drop_idle, fold_batch_norm, fuse_sums
+from saddlescape.curvature.rewrites import drop_idle, fold_batch_norm, fuse_sums, hold_padding
 
 
 class Linearized:
@@ -105,6 +105,7 @@ def _make_fx(function: Callable[..., Any], arguments: Sequence[Tensor]) -> fx.Gr
 def _trace_forward(network: Callable[..., Tensor], arguments: Sequence[Tensor]) -> fx.GraphModule:
     with torch.no_grad():
         graph = _make_fx(network, arguments)
+    hold_padding(graph)
     fold_batch_norm(graph)
     return graph
 

@@ -14,6 +14,7 @@ all is one batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -22,14 +23,18 @@ from torch import Tensor, nn
 
 from saddlescape.curvature.chunks import chunk_size
 from saddlescape.curvature.flat import Selection, flatten
-from saddlescape.curvature.function import DoubleBackward, LossFunction
-from saddlescape.curvature.guards import held_still
+from saddlescape.curvature.function import DoubleBackward, LossFunction, loss_function
+from saddlescape.curvature.guards import held_still, random_vector, to_computing_dtype, uses_batch_statistics
 from saddlescape.curvature.linearize import Linearized
+from saddlescape.curvature.mean_loss import MeanLoss
 from saddlescape.curvature.samples import Samples, gather
+from saddlescape.curvature.sums import length, unit
 from saddlescape.errors import InputError
 
 # Below this many parameters x samples a trace (seconds for a deep network) costs more than it saves in 100 products.
 _WORTH_TRACING = 20_000_000
+_FEW = 32  # samples at once where double backward is only asked for comparison
+_TRUSTED = 2e-3  # how far a traced product may be off; float32 and a ReLU at its kink leave 1e-5 or so
 
 
 class HessianOperator:
@@ -61,6 +66,11 @@ class HessianOperator:
             raise InputError(f"method must be 'auto', 'traced' or 'double_backward', not {method!r}")
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, not {batch_size}")
+        if uses_batch_statistics(function.model, function.mode) and len(samples) > batch_size:
+            raise InputError(
+                f"batch normalisation uses batch statistics, so the loss depends on the batches: mode='eval', or"
+                f" batch_size >= {len(samples)} to take all samples as one batch"
+            )
         self.function, self.samples, self.batch_size = function, samples, batch_size
         self.dim, self.like = function.dim, function.like()
         self.num_products = 0
@@ -70,11 +80,13 @@ class HessianOperator:
         self._kept: dict[int, Any] = {}
         self._kept_bytes = 0
         with held_still(function.model, function.mode):
-            self._weights = self._normalise(sample_weights)
+            loss = function.mean_loss(samples, batch_size)
+            function.check_labels(samples)
+            self._normaliser = loss.name
+            self._weights = self._normalise(loss, sample_weights)
             if self._traced and process_group is None:
                 self.batch_size = chunk_size(function, samples, batch_size)
-            alike = self._traced and function.mean_loss(function.prepare(samples.take(slice(0, 1)))).per_sample
-            self._cuts = cuts(len(samples), self.batch_size, alike=alike)
+            self._cuts = cuts(len(samples), self.batch_size, alike=self._traced and loss.per_sample)
 
     @property
     def num_samples(self) -> int:
@@ -89,19 +101,19 @@ class HessianOperator:
         """``H v``; raises ``InputError`` for a vector of the wrong length."""
         if vector.shape != (self.dim,):
             raise InputError(f"the vector has shape {tuple(vector.shape)}, the parameters chosen number {self.dim}")
-        vector = vector.to(self.like)
         self.num_products += 1
-        total = torch.zeros_like(vector)
         with held_still(self.function.model, self.function.mode):
+            vector = to_computing_dtype(vector, self.like.dtype, self.like.device).contiguous()
+            total = torch.zeros_like(vector)
             for index, batch, weights in self._batches():
                 total += self._product(index, batch, weights, vector).detach()
         return self._reduce(total)
 
     def loss_and_gradient(self, vector: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The mean loss and its gradient [P], at the weights or at the weights ``vector`` [P] instead."""
-        loss, gradient = torch.zeros_like(self.like).new_zeros(()), self.like.new_zeros(self.dim)
-        source = self.function.parameters if vector is None else self.function.split(vector.to(self.like))
         with held_still(self.function.model, self.function.mode):
+            loss, gradient = self.like.new_zeros(()), self.like.new_zeros(self.dim)
+            source = self._weights_at(vector)
             for _, batch, weights in self._batches():
                 leaves = [p.detach().requires_grad_() for p in source]
                 part = self._total(leaves, batch, weights)
@@ -114,9 +126,8 @@ class HessianOperator:
 
     def loss(self, vector: Tensor | None = None) -> Tensor:
         """The mean loss, at the weights or at the weights ``vector`` [P] instead."""
-        source = self.function.parameters if vector is None else self.function.split(vector.to(self.like))
-        total = self.like.new_zeros(())
         with held_still(self.function.model, self.function.mode), torch.no_grad():
+            total, source = self.like.new_zeros(()), self._weights_at(vector)
             for _, batch, weights in self._batches():
                 total += self._total(source, batch, weights)
         return self._reduce(total)
@@ -127,14 +138,18 @@ class HessianOperator:
         self._kept.clear()
         self._kept_bytes = 0
 
+    def _weights_at(self, vector: Tensor | None) -> list[Tensor]:
+        if vector is None:
+            return self.function.parameters
+        return self.function.split(to_computing_dtype(vector, self.like.dtype, self.like.device))
+
     def _total(self, parameters: Any, batch: Samples, weights: Tensor) -> Tensor:
+        batch = self.function.prepare(batch)
         logits = self.function.logits(parameters, batch.inputs)
         return self.function.mean_loss(batch).total(logits, batch.targets, weights)
 
-    def _normalise(self, sample_weights: Tensor | None) -> Tensor:
+    def _normalise(self, loss: MeanLoss, sample_weights: Tensor | None) -> Tensor:
         n = len(self.samples)
-        loss = self.function.mean_loss(self.function.prepare(self.samples.take(slice(0, min(n, self.batch_size)))))
-        self._normaliser = loss.name
         like = self.like.cpu()
         weights = torch.ones(n, dtype=like.dtype) if sample_weights is None else sample_weights.detach().to(like)
         if weights.shape != (n,) or not bool(torch.isfinite(weights).all()):
@@ -148,15 +163,13 @@ class HessianOperator:
         return (weights.double() / denominator).to(like.dtype)
 
     def _batches(self) -> Iterator[tuple[int, Samples, Tensor]]:
-        """This process's batches, on the device, with the weight of each sample."""
+        """This process's batches, as they came, with the weight of each sample."""
         rank, world = 0, 1
         if self._group is not None:
             rank, world = torch.distributed.get_rank(self._group), torch.distributed.get_world_size(self._group)
         for index, (start, fresh, stop) in enumerate(self._cuts):
             if index % world == rank:
                 batch = self.samples.take(slice(start, stop))
-                if index not in self._kept:
-                    batch = self.function.prepare(batch)
                 weights = self._weights[start:stop]
                 if fresh > start:
                     weights = torch.cat([weights.new_zeros(fresh - start), self._weights[fresh:stop]])
@@ -170,7 +183,7 @@ class HessianOperator:
     def _product(self, index: int, batch: Samples, weights: Tensor, vector: Tensor) -> Tensor:
         state = self._kept.get(index)
         if state is None:
-            state, size = self._linearize(batch, weights)
+            state, size = self._linearize(self.function.prepare(batch), weights)
             if self._kept_bytes + size <= self._keep_bytes:
                 self._kept[index] = state
                 self._kept_bytes += size
@@ -181,13 +194,42 @@ class HessianOperator:
         kept)."""
         graph = self.function.linearized(batch) if self._traced else None
         if graph is not None:
-            state = TracedBatch(self.function, graph, batch, weights, gauss_newton=self.kind == "gauss_newton")
-            return state, state.num_bytes
+            make = partial(
+                TracedBatch, self.function, graph, batch, weights, gauss_newton=self.kind == "gauss_newton"
+            )
+            state = make() if self.function.trusts_traces else self._first_traced(make, batch, weights)
+            if state is not None:
+                return state, state.num_bytes
         one_batch = len(batch) == len(self.samples)
         return self._eager(batch, weights), 0 if one_batch else self._keep_bytes + 1
 
     def _eager(self, batch: Samples, weights: Tensor) -> Any:
         return DoubleBackward(self.function, batch, weights)
+
+    def _first_traced(self, make: Callable[[], TracedBatch], batch: Samples, weights: Tensor) -> TracedBatch | None:
+        """The batch traced, and traces trusted from now on, if a product is that by double backward; else None.
+
+        A trace knows no ``torch.no_grad()`` of the network, and an operation's derivative in forward mode may be
+        another one than in reverse mode. Double backward takes a few samples at a time, for the memory.
+        """
+        vector = unit(random_vector(self.dim, self.like, seed=0, stream=103))
+        whole = uses_batch_statistics(self.function.model, self.function.mode)
+        size = len(batch) if whole or not self.function.mean_loss(batch).per_sample else _FEW
+        exact = torch.zeros_like(vector)
+        for start in range(0, len(batch), size):
+            piece = slice(start, start + size)
+            exact += self._eager(batch.take(piece), weights[piece]).product(vector).detach()
+        try:
+            traced = make()
+            error, scale = length(traced.product(vector) - exact), length(exact)
+            problem = "" if error <= _TRUSTED * scale else f"a product differs by {error / max(scale, 1e-300):.0e}"
+        except Exception as failure:  # as when tracing: of many kinds, and all mean the slower way
+            problem = type(failure).__name__
+        self.function.trusts_traces = not problem
+        if not problem:
+            return traced
+        self.function.notes.append(f"the traced network is another function ({problem}): products by double backward")
+        return None
 
 
 def cuts(number: int, at_most: int, *, alike: bool) -> list[tuple[int, int, int]]:
@@ -219,11 +261,11 @@ class TracedBatch:
     ) -> None:
         self._function, self._graph = function, graph
         with torch.no_grad():
-            logits = function.logits(function.parameters, batch.inputs)
+            logits = function.logits(function.parameters, batch.inputs).contiguous()
         self._logits = logits.requires_grad_()
         loss = function.mean_loss(batch).total(self._logits, batch.targets, weights)
         (self._slope,) = torch.autograd.grad(loss, self._logits, create_graph=True)
-        slope = self._slope.detach()
+        slope = self._slope.detach().contiguous()
         # The Hessian is J' L'' J plus the curvature of the network weighted by the slope: without slope, Gauss-Newton.
         self._residuals = graph.residuals(function.primals(batch), torch.zeros_like(slope) if gauss_newton else slope)
         own = {p.untyped_storage().data_ptr() for p in function.primals(batch)}
@@ -237,7 +279,7 @@ class TracedBatch:
             (dg,) = torch.autograd.grad(self._slope, self._logits, dz, retain_graph=True)
         else:  # a loss linear in the logits
             dg = torch.zeros_like(dz)
-        return flatten(self._graph.backward(self._residuals, shared, tangents, dg))
+        return flatten(self._graph.backward(self._residuals, shared, tangents, dg.contiguous()))
 
 
 def build_operator(
@@ -259,9 +301,10 @@ def build_operator(
     ``options`` go to the operator (``method``, ``keep_bytes``, ``sample_weights``, ``process_group``).
     """
     samples = gather(data, check=check)
-    function = LossFunction(model, loss_fn, params=params, forward=forward, mode=mode, dtype=dtype)
-    if check:
-        function.examine(samples, batch_size)
+    function = loss_function(
+        model, loss_fn, samples, batch_size=batch_size, check=check, params=params, forward=forward, mode=mode,
+        dtype=dtype,
+    )  # fmt: skip
     return operator(function, samples, batch_size=batch_size, **options)
 
 

@@ -1,6 +1,7 @@
 """Rewrites of a traced graph that make it cheaper and leave what it computes as it is.
 
 ``fold_batch_norm``: batch normalisation in eval mode after a convolution becomes part of the convolution's weights.
+``hold_padding``: the padding row of an embedding is a constant for every derivative.
 ``drop_idle``: additions of zero, copies onto the same shape and casts to the same dtype, which forward-mode
 differentiation leaves behind by the dozen, each of them a pass over activations.
 ``fuse_sums``: ``conv(x, V) + conv(dx, W)``, the product rule of a convolution, by a convolution that adds onto the
@@ -81,6 +82,31 @@ def fold_batch_norm(module: fx.GraphModule) -> int:
         folded += 1
     module.recompile()
     return folded
+
+
+def hold_padding(module: fx.GraphModule) -> int:
+    """Make the padding row of an embedding a constant, as its gradient has it; returns how many were rewritten.
+
+    The derivative in forward mode would move that row, and the product would not be symmetric.
+    """
+    graph, held = module.graph, 0
+    for node in list(graph.nodes):
+        padding = node.args[2] if node.target is ops.embedding.default and len(node.args) > 2 else -1
+        if padding == -1:
+            continue
+        weight, indices = node.args[:2]
+        with graph.inserting_before(node):
+            still = graph.call_function(ops.detach.default, (weight,))
+            is_padding = graph.call_function(
+                ops.unsqueeze.default, (graph.call_function(ops.eq.Scalar, (indices, padding)), -1)
+            )
+            rows = [graph.call_function(ops.embedding.default, (table, indices)) for table in (still, weight)]
+            new = graph.call_function(ops.where.self, (is_padding, *rows))
+        node.replace_all_uses_with(new)
+        graph.erase_node(node)
+        held += 1
+    module.recompile()
+    return held
 
 
 def drop_idle(module: fx.GraphModule) -> int:

@@ -50,6 +50,22 @@ class Samples:
     def classes(self) -> list[int]:
         return [int(label) for label in torch.unique(self.labels)]
 
+    def spread(self, size: int) -> Samples:
+        """At most ``size`` samples from all classes alike, by label (by place, where targets are no labels).
+
+        A loss is looked into on these: data sorted by class would show it one class alone.
+        """
+        n = len(self)
+        if n <= size:
+            return self if self.targets.dim() != 1 else self.take(torch.argsort(self.targets, stable=True))
+        if self.targets.dim() != 1 or self.targets.is_floating_point():
+            return self.take(torch.linspace(0, n - 1, size, dtype=torch.float64).round().long())
+        order = torch.argsort(self.targets, stable=True)
+        counts = torch.unique_consecutive(self.targets[order], return_counts=True)[1]
+        place = torch.arange(n, device=order.device) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
+        chosen = torch.argsort(place, stable=True)[:size].sort().values  # the first of each class, the second, ...
+        return self.take(order[chosen])
+
     def batches(self, batch_size: int) -> Iterator[Samples]:
         """Cut into ceil(N / batch_size) batches that differ by at most one sample."""
         n = len(self)

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from saddlescape import disk
 from saddlescape.curvature.density import density, negative_mass, quadrature
-from saddlescape.curvature.extremes import certify, extremes
-from saddlescape.curvature.guards import random_vector
+from saddlescape.curvature.extremes import certify, extremes, nonconvexity
+from saddlescape.curvature.guards import exactly, random_vector
 from saddlescape.curvature.lanczos import Factorization, LinearOperator, lanczos
 from saddlescape.curvature.trace import deflated
 from saddlescape.errors import InputError
@@ -35,7 +35,8 @@ class Spectrum:
     ``lambda_min``, ``lambda_max``: Rayleigh quotients of vectors, so ``lambda_min`` is never below the true smallest
     eigenvalue. ``residuals`` = (of lambda_min, of lambda_max), true ``||Hv - theta v||``: some eigenvalue lies within.
     ``converged``: both residuals are at most ``tol`` of the value, or ``converged_ends`` for each.
-    ``rounding``: what rounding may have done to a value; ``is_saddle_proof`` needs no convergence.
+    ``rounding``: what rounding may have done to a value, which is off by residual + rounding;
+    ``is_saddle_proof`` needs no convergence.
     ``trace`` with standard error ``trace_stderr``.
     ``vectors`` [2, P] (min, max) in memory only, where they were asked for; not saved.
     """
@@ -69,11 +70,9 @@ class Spectrum:
 
     @property
     def nonconvexity(self) -> float:
-        """|lambda_min / lambda_max|; infinite where nothing is positive, 0 where both are 0. Read it beside both
-        values."""
-        if self.lambda_max <= 0:
-            return float("inf") if self.lambda_min < 0 else 0.0
-        return abs(self.lambda_min / self.lambda_max)
+        """|lambda_min / lambda_max|; infinite where nothing is positive beyond rounding, NaN where nothing is negative
+        either. Read it beside both values."""
+        return nonconvexity(self.lambda_min, self.lambda_max, self.rounding)
 
     @property
     def converged_ends(self) -> tuple[bool, bool]:
@@ -131,6 +130,7 @@ class Spectrum:
             "nonconvexity": self.nonconvexity if np.isfinite(self.nonconvexity) else None,
             "residual_min": self.residuals[0],
             "residual_max": self.residuals[1],
+            "rounding": self.rounding,
             "converged_min": low,
             "converged_max": high,
             "negative_curvature_proved": self.is_saddle_proof,
@@ -194,6 +194,7 @@ def read_npz(path: str | Path, format_name: str) -> tuple[dict[str, np.ndarray],
     return arrays, meta
 
 
+@exactly
 def spectrum_of(
     operator: LinearOperator,
     *,

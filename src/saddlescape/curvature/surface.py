@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from saddlescape.curvature.classwise import split_by_class
 from saddlescape.curvature.extremes import extremes
 from saddlescape.curvature.flat import Selection
-from saddlescape.curvature.function import LossFunction
-from saddlescape.curvature.guards import random_vector
+from saddlescape.curvature.function import LossFunction, loss_function
+from saddlescape.curvature.guards import exactly, random_vector
 from saddlescape.curvature.operator import HessianOperator
 from saddlescape.curvature.samples import gather
 from saddlescape.curvature.spectrum import read_npz, write_npz
@@ -81,6 +81,7 @@ class Surface:
 _ARRAYS = ("alphas", "betas", "losses", "slopes", "curvatures", "center")
 
 
+@exactly
 def loss_surface(
     model: nn.Module,
     loss_fn: Callable[..., Any],
@@ -114,9 +115,9 @@ def loss_surface(
         raise InputError(f"dims must be 1 or 2, not {dims}")
     samples = gather(data, check=check)
     sets = {-1: samples} if classes is None else split_by_class(samples, classes)
-    function = LossFunction(model, loss_fn, params=params, forward=forward)
-    if check:
-        function.examine(next(iter(sets.values())), batch_size)
+    function = loss_function(
+        model, loss_fn, samples, batch_size=batch_size, check=check, params=params, forward=forward
+    )
     name = directions if isinstance(directions, str) else "given"
     weights = function.vector()
     if isinstance(directions, str):

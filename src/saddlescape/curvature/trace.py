@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from saddlescape.curvature.guards import random_vector
+from saddlescape.curvature.guards import exactly, random_vector
 from saddlescape.curvature.lanczos import Factorization, LinearOperator, breakdown_level, lanczos
 from saddlescape.curvature.sums import dot, dots
 from saddlescape.errors import InputError
@@ -38,6 +38,7 @@ class TraceEstimate(NamedTuple):
         return self.value
 
 
+@exactly
 def exact_trace(operator: LinearOperator) -> TraceEstimate:
     """Every basis vector probed: P products."""
     total = 0.0
@@ -48,6 +49,7 @@ def exact_trace(operator: LinearOperator) -> TraceEstimate:
     return TraceEstimate(total, 0.0, operator.dim, "exact")
 
 
+@exactly
 def hutchinson(
     operator: LinearOperator, probes: int = 30, *, seed: int = 0, basis: Tensor | None = None
 ) -> TraceEstimate:
@@ -68,6 +70,7 @@ def hutchinson(
     return TraceEstimate(inside + rest[0], rest[1], products + probes, "hutchinson" if basis is None else "deflated")
 
 
+@exactly
 def deflated(
     operator: LinearOperator,
     factorization: Factorization,
@@ -90,6 +93,7 @@ def deflated(
     return TraceEstimate(float(values[order].sum()) + outside, error, probes, "deflated")
 
 
+@exactly
 def xtrace(operator: LinearOperator, probes: int = 16, *, seed: int = 0) -> TraceEstimate:
     """XTrace with ``probes`` Gaussian test vectors: ``2 probes`` products, ``probes x P`` numbers held (thrice in QR).
 
@@ -143,6 +147,7 @@ def _hutchinson(operator: LinearOperator, probes: int, seed: int, basis: Tensor 
     return sum(values) / probes, math.sqrt(2 * sum(squares)) / probes
 
 
+@exactly
 def trace(
     model: nn.Module,
     loss_fn: Callable[..., Any],

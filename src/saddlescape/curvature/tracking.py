@@ -7,6 +7,7 @@ direction, orthogonal to the old ones, could be missed.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,10 +16,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from saddlescape.curvature.classwise import sample, split_by_class
-from saddlescape.curvature.extremes import extremes
+from saddlescape.curvature.extremes import extremes, nonconvexity
 from saddlescape.curvature.flat import Selection
-from saddlescape.curvature.function import LossFunction
-from saddlescape.curvature.guards import held_still, random_vector
+from saddlescape.curvature.function import LossFunction, loss_function
+from saddlescape.curvature.guards import held_still, random_vector, unwrapped
 from saddlescape.curvature.operator import HessianOperator
 from saddlescape.curvature.samples import gather
 from saddlescape.curvature.sums import unit
@@ -27,7 +28,7 @@ from saddlescape.errors import InputError
 
 @dataclass(frozen=True)
 class TrackPoint:
-    """One class at one epoch. Residuals are true ones; ``proved``: v'Hv < 0 beyond rounding."""
+    """One class at one epoch. Residuals are true ones, to which ``rounding`` comes; ``proved``: v'Hv < 0 beyond it."""
 
     epoch: int
     label: int
@@ -40,13 +41,12 @@ class TrackPoint:
     loss: float
     products: int
     seconds: float
+    rounding: float = 0.0
 
     @property
     def nonconvexity(self) -> float:
-        """|lambda_min / lambda_max|; infinite where nothing is positive but something negative."""
-        if self.lambda_max <= 0:
-            return float("inf") if self.lambda_min < 0 else 0.0
-        return abs(self.lambda_min / self.lambda_max)
+        """|lambda_min / lambda_max|; infinite where nothing is positive beyond rounding, NaN on a plateau."""
+        return nonconvexity(self.lambda_min, self.lambda_max, self.rounding)
 
 
 class CurvatureTracker:
@@ -87,7 +87,8 @@ class CurvatureTracker:
         self.loss_fn, self.every, self.groups = loss_fn, every, dict(groups or {})
         self.points: list[TrackPoint] = []
         self.seconds = 0.0
-        members = split_by_class(gather(data, check=check), classes)
+        self._all = gather(data, check=check)
+        members = split_by_class(self._all, classes)
         self._sets = {label: sample(part, max_samples, seed) for label, part in members.items()}
         self._tol, self._products, self._basis, self._noise = tol, products, basis, noise
         self._batch_size, self._params, self._forward, self._seed = batch_size, params, forward, seed
@@ -100,7 +101,7 @@ class CurvatureTracker:
         if not force and epoch % self.every:
             return []
         began = time.monotonic()
-        with held_still(model, "eval"):
+        with held_still(unwrapped(model), "eval"):
             function = self._read(model)
             new = [self._measure(function, label, epoch) for label in self._sets]
         self.seconds += time.monotonic() - began
@@ -111,15 +112,17 @@ class CurvatureTracker:
         return sorted((point for point in self.points if point.label == label), key=lambda point: point.epoch)
 
     def group_course(self, name: str) -> list[dict[str, float]]:
-        """Per epoch, the mean over the group's classes of lambda_min, lambda_max, nonconvexity and loss."""
+        """Per epoch, the mean over the group's classes of lambda_min, lambda_max, nonconvexity and loss.
+
+        Classes whose nonconvexity is not finite are left out of its mean.
+        """
         if name not in self.groups:
             raise InputError(f"there is no group {name!r}; groups are {', '.join(self.groups) or 'not given'}")
         rows = []
         for epoch in sorted({point.epoch for point in self.points}):
             points = [p for p in self.points if p.epoch == epoch and p.label in self.groups[name]]
             if points:
-                mean = {key: sum(getattr(p, key) for p in points) / len(points) for key in _MEANS}
-                rows.append({"epoch": epoch, **mean})
+                rows.append({"epoch": epoch, **{key: _mean([getattr(p, key) for p in points]) for key in _MEANS}})
         return rows
 
     def state_dict(self) -> dict[str, Any]:
@@ -137,10 +140,12 @@ class CurvatureTracker:
         self.seconds = float(state["seconds"])
 
     def _read(self, model: nn.Module) -> LossFunction:
-        if self._function is None or self._function.model is not model:
-            self._function = LossFunction(model, self.loss_fn, params=self._params, forward=self._forward)
-            if self._check:
-                self._function.examine(next(iter(self._sets.values())), self._batch_size)
+        known = self._function
+        if known is None or not known.is_of(model):
+            self._function = loss_function(
+                model, self.loss_fn, self._all, batch_size=self._batch_size, check=self._check, params=self._params,
+                forward=self._forward,
+            )  # fmt: skip
         else:  # the traces stay: they do not depend on the weights
             self._function.refresh()
         return self._function
@@ -170,11 +175,17 @@ class CurvatureTracker:
             loss=float(operator.loss()),
             products=found.products,
             seconds=time.monotonic() - began,
+            rounding=max(low.rounding, high.rounding),
         )
         self.points.append(point)
         if self._on_point is not None:
             self._on_point(point)
         return point
+
+
+def _mean(values: list[float]) -> float:
+    finite = [value for value in values if math.isfinite(value)]
+    return sum(finite) / len(finite) if finite else math.nan
 
 
 _MEANS = ("lambda_min", "lambda_max", "nonconvexity", "loss")

@@ -27,6 +27,7 @@ from torch import Tensor
 import saddlescape
 from saddlescape.curvature import Spectrum, build_operator, class_spectra, extremes, spectrum
 from saddlescape.curvature.classwise import sample
+from saddlescape.curvature.extremes import nonconvexity
 from saddlescape.curvature.samples import Samples, gather
 from saddlescape.parallel.ranks import ALONE, Ranks
 from saddlescape.runs import format as files
@@ -294,13 +295,15 @@ def _extremes(subject: Subject, depth: Depth, chosen: Samples, available: int) -
     loss, gradient = operator.loss_and_gradient()
     found = extremes(operator, tol=depth.tol, max_products=100 + depth.refine, seed=depth.seed)
     low, high = found.smallest[0], found.largest[0]
-    ratio = abs(low.value / high.value) if high.value > 0 else (math.inf if low.value < 0 else 0.0)
+    rounding = max(low.rounding, high.rounding)
+    ratio = nonconvexity(low.value, high.value, rounding)
     row = {
         "lambda_min": low.value,
         "lambda_max": high.value,
         "nonconvexity": ratio if math.isfinite(ratio) else None,
         "residual_min": low.residual,
         "residual_max": high.residual,
+        "rounding": rounding,
         "converged_min": low.converged,
         "converged_max": high.converged,
         "converged": found.converged,

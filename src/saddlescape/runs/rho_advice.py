@@ -3,7 +3,7 @@ measured.
 
 Along a unit eigenvector v of a class's Hessian with eigenvalue lambda < 0 SAM multiplies the gradient's component by
 about ``1 + rho lambda / ||g||``; in size that is above 1 only for ``rho > 2 ||g|| / |lambda|``, and there its *sign is
-turned round* (methods.md 6.6). Whether an amplified and turned component helps is disputed, so sign and size are told
+turned round*. Whether an amplified and turned component helps is disputed, so sign and size are told
 apart and the range is a hint, not a recommendation.
 
 Measured with two kinds of mini-batches: of the class alone (as the theorem has it), and as training draws them, from
@@ -116,7 +116,7 @@ def _begin(subject: Subject, question: Question, say: Say) -> dict[str, Any]:
     if path.exists():
         old = files.read_json(path)
         if isinstance(old, dict) and (old.get("format"), old.get("settings")) == (FORMAT, settings):
-            return old
+            return old | {"hint": hint(old["classes"], question.rhos)}
         say(f"measuring again with other settings; the former is now {set_aside(path)}")
     stage = subject.opened.config.stages[subject.opened.cursor.stage]
     return {
@@ -150,6 +150,7 @@ def _measure(subject: Subject, question: Question, label: int, mixed: Samples | 
         "num_available": available,
         "lambda_min": pair.value,
         "residual": pair.residual,
+        "rounding": pair.rounding,
         "converged": pair.converged,
         "negative_curvature_proved": pair.is_proof,
         "class_batches": _gain(subject, question, own, own, pair),
@@ -194,20 +195,29 @@ def amplified(gain: SamGain) -> list[float]:
 def hint(rows: Sequence[dict[str, Any]], rhos: Sequence[float]) -> dict[str, Any] | None:
     """For the tail classes with proved negative curvature: the rho from which one, and from which all are amplified.
 
-    Thresholds are the measured ones, per kind of mini-batch; None where it is not reached within the rho tried.
+    Thresholds are the measured ones, per kind of mini-batch; None where it is not reached within the rho tried, the
+    smallest rho tried where that amplifies already.
     """
     tail = [row for row in rows if row["group"] == "tail" and row["negative_curvature_proved"]]
     if not tail:
         return None
-    result: dict[str, Any] = {"classes": [row["class"] for row in tail], "largest_rho_tried": max(rhos)}
+    result: dict[str, Any] = {
+        "classes": [row["class"] for row in tail], "smallest_rho_tried": min(rhos), "largest_rho_tried": max(rhos)
+    }  # fmt: skip
     for kind in ("class_batches", "training_batches"):
-        found = [(row[kind] or {}).get("measured_threshold") for row in tail]
+        found = [_threshold(row[kind] or {}, rhos) for row in tail]
         present = [value for value in found if value is not None]
         result[kind] = {
             "some_from": min(present) if present else None,
             "all_from": max(present) if len(present) == len(tail) else None,
         }
     return result
+
+
+def _threshold(found: dict[str, Any], rhos: Sequence[float]) -> float | None:
+    if found.get("measured_threshold") is None and set(rhos) <= set(found.get("amplified_rho") or []):
+        return min(rhos)  # files of former versions have no threshold where every radius amplifies
+    return found.get("measured_threshold")
 
 
 def _told(row: dict[str, Any]) -> str:
