@@ -1,4 +1,4 @@
-"""What the benchmarks share: interleaved timing, medians and ratios, peak memory, growth, and where a figure was taken.
+"""The runner of all benchmarks: options, interleaved timing, ratios, peak memory, growth, the JSON and its table.
 
 A figure counts only as a ratio of two medians measured in one process, the contenders taking turns, so that whatever
 else the machine does meets all of them alike.
@@ -6,6 +6,7 @@ else the machine does meets all of them alike.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import datetime
 import json
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -29,6 +30,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 import saddlescape
+from saddlescape.training.precision import resolve_device
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = 1
@@ -112,10 +114,31 @@ def warm_up(contenders: Mapping[str, Work], times: int, synchronize: Work = lamb
     return first
 
 
-def speed_ratio(ours: Timing, peer: Timing) -> dict[str, Any]:
+def row(name: str, value: float | None, unit: str, **more: Any) -> dict[str, Any]:
+    """A figure of a result."""
+    return {"name": name, "value": value, "unit": unit, **more}
+
+
+def ratio_row(name: str, ours: Timing, peer: Timing, unit: str = "times", **more: Any) -> dict[str, Any]:
     """How many times faster ours is: the ratio of the medians, and the quartiles of the ratios round by round."""
     paired = [theirs / mine for mine, theirs in zip(ours.samples, peer.samples, strict=True)]
-    return {"value": peer.median / ours.median, "quartiles": list(quartiles(paired))}
+    value, spread = peer.median / ours.median, list(quartiles(paired))
+    return row(name, value, unit, quartiles=spread, ours=ours.as_json(), peer=peer.as_json(), **more)
+
+
+def as_json(timings: Mapping[str, Timing]) -> dict[str, Any]:
+    return {name: timing.as_json() for name, timing in timings.items()}
+
+
+def growth(sizes: Sequence[float], timings: Mapping[str, Mapping[str, Timing]]) -> dict[str, Any]:
+    """The record of ``timings``, size -> contender -> timing, with each contender's exponent."""
+    names = next(iter(timings.values()))
+    medians = {name: [each[name].median for each in timings.values()] for name in names}
+    return {
+        "sizes": list(sizes),
+        "timings": {size: as_json(each) for size, each in timings.items()},
+        "exponent": {name: growth_exponent(sizes, seconds) for name, seconds in medians.items()},
+    }
 
 
 def growth_exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float | None:
@@ -211,9 +234,84 @@ def _git(*arguments: str) -> str:
     return done.stdout.strip()
 
 
-def write_result(path: Path, result: Mapping[str, Any]) -> None:
-    """Write ``result`` as JSON, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(result, indent=1) + "\n")
-    part.replace(path)
+# --- a call of a benchmark ----------------------------------------------------------------------------------------
+
+
+def positive(text: str) -> int:
+    """The type of an option that counts something."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value}: at least 1")
+    return value
+
+
+def options_of(doc: str | None, timed: bool = True) -> argparse.ArgumentParser:
+    """A parser with the options that all benchmarks have; ``timed`` ones have threads and a device."""
+    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--out", type=Path, required=not timed, help="JSON (default: results/NAME-DEVICE.json)")
+    if timed:
+        made.add_argument("--threads", type=positive, default=usable_cores(), help="torch's (default: all cores)")
+        made.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    return made
+
+
+class Run:
+    """One call of benchmark ``name``: its options, its device, and where its figures are taken."""
+
+    def __init__(self, name: str, parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
+        given = sys.argv[1:] if argv is None else list(argv)
+        self.name, self.options = name, parser.parse_args(given)
+        self.device = resolve_device(getattr(self.options, "device", "cpu"))
+        self.out: Path = self.options.out or ROOT / "benchmarks" / "results" / f"{name}-{self.device.type}.json"
+        self.argv = [_without_folders(word, vars(self.options).values()) for word in given]
+        if "threads" in self.options:
+            torch.set_num_threads(self.options.threads)
+            taken = self.taken_at()
+            say(f"{taken['device']}, {taken['threads']} threads, torch {taken['torch']}, load {taken['load_average']}")
+            if taken["load_average"] and taken["load_average"][0] > 0.5:
+                say("other work runs on this machine: ratios hold roughly, milliseconds do not")
+        self.environment = self.taken_at()
+
+    def taken_at(self) -> dict[str, Any]:
+        return environment(self.device, self.argv)
+
+    def write(
+        self, rows: Sequence[Mapping[str, Any]], lines: Sequence[str] | None = None, show: bool = True, **content: Any
+    ) -> int:
+        """Write ``rows`` and ``content`` as JSON, whole or not at all, and print the table; returns the exit code.
+
+        ``lines`` are a table of the benchmark's own in Markdown, written beside the JSON.
+        """
+        ended = {"load_average_at_end": load_average()}
+        known = {"benchmark": self.name, "schema": SCHEMA, "environment": self.environment | ended, "rows": rows}
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        part = self.out.with_name(self.out.name + ".part")
+        part.write_text(json.dumps(known | content, indent=1) + "\n")
+        part.replace(self.out)
+        if lines is not None:
+            self.out.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        if show:
+            say("\n".join(lines) if lines is not None else table(rows))
+            say(f"written to {self.out.name}")
+        return 0
+
+
+def _without_folders(word: str, values: Iterable[Any]) -> str:
+    """No result names the folders of the machine that it was taken on."""
+    paths = [one for value in values for one in (value if isinstance(value, list) else [value])]
+    return Path(word).name if any(isinstance(path, Path) and path == Path(word) for path in paths) else word
+
+
+def table(rows: Iterable[Mapping[str, Any]]) -> str:
+    """The rows as text; ratios with the milliseconds of ours and of the peer."""
+    lines = [f"{'figure':<66}{'value':>10} {'quartiles':>16}  unit, ms of ours / of the peer"]
+    for each in rows:
+        value = "-" if each["value"] is None else f"{each['value']:.4g}"
+        spread = "{:.3g}..{:.3g}".format(*each["quartiles"]) if "quartiles" in each else ""
+        times = [f"{1e3 * each[who]['median_s']:.4g}" for who in ("ours", "peer") if who in each]
+        lines.append(f"{each['name']:<66}{value:>10} {spread:>16}  {each['unit']}  {' / '.join(times)}".rstrip())
+    return "\n".join(lines)
+
+
+def say(text: str) -> None:
+    print(text, flush=True)

@@ -24,49 +24,41 @@ from typing import Any, Protocol
 
 import torch
 from common import (
-    ROOT,
     SCHEMA,
+    Run,
     Timing,
-    environment,
-    growth_exponent,
+    as_json,
+    growth,
     interleave,
     load_average,
+    options_of,
     peak_bytes,
-    speed_ratio,
+    positive,
+    ratio_row,
+    row,
+    say,
     synchronizer,
-    usable_cores,
+    table,
     warm_up,
-    write_result,
 )
 from convolution_bound import convolutions, cost, fastest_pass
 from torch import Tensor, nn
 from train_step import load_images
 
-from saddlescape.curvature import FunctionOperator, build_operator, extremes, lanczos, spectrum
+from saddlescape.curvature import FunctionOperator, build_operator, extremes, lanczos
 from saddlescape.curvature.density import density, quadrature
 from saddlescape.curvature.guards import random_vector
 from saddlescape.data.types import Dataset
 from saddlescape.runs.subject import class_samples, open_subject
 from saddlescape.training.assemble import new_model
-from saddlescape.training.precision import resolve_device
 
 PEERS = ("pyhessian", "curvlinops", "eigenthings")
 SEED = 0
 TOL = 1e-4  # of the extreme eigenvalues
 PARTS = (
-    "products", "bound", "product_errors", "reference", "extremes", "float32", "density", "spectrum",
+    "products", "bound", "product_errors", "reference", "extremes", "float32", "density",
     "without_products", "memory", "growth",
 )  # fmt: skip
-
-# Floor and goal for a class of 500 images under ResNet-32 on a CPU, against PyHessian. For an error less is better.
-AIMS = {
-    "products per second, ours over pyhessian": (2.0, 3.0),
-    "products per second, ours over the fastest peer": (2.0, 3.0),
-    "whole density, ours over pyhessian": (2.5, 3.5),
-    "both extremes, ours over pyhessian": (15.0, 40.0),
-    "Lanczos without its products, ours over pyhessian": (4.0, 9.0),
-    "error of float32 extremes against float64": (1e-6, 1e-7),
-}
 
 Ends = tuple[float, float]
 
@@ -97,7 +89,6 @@ class Setting:
     rounds: int
     repeats: int
     device: torch.device
-    network: str = ""
 
     @property
     def synchronize(self) -> Callable[[], object]:
@@ -277,8 +268,8 @@ def measure_bound(setting: Setting) -> dict[str, Any]:
     operations = passes * cost(convolutions(setting.model), shape, 4).operations
     speed = {name: operations / timings[name].median for name in ("ours", "convolutions")}
     speed["matrix product"] = 20 * 1024**3 / timings["matrix product"].median
-    told = {"layout": layout, "batch": batch, "operations": operations, "operations_per_s": speed}
-    return told | {"timings": {name: timing.as_json() for name, timing in timings.items()}}
+    known = {"layout": layout, "batch": batch, "operations": operations, "operations_per_s": speed}
+    return known | {"timings": as_json(timings)}
 
 
 def measure_product_errors(setting: Setting) -> dict[str, Any]:
@@ -379,19 +370,20 @@ def measure_memory(setting: Setting) -> dict[str, Any]:
 def measure_growth(setting: Setting, dataset: Dataset, depths: Sequence[int]) -> dict[str, Any]:
     """Products over the number of images and of parameters, a density over the Lanczos steps; ours and PyHessian."""
     counts = sorted({max(1, len(setting.targets) // part) for part in (4, 2, 1)})
-    by_images = {str(count): _product_times(setting.images(count)) for count in counts}
-    by_parameters, sizes = {}, []
-    for depth in depths:
-        model = brief_training(new_model(f"resnet{depth}", dataset, "linear", SEED), dataset, 0, setting.device.type)
-        sized = replace(setting, model=model)
-        by_parameters[f"resnet{depth}"] = _product_times(sized)
-        sizes.append(sized.dim)
+    networks = {
+        f"resnet{depth}": brief_training(
+            new_model(f"resnet{depth}", dataset, "linear", SEED), dataset, 0, setting.device.type
+        )
+        for depth in depths
+    }
+    sized = {name: replace(setting, model=model) for name, model in networks.items()}
     lengths = sorted({max(2, setting.steps // part) for part in (4, 2, 1)})
-    by_steps = {str(steps): _density_times(setting, steps) for steps in lengths}
     return {
-        "images": {"sizes": counts, **_growth(counts, by_images)},
-        "parameters": {"sizes": sizes, **_growth(sizes, by_parameters)},
-        "Lanczos steps": {"sizes": lengths, **_growth(lengths, by_steps)},
+        "images": growth(counts, {str(count): _product_times(setting.images(count)) for count in counts}),
+        "parameters": growth(
+            [each.dim for each in sized.values()], {name: _product_times(each) for name, each in sized.items()}
+        ),
+        "Lanczos steps": growth(lengths, {str(steps): _density_times(setting, steps) for steps in lengths}),
     }
 
 
@@ -414,262 +406,76 @@ def _density_times(setting: Setting, steps: int) -> dict[str, Timing]:
     return interleave(works, 1, synchronize=setting.synchronize, seed=SEED)
 
 
-def _growth(sizes: Sequence[float], timings: dict[str, dict[str, Timing]]) -> dict[str, Any]:
-    names = next(iter(timings.values()))
-    return {
-        "timings": {size: {name: t.as_json() for name, t in pair.items()} for size, pair in timings.items()},
-        "exponent": {name: growth_exponent(sizes, [pair[name].median for pair in timings.values()]) for name in names},
-    }
-
-
-def measure_spectrum(setting: Setting) -> dict[str, Any]:
-    """One call of the public ``spectrum``: checks, density, certified ends, trace with its standard error."""
-
-    def call() -> None:
-        spectrum(setting.model, setting.loss, (setting.inputs, setting.targets), lanczos_steps=setting.steps,
-                 batch_size=setting.batch, seed=SEED)  # fmt: skip
-
-    return interleave({"ours": call}, setting.repeats, synchronize=setting.synchronize)["ours"].as_json()
-
-
 # --- rows ---------------------------------------------------------------------------------------------------------
 
 
-def ratio_rows(what: str, timings: Mapping[str, Timing], setting: Setting, aims: bool) -> list[dict[str, Any]]:
+def ratio_rows(what: str, timings: Mapping[str, Timing], setting: Setting) -> list[dict[str, Any]]:
     """Ours over each other contender, and over the fastest peer."""
-    rows = []
     peers = [name for name in timings if name in setting.peers]
     against = [(name, name) for name in timings if name != "ours"]
     if what.startswith("products") and peers:
         against.append(("the fastest peer", min(peers, key=lambda name: timings[name].median)))
-    for told, name in against:
-        ratio = speed_ratio(timings["ours"], timings[name])
-        row = _row(f"{what}, ours over {told}", ratio["value"], "times", aims)
-        rows.append(row | {"quartiles": ratio["quartiles"], "peer_name": name, "ours": timings["ours"].as_json(),
-                           "peer": timings[name].as_json()})  # fmt: skip
-    return rows
+    return [
+        ratio_row(f"{what}, ours over {shown}", timings["ours"], timings[name], peer_name=name)
+        for shown, name in against
+    ]
 
 
 def error_rows(what: str, record: dict[str, Any]) -> list[dict[str, Any]]:
     return [
-        _row(f"error of {what}, {name}", max(told["errors"]), "relative", False)
-        for name, told in record.items()
-        if told["errors"]
+        row(f"error of {what}, {name}", max(each["errors"]), "relative")
+        for name, each in record.items()
+        if each["errors"]
     ]
-
-
-def memory_rows(memory: dict[str, Any]) -> list[dict[str, Any]]:
-    rows = []
-    for name, used in memory.items():
-        if isinstance(used, dict):
-            rows.append(_row(f"peak memory of two products, {name}", used["two_products_bytes"] / 2**20, "MiB", False))
-            rows.append(_row(f"memory per Lanczos step, {name}", used["vectors_per_step"], "vectors", False))
-    return rows
-
-
-def growth_rows(growth: dict[str, Any]) -> list[dict[str, Any]]:
-    return [
-        _row(f"growth with {what}, {name}", exponent, "exponent", False)
-        for what, grown in growth.items()
-        for name, exponent in grown["exponent"].items()
-    ]
-
-
-def _row(name: str, value: float | None, unit: str, aims: bool) -> dict[str, Any]:
-    floor, goal = AIMS.get(name, (None, None)) if aims else (None, None)
-    return {"name": name, "value": value, "unit": unit, "floor": floor, "goal": goal}
-
-
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as text; ratios with the milliseconds of ours and of the peer."""
-    lines = [f"{'figure':<66}{'value':>10} {'quartiles':>13} {'floor':>7}{'goal':>7}  ms of ours / of the peer"]
-    for row in rows:
-        value = "-" if row["value"] is None else f"{row['value']:.3g}"
-        spread = "{:.3g}..{:.3g}".format(*row["quartiles"]) if "quartiles" in row else ""
-        floor, goal = ("" if row[key] is None else f"{row[key]:g}" for key in ("floor", "goal"))
-        times = f"{1e3 * row['ours']['median_s']:.4g} / {1e3 * row['peer']['median_s']:.4g}" if "peer" in row else ""
-        lines.append(f"{row['name']:<66}{value:>10} {spread:>13} {floor:>7}{goal:>7}  {times}".rstrip())
-    return "\n".join(lines)
-
-
-# --- the script ---------------------------------------------------------------------------------------------------
-
-
-def arguments(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description="Time the curvature of one class by ours and by its peers, interleaved, and tell the errors.",
-        epilog="example: python benchmarks/curvature.py --checkpoint runs/ce-drw --classes 0 9",
-    )
-    parser.add_argument(
-        "--checkpoint", type=Path, action="append", default=[], metavar="RUN",
-        help="a run folder, at its newest checkpoint; may be given again (default: a network after --train steps)",
-    )  # fmt: skip
-    parser.add_argument("--classes", type=int, nargs="+", default=[0], help="the classes (default: 0)")
-    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS, help="default: all")
-    parser.add_argument("--fresh", action="store_true", help="measure again what the JSON has already")
-    parser.add_argument("--images", type=int, default=500, help="images of the class, at most (default %(default)s)")
-    parser.add_argument("--batch", type=int, default=250, help="images in a batch, at most (default %(default)s)")
-    parser.add_argument("--steps", type=int, default=100, help="Lanczos steps of a density (default %(default)s)")
-    parser.add_argument("--rounds", type=int, default=20, help="samples of a product (default %(default)s)")
-    parser.add_argument("--repeats", type=int, default=3, help="samples of whole jobs (default %(default)s)")
-    parser.add_argument("--threads", type=int, default=usable_cores(), help="torch's threads (default: all cores)")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=PEERS, help="default: all")
-    parser.add_argument("--model", default="resnet32", help="without --checkpoint (default %(default)s)")
-    parser.add_argument(
-        "--train", type=int, default=100, help="steps of training without --checkpoint (default %(default)s)"
-    )
-    parser.add_argument("--data", default="cifar10", choices=("cifar10", "synthetic"), help="without --checkpoint")
-    parser.add_argument("--depths", type=int, nargs="+", default=[20, 32, 56], help="networks of the growth rows")
-    parser.add_argument("--quick", action="store_true", help="a few images and steps: shows that all works, no figures")
-    parser.add_argument("--out", type=Path, help="JSON (default: benchmarks/results/curvature-DEVICE.json)")
-    options = parser.parse_args(argv)
-    if options.quick:
-        options.model, options.images, options.batch, options.steps = "resnet20", 12, 6, 6
-        options.rounds, options.repeats, options.train, options.depths = 2, 1, 2, [20]
-    for name in ("images", "batch", "steps", "rounds", "repeats", "threads"):
-        if getattr(options, name) < 1:
-            parser.error(f"--{name} must be at least 1")
-    return options
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    given = sys.argv[1:] if argv is None else list(argv)
-    options = arguments(given)
-    device = resolve_device(options.device)
-    torch.set_num_threads(options.threads)
-    torch.backends.cudnn.allow_tf32 = False  # ours computes in float32 proper, and so shall all
-    torch.backends.cuda.matmul.allow_tf32 = False
-    given = [Path(word).name if Path(word) in options.checkpoint else word for word in given]  # no paths of a machine
-    taken = environment(device, given)
-    say(f"{taken['device']}, {taken['threads']} threads, torch {taken['torch']}, load average {taken['load_average']}")
-    if taken["load_average"] and taken["load_average"][0] > 0.5:
-        say("other work runs on this machine: ratios hold roughly, milliseconds do not")
-    present, missing = find_peers(options.peers)
-    out = options.out or ROOT / "benchmarks" / "results" / f"curvature-{device.type}.json"
-    cases = {} if options.fresh else cases_in(out)
-    for run in options.checkpoint or [None]:
-        torch.manual_seed(SEED)
-        model, dataset, told = trained_briefly(options) if run is None else from_run(run, options)
-        for label in options.classes:
-            (inputs, targets), available = class_samples(dataset, [label], options.images, SEED)
-            setting = Setting(
-                model=model.float(), loss=nn.CrossEntropyLoss(), inputs=inputs.to(device), targets=targets.to(device),
-                batch=options.batch, peers=tuple(present), steps=options.steps, rounds=options.rounds,
-                repeats=options.repeats, device=device, network=told["model"],
-            ).images(len(targets))  # fmt: skip
-            settings = {
-                **told,
-                "draw_hash": dataset.draw_hash,
-                "label": label,
-                "images": len(setting.targets),
-                "available": available,
-                "batch": setting.batch,
-                "parameters": setting.dim,
-                "steps": setting.steps,
-                "threads": options.threads,
-                "tolerance": TOL,
-                "quick": options.quick,
-            }
-            key = f"{told['run'] or told['model']}, class {label}, {work_of(settings)}"
-            case = cases.get(key)
-            if case is None or case["settings"] != settings:
-                case = cases[key] = {"settings": settings, "parts": {}}
-            for part in (part for part in PARTS if part in options.parts):
-                if part in case["parts"]:
-                    continue
-                before = environment(device, given)
-                rows, record = measure_part(part, setting, dataset, case["parts"], options.depths)
-                case["parts"][part] = {
-                    "rows": rows,
-                    "record": record,
-                    "rounds": setting.rounds,
-                    "repeats": setting.repeats,
-                    "environment": before | {"load_average_at_end": load_average()},
-                }
-                say(f"{key}: {part}")
-                if rows:
-                    say(table(rows))
-                write_result(
-                    out,
-                    {
-                        "benchmark": "curvature",
-                        "schema": SCHEMA,
-                        "environment": taken,
-                        "peers": present,
-                        "missing": missing,
-                        "stand_ins": {name: note for name in present if (note := stand_in(name))},
-                        "rows": across(cases),
-                        "cases": cases,
-                    },
-                )
-    say(f"written to {out.name}")
-    return 0
-
-
-def cases_in(out: Path) -> dict[str, Any]:
-    """The cases of an earlier call; none where there is no such file."""
-    if not out.exists():
-        return {}
-    earlier = json.loads(out.read_text())
-    return dict(earlier["cases"]) if earlier.get("schema") == SCHEMA and "cases" in earlier else {}
-
-
-def work_of(settings: Mapping[str, Any]) -> str:
-    """What must be the same for the figures of two cases to stand in one row."""
-    return f"{settings['images']} images, {settings['steps']} steps, threads: {settings['threads']}"
 
 
 def measure_part(
     part: str, setting: Setting, dataset: Dataset, done: Mapping[str, Any], depths: Sequence[int]
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """(rows, record) of one part. Errors of ends need the part "reference" among those ``done``; else they are None."""
-    aims = aims_hold(setting)
     reference = done.get("reference", {}).get("record")
     exact = (reference["lambda_min"], reference["lambda_max"]) if reference else None
     if part == "reference":
         return [], exact_extremes(setting)[1]
     if part == "products":
         times, record = measure_products(setting)
-        return ratio_rows("products per second", times, setting, aims), record
+        return ratio_rows("products per second", times, setting), record
     if part == "bound":
         record = measure_bound(setting)
         speed = record["operations_per_s"]
-        rows = [_row("share of the convolution bound, product", speed["ours"] / speed["convolutions"], "share", False)]
-        rows.append(
-            _row("share of a matrix product's speed, product", speed["ours"] / speed["matrix product"], "share", False)
-        )
-        return rows, record
+        bounds = {"the convolution bound": "convolutions", "a matrix product's speed": "matrix product"}
+        shares = {what: speed["ours"] / speed[of] for what, of in bounds.items()}
+        return [row(f"share of {what}, product", share, "share") for what, share in shares.items()], record
     if part == "product_errors":
         record = measure_product_errors(setting)
-        rows = [_row(f"error of a product, {name}", told["error"], "relative", False) for name, told in record.items()]
-        return rows, record
+        return [row(f"error of a product, {name}", each["error"], "relative") for name, each in record.items()], record
     if part == "density":
         times, record = measure_whole(setting, lambda c: c.density(setting.steps), exact)
-        return ratio_rows("whole density", times, setting, aims) + error_rows("a density's ends", record), record
+        return ratio_rows("whole density", times, setting) + error_rows("a density's ends", record), record
     if part == "extremes":
         times, record = measure_whole(setting, lambda c: c.extremes(TOL, setting.steps), exact)
-        return ratio_rows("both extremes", times, setting, aims) + error_rows("both extremes", record), record
+        return ratio_rows("both extremes", times, setting) + error_rows("both extremes", record), record
     if part == "float32":
         record = measure_float32(setting, exact)
         worst = max(record["errors"]) if record["errors"] else None
-        return [_row("error of float32 extremes against float64", worst, "relative", aims)], record
+        return [row("error of float32 extremes against float64", worst, "relative")], record
     if part == "without_products":
         times = measure_orthogonalisation(setting)
-        record = {name: timing.as_json() for name, timing in times.items()}
-        return ratio_rows("Lanczos without its products", times, setting, aims), record
+        return ratio_rows("Lanczos without its products", times, setting), as_json(times)
     if part == "memory":
         record = measure_memory(setting)
-        return memory_rows(record), record
-    if part == "growth":
-        record = measure_growth(setting, dataset, depths)
-        return growth_rows(record), record
-    return [], measure_spectrum(setting)
-
-
-def aims_hold(setting: Setting) -> bool:
-    """Whether this is the work that the floors and goals speak of: ResNet-32, 500 images, 100 steps, on a CPU."""
-    return (setting.device.type, setting.network, len(setting.targets), setting.steps) == ("cpu", "resnet32", 500, 100)
+        rows = []
+        for name, used in record.items():
+            if isinstance(used, dict):
+                rows.append(row(f"peak memory of two products, {name}", used["two_products_bytes"] / 2**20, "MiB"))
+                rows.append(row(f"memory per Lanczos step, {name}", used["vectors_per_step"], "vectors"))
+        return rows, record
+    grown = measure_growth(setting, dataset, depths)
+    return [
+        row(f"growth with {what}, {name}", exponent, "exponent")
+        for what, each in grown.items()
+        for name, exponent in each["exponent"].items()
+    ], grown
 
 
 def across(cases: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -677,30 +483,103 @@ def across(cases: Mapping[str, Any]) -> list[dict[str, Any]]:
     found: dict[str, list[dict[str, Any]]] = {}
     for case in cases.values():
         for part in case["parts"].values():
-            for row in part["rows"]:
-                if row["value"] is not None:
-                    found.setdefault(f"{row['name']}, {work_of(case['settings'])}", []).append(row)
-    return [
-        {
-            "name": name,
-            "value": statistics.median(row["value"] for row in rows),
-            "range": [min(row["value"] for row in rows), max(row["value"] for row in rows)],
-            "unit": rows[0]["unit"],
-            "cases": len(rows),
-            "floor": rows[0]["floor"],
-            "goal": rows[0]["goal"],
-        }
-        for name, rows in found.items()
-    ]
+            for each in part["rows"]:
+                if each["value"] is not None:
+                    found.setdefault(f"{each['name']}, {work_of(case['settings'])}", []).append(each)
+    rows = []
+    for name, same in found.items():
+        values = [each["value"] for each in same]
+        spread = [min(values), max(values)]
+        rows.append(row(name, statistics.median(values), same[0]["unit"], range=spread, cases=len(same)))
+    return rows
 
 
-def stand_in(peer: str) -> str | None:
-    """What had to be replaced in a peer to make it run at all."""
-    return getattr(importlib.import_module(f"peers.{peer}"), "STAND_IN", None)
+def work_of(settings: Mapping[str, Any]) -> str:
+    """What must be the same for the figures of two cases to stand in one row."""
+    return f"{settings['images']} images, {settings['steps']} steps, threads: {settings['threads']}"
 
 
-def say(text: str) -> None:
-    print(text, flush=True)
+# --- the script ---------------------------------------------------------------------------------------------------
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = options_of(__doc__)
+    parser.add_argument(
+        "--checkpoint", type=Path, action="append", default=[], metavar="RUN",
+        help="a run folder, at its newest checkpoint; may be given again (default: a network after --train steps)",
+    )  # fmt: skip
+    parser.add_argument("--classes", type=int, nargs="+", default=[0], help="the classes (default: 0)")
+    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS, help="default: all")
+    parser.add_argument("--images", type=positive, default=500, help="of the class, at most (default %(default)s)")
+    parser.add_argument("--batch", type=positive, default=250, help="images in a batch, at most (default %(default)s)")
+    parser.add_argument("--steps", type=positive, default=100, help="Lanczos steps of a density (default %(default)s)")
+    parser.add_argument("--rounds", type=positive, default=20, help="samples of a product (default %(default)s)")
+    parser.add_argument("--repeats", type=positive, default=3, help="samples of whole jobs (default %(default)s)")
+    parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=PEERS, help="default: all")
+    parser.add_argument("--model", default="resnet32", help="without --checkpoint (default %(default)s)")
+    parser.add_argument("--train", type=int, default=100, help="steps without --checkpoint (default %(default)s)")
+    parser.add_argument("--data", default="cifar10", choices=("cifar10", "synthetic"), help="without --checkpoint")
+    parser.add_argument("--depths", type=int, nargs="+", default=[20, 32, 56], help="networks of the growth rows")
+    parser.add_argument("--quick", action="store_true", help="a few images and steps: shows that all works, no figures")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    run = Run("curvature", arguments(), argv)
+    given = run.options
+    if given.quick:
+        given.model, given.images, given.batch, given.steps = "resnet20", 12, 6, 6
+        given.rounds, given.repeats, given.train, given.depths = 2, 1, 2, [20]
+    torch.backends.cudnn.allow_tf32 = False  # ours computes in float32 proper, and so shall all
+    torch.backends.cuda.matmul.allow_tf32 = False
+    present, missing = find_peers(given.peers)
+    cases = cases_in(run.out)
+    for folder in given.checkpoint or [None]:
+        torch.manual_seed(SEED)
+        model, dataset, about = trained_briefly(given) if folder is None else from_run(folder, given)
+        for label in given.classes:
+            (inputs, targets), available = class_samples(dataset, [label], given.images, SEED)
+            setting = Setting(
+                model=model.float(), loss=nn.CrossEntropyLoss(), inputs=inputs.to(run.device),
+                targets=targets.to(run.device), batch=given.batch, peers=tuple(present), steps=given.steps,
+                rounds=given.rounds, repeats=given.repeats, device=run.device,
+            ).images(len(targets))  # fmt: skip
+            settings = {
+                **about,
+                "draw_hash": dataset.draw_hash,
+                "label": label,
+                "images": len(setting.targets),
+                "available": available,
+                "batch": setting.batch,
+                "parameters": setting.dim,
+                "steps": setting.steps,
+                "threads": given.threads,
+                "tolerance": TOL,
+                "quick": given.quick,
+            }
+            key = f"{about['run'] or about['model']}, class {label}, {work_of(settings)}"
+            case = cases.get(key)
+            if case is None or case["settings"] != settings:
+                case = cases[key] = {"settings": settings, "parts": {}}
+            for part in (part for part in PARTS if part in given.parts and part not in case["parts"]):
+                before = run.taken_at()
+                rows, record = measure_part(part, setting, dataset, case["parts"], given.depths)
+                case["parts"][part] = {
+                    "rows": rows,
+                    "record": record,
+                    "rounds": setting.rounds,
+                    "repeats": setting.repeats,
+                    "environment": before | {"load_average_at_end": load_average()},
+                }
+                say(f"{key}: {part}\n{table(rows)}")
+                run.write(across(cases), show=False, peers=present, missing=missing, cases=cases)
+    return 0
+
+
+def cases_in(out: Path) -> dict[str, Any]:
+    """The cases of an earlier call; none where there is no such file."""
+    earlier = json.loads(out.read_text()) if out.exists() else {}
+    return dict(earlier["cases"]) if earlier.get("schema") == SCHEMA and "cases" in earlier else {}
 
 
 if __name__ == "__main__":

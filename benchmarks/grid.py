@@ -8,7 +8,6 @@ A unit of work is a whole grid in a new folder, from its planning to its last re
 
 from __future__ import annotations
 
-import argparse
 import functools
 import importlib.util
 import itertools
@@ -21,31 +20,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import (
-    ROOT,
-    SCHEMA,
-    Timing,
-    environment,
-    growth_exponent,
-    interleave,
-    load_average,
-    speed_ratio,
-    usable_cores,
-    write_result,
-)
+from common import Run, Timing, as_json, growth_exponent, interleave, options_of, positive, ratio_row, usable_cores
 
-from saddlescape.runs.engines import Engine, Epoch, Job, Processes, RayCluster, Serial, Step
-from saddlescape.runs.engines.ray_cluster import STORE, import_ray
+from saddlescape.runs.engines import Engine, Epoch, Job, Processes, RayCluster, Step, serial
+from saddlescape.runs.engines.ray_cluster import QUIET, STORE, import_ray
 from saddlescape.runs.grid import run_grid
 from saddlescape.runs.plan import Request
-from saddlescape.training.precision import resolve_device
 
 METHODS = ("ce+drw", "ce+drw+sam")
 
 
 def engines(jobs: Sequence[int], threads: int, with_ray: bool, on_gpu: bool) -> dict[str, tuple[Engine, int]]:
     """Name -> engine and the threads of each of its runs: one run alone has them all, N at a time share them."""
-    contenders: dict[str, tuple[Engine, int]] = {"serial": (Serial(), threads)}
+    contenders: dict[str, tuple[Engine, int]] = {"serial": (serial, threads)}
     for number in jobs:
         share = threads if on_gpu else max(1, threads // number)
         contenders[f"processes {number}"] = (Processes(number), share)
@@ -89,7 +76,7 @@ def rows(
     alone: Mapping[int, Timing],
     starts: Mapping[str, Sequence[float]],
 ) -> list[dict[str, Any]]:
-    """Runs an hour of each contender; over serial; and as a share of as many serial grids side by side.
+    """Runs an hour of each contender over serial; and as a share of as many serial grids side by side.
 
     ``alone`` has the serial grid at each number of threads.
     """
@@ -99,16 +86,12 @@ def rows(
         bound = min(together, runs) * 3600 * runs / alone[contenders[name][1]].median
         speed = 3600 * runs / timing.median
         table.append(
-            {
-                "name": name,
-                "runs_per_hour": speed,
-                "over_serial": speed_ratio(timing, timings["serial"]),
-                "roofline_runs_per_hour": bound,
-                "share_of_roofline": speed / bound,
-                "start_s": statistics.median(starts[name]),
-                "threads_per_run": contenders[name][1],
-            }
-        )
+            ratio_row(
+                f"{name}: runs an hour, over serial", timing, timings["serial"], runs_per_hour=speed,
+                roofline_runs_per_hour=bound, share_of_roofline=speed / bound, start_s=statistics.median(starts[name]),
+                threads_per_run=contenders[name][1],
+            )
+        )  # fmt: skip
     return table
 
 
@@ -119,107 +102,50 @@ def growth(timings: Mapping[str, Timing], kind: str) -> float | None:
     return None if slope is None else -slope
 
 
-def show(table: Sequence[Mapping[str, Any]]) -> str:
-    lines = [f"{'':<14}{'runs/hour':>10}{'over serial':>13}{'roofline':>10}{'share':>7}{'start':>9}{'threads':>9}"]
-    for row in table:
-        lines.append(
-            f"{row['name']:<14}{row['runs_per_hour']:>10.1f}{row['over_serial']['value']:>12.2f}x"
-            f"{row['roofline_runs_per_hour']:>10.1f}{row['share_of_roofline']:>7.2f}{row['start_s']:>7.1f} s"
-            f"{row['threads_per_run']:>9}"
-        )
-    return "\n".join(lines)
-
-
-def arguments(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", choices=("digits", "cifar10"), default="digits")
-    parser.add_argument("--seeds", type=int, default=4, help="of each of two methods (default: 4)")
-    parser.add_argument("--epochs", type=int, help="of each run (default: digits 300, cifar10 1)")
-    parser.add_argument("--jobs", type=int, nargs="+", default=[1, 2], help="runs at a time (default: 1 2)")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=usable_cores(), help="of one run alone")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--precision", default="float32")
-    parser.add_argument("--ray", action=argparse.BooleanOptionalAction, help="default: where Ray is installed")
-    parser.add_argument("--out", type=Path, help="JSON (default: benchmarks/results/grid-DEVICE.json)")
-    options = parser.parse_args(argv)
-    for name in ("seeds", "rounds", "threads", *(["epochs"] if options.epochs is not None else [])):
-        if getattr(options, name) < 1:
-            parser.error(f"--{name} must be at least 1")
-    if min(options.jobs) < 1:
-        parser.error("--jobs must be at least 1")
-    return options
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    given = sys.argv[1:] if argv is None else list(argv)
-    options = arguments(given)
-    device = resolve_device(options.device)
-    with_ray = options.ray if options.ray is not None else importlib.util.find_spec("ray") is not None
-    torch.set_num_threads(options.threads)
-    taken = environment(device, given)
-    say(f"{taken['device']}, {taken['threads']} threads, torch {taken['torch']}, load average {taken['load_average']}")
-    if taken["load_average"] and taken["load_average"][0] > 0.5:
-        say("other work runs on this machine: what several processes gain shows only where cores are free")
+    parser = options_of(__doc__)
+    parser.add_argument("--data", choices=("digits", "cifar10"), default="digits")
+    parser.add_argument("--seeds", type=positive, default=4, help="of each of two methods (default: 4)")
+    parser.add_argument("--epochs", type=positive, help="of each run (default: digits 300, cifar10 1)")
+    parser.add_argument("--jobs", type=positive, nargs="+", default=[1, 2], help="runs at a time (default: 1 2)")
+    parser.add_argument("--rounds", type=positive, default=3)
+    parser.add_argument("--precision", default="float32")
+    parser.add_argument("--no-ray", dest="ray", action="store_false", help="default: with Ray where it is installed")
+    run = Run("grid", parser, argv)
+    given = run.options
+    with_ray = given.ray and importlib.util.find_spec("ray") is not None
     request = Request(
-        data=options.data, imbalance=50.0 if options.data == "digits" else 100.0,
-        epochs=options.epochs or (300 if options.data == "digits" else 1), device=str(device),
-        precision=options.precision, compile=False, eval_every=10**9,
+        data=given.data, imbalance=50.0 if given.data == "digits" else 100.0,
+        epochs=given.epochs or (300 if given.data == "digits" else 1), device=str(run.device),
+        precision=given.precision, compile=False, eval_every=10**9,
     )  # fmt: skip
-    seeds = range(options.seeds)
-    runs = len(METHODS) * options.seeds
-    contenders = engines(sorted(set(options.jobs)), options.threads, with_ray, device.type == "cuda")
-    # The roofline of N runs at a time is N times what one alone does with the threads that each of the N has.
-    shares = {threads for _, threads in contenders.values()} - {options.threads}
-    references = {f"serial, {threads} threads": (Serial(), threads) for threads in sorted(shares)}
+    contenders = engines(sorted(set(given.jobs)), given.threads, with_ray, run.device.type == "cuda")
+    # The roofline of N runs at a time is N times the speed of one alone with the threads that each of the N has.
+    shares = {threads for _, threads in contenders.values()} - {given.threads}
+    references: dict[str, tuple[Engine, int]] = {f"serial, {n} threads": (serial, n) for n in sorted(shares)}
     ray: Any = None
     if with_ray:
         ray = import_ray()
-        cores = max(usable_cores(), options.threads)
-        ray.init(
-            address="local", num_cpus=cores, object_store_memory=STORE, include_dashboard=False, log_to_driver=False,
-            logging_level="ERROR",
-        )  # fmt: skip
+        cores = max(usable_cores(), given.threads)
+        ray.init(address="local", num_cpus=cores, object_store_memory=STORE, include_dashboard=False, **QUIET)
     try:
         with tempfile.TemporaryDirectory() as place:
             timings, accuracies, starts = contend(
-                {**contenders, **references}, request, seeds, options.rounds, Path(place)
+                {**contenders, **references}, request, range(given.seeds), given.rounds, Path(place)
             )
     finally:
         if ray is not None:
             ray.shutdown()
-        torch.set_num_threads(options.threads)
-    alone = {threads: timings[name] for name, (_, threads) in references.items()} | {options.threads: timings["serial"]}
-    table = rows({name: timings[name] for name in contenders}, contenders, runs, alone, starts)
-    slopes = {kind: growth(timings, kind) for kind in ("processes", "ray")}
-    say(show(table))
-    for kind, slope in slopes.items():
-        if slope is not None:
-            say(f"growth of speed with runs at a time, {kind}: {slope:.2f}")
-    out = options.out or ROOT / "benchmarks" / "results" / f"grid-{device.type}.json"
-    write_result(
-        out,
-        {
-            "benchmark": "grid",
-            "schema": SCHEMA,
-            "environment": taken | {"load_average_at_end": load_average()},
-            "settings": {
-                "data": options.data,
-                "methods": list(METHODS),
-                "seeds": options.seeds,
-                "epochs": request.epochs,
-                "precision": options.precision,
-                "rounds": options.rounds,
-                "ray": with_ray,
-            },
-            "rows": table,
-            "growth": slopes,
-            "same_accuracies": same(accuracies, {**contenders, **references}),
-            "timings": {name: timing.as_json() for name, timing in timings.items()},
-        },
+        torch.set_num_threads(given.threads)
+    alone = {threads: timings[name] for name, (_, threads) in references.items()} | {given.threads: timings["serial"]}
+    return run.write(
+        rows({name: timings[name] for name in contenders}, contenders, len(METHODS) * given.seeds, alone, starts),
+        settings={key: getattr(given, key) for key in ("data", "seeds", "precision", "rounds")}
+        | {"methods": list(METHODS), "epochs": request.epochs, "ray": with_ray},
+        growth={kind: growth(timings, kind) for kind in ("processes", "ray")},
+        same_accuracies=same(accuracies, {**contenders, **references}),
+        timings=as_json(timings),
     )
-    say(f"written to {out.name}")
-    return 0
 
 
 def same(accuracies: Mapping[str, list[float]], contenders: Mapping[str, tuple[Engine, int]]) -> bool:
@@ -228,10 +154,6 @@ def same(accuracies: Mapping[str, list[float]], contenders: Mapping[str, tuple[E
     for name, (_, threads) in contenders.items():
         reached.setdefault(threads, []).append(accuracies[name])
     return all(values == group[0] for group in reached.values() for values in group)
-
-
-def say(text: str) -> None:
-    print(text, flush=True)
 
 
 if __name__ == "__main__":

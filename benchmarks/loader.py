@@ -9,7 +9,6 @@ float32 batches on the device. Contenders take turns; workers persist between ep
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import gc
 import importlib
@@ -26,16 +25,19 @@ from typing import Any
 import torch
 from common import (
     ROOT,
-    SCHEMA,
+    Run,
     Timing,
-    environment,
-    growth_exponent,
+    as_json,
+    growth,
     interleave,
-    load_average,
-    speed_ratio,
+    options_of,
+    positive,
+    ratio_row,
+    row,
+    say,
+    synchronizer,
     usable_cores,
     warm_up,
-    write_result,
 )
 from peers.image_folder import PlainLoader, TrainTransform
 from PIL import Image
@@ -181,7 +183,7 @@ def builders(setting: Setting) -> tuple[dict[str, Callable[[Setting], Contender]
     return known, missing
 
 
-def run_epoch(contender: Contender, expected: int, synchronize: Callable[[], None]) -> None:
+def run_epoch(contender: Contender, expected: int, synchronize: Callable[[], object]) -> None:
     shown = sum(contender.epoch())
     synchronize()
     if shown != expected:
@@ -191,10 +193,9 @@ def run_epoch(contender: Contender, expected: int, synchronize: Callable[[], Non
 def timings(setting: Setting, names: Sequence[str]) -> dict[str, Timing]:
     """Seconds of an epoch of each contender, taking turns, after one untimed epoch."""
     known, _ = builders(setting)
-    wait = torch.cuda.synchronize if setting.device.type == "cuda" else lambda: None
     contenders = {name: known[name](setting) for name in names}
     work = {
-        name: lambda contender=contender: run_epoch(contender, len(setting.paths), wait)
+        name: lambda contender=contender: run_epoch(contender, len(setting.paths), synchronizer(setting.device))
         for name, contender in contenders.items()
     }
     try:
@@ -272,150 +273,77 @@ def _send(sender: Any, function: Callable[..., Any], arguments: tuple[Any, ...])
 # --- rows ---------------------------------------------------------------------------------------------------------
 
 
-def rows_of(
-    setting: Setting, taken: dict[str, Timing], growth: dict[str, Any], memory: dict[str, Any]
-) -> list[dict[str, Any]]:
-    count = len(setting.paths)
-    ours = taken["ours"]
-    rows = []
-    for peer in ("DataLoader", *PEERS):
-        if peer in taken:
-            ratio = speed_ratio(ours, taken[peer])
-            rows.append(_row(f"images per second, over {peer}", ratio["value"], "times") | {
-                "quartiles": ratio["quartiles"], "ours": ours.as_json(), "peer": taken[peer].as_json(),
-            })  # fmt: skip
-    cores = max(1, min(setting.workers, usable_cores()))
-    for name, timing in taken.items():
-        rows.append(_row(f"images per second and core, {name}", count / timing.median / cores, "images/s"))
-    share = speed_ratio(ours, taken["decoding alone"])
-    rows.append(
-        _row("share of the speed of decoding alone", share["value"], "share") | {"quartiles": share["quartiles"]}
-    )
-    for who in ("ours", "DataLoader"):
-        rows.append(_row(f"growth with images, {who}", growth["images"]["exponent"][who], "exponent"))
-        rows.append(_row(f"growth of speed with workers, {who}", growth["workers"]["exponent"][who], "exponent"))
-        rows.append(_row(f"memory for a further image, {who}", memory[who]["bytes_per_image"], "bytes"))
-    return rows
-
-
-def _row(name: str, value: float | None, unit: str) -> dict[str, Any]:
-    return {"name": name, "value": value, "unit": unit}
-
-
 def measure_growth(setting: Setting, counts: Sequence[int]) -> dict[str, Any]:
-    """An epoch's seconds over the images in it, and images per second over workers."""
+    """An epoch's seconds over the images in it, and over the workers."""
     names = ("ours", "DataLoader")
     shorter = replace(setting, rounds=max(1, setting.rounds // 2))
     total = len(setting.paths)
     sizes = sorted({max(setting.batch, total // 4), max(setting.batch, total // 2), total})
-    by_size = [timings(shorter.first(size), names) for size in sizes]
-    by_workers = [timings(replace(shorter, workers=count), names) for count in counts]
     return {
-        "images": {
-            "sizes": sizes,
-            "timings": [{name: t.as_json() for name, t in entry.items()} for entry in by_size],
-            "exponent": {n: growth_exponent(sizes, [entry[n].median for entry in by_size]) for n in names},
-        },
-        "workers": {
-            "sizes": list(counts),
-            "images_per_s": {n: [total / entry[n].median for entry in by_workers] for n in names},
-            "exponent": {n: growth_exponent(counts, [total / entry[n].median for entry in by_workers]) for n in names},
-        },
+        "images": growth(sizes, {str(size): timings(shorter.first(size), names) for size in sizes}),
+        "workers": growth(counts, {str(count): timings(replace(shorter, workers=count), names) for count in counts}),
     }
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    lines = [f"{'figure':<52}{'value':>10} {'quartiles':>14}  unit"]
-    for row in rows:
-        value = "-" if row["value"] is None else f"{row['value']:.4g}"
-        spread = "{:.2f}..{:.2f}".format(*row["quartiles"]) if "quartiles" in row else ""
-        lines.append(f"{row['name']:<52}{value:>10} {spread:>14}  {row['unit']}")
-    return "\n".join(lines)
-
-
-# --- the script ---------------------------------------------------------------------------------------------------
-
-
-def arguments(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description="Time batches out of image files, ours and peers taking turns.",
-        epilog="example: python benchmarks/loader.py --images 2000 --rounds 5",
-    )
-    parser.add_argument("--root", type=Path, help="an ImageNet-LT in its published layout (default: one is made)")
-    parser.add_argument("--images", type=int, default=1000, help="images in an epoch (default %(default)s)")
-    parser.add_argument("--batch", type=int, default=64, help="images in a batch (default %(default)s)")
-    parser.add_argument("--workers", type=int, default=usable_cores(), help="processes (default: one a core)")
-    parser.add_argument("--rounds", type=int, default=5, help="epochs of every contender (default %(default)s)")
-    parser.add_argument("--memory-sizes", type=int, nargs=2, default=MEMORY_SIZES, help="lengths of the long lists")
-    parser.add_argument("--peers", type=Path, help="folder with the peers' packages (see README.md)")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--out", type=Path, help="JSON (default: benchmarks/results/loader-DEVICE.json)")
-    options = parser.parse_args(argv)
-    for name in ("images", "batch", "workers", "rounds"):
-        if getattr(options, name) < 1:
-            parser.error(f"--{name} must be at least 1")
-    return options
+def rows_of(
+    setting: Setting, taken: dict[str, Timing], grown: dict[str, Any], memory: dict[str, Any]
+) -> list[dict[str, Any]]:
+    ours, cores = taken["ours"], max(1, min(setting.workers, usable_cores()))
+    rows = [
+        ratio_row(f"images per second, over {peer}", ours, taken[peer])
+        for peer in ("DataLoader", *PEERS)
+        if peer in taken
+    ]
+    for name, timing in taken.items():
+        rows.append(row(f"images per second and core, {name}", len(setting.paths) / timing.median / cores, "images/s"))
+    rows.append(ratio_row("share of the speed of decoding alone", ours, taken["decoding alone"], "share"))
+    for who in ("ours", "DataLoader"):
+        for what in ("images", "workers"):
+            rows.append(row(f"growth of an epoch's time with {what}, {who}", grown[what]["exponent"][who], "exponent"))
+        rows.append(row(f"memory for a further image, {who}", memory[who]["bytes_per_image"], "bytes"))
+    return rows
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    given = sys.argv[1:] if argv is None else list(argv)
-    options = arguments(given)
-    device = torch.device(options.device)
-    if options.peers:
-        sys.path.append(str(options.peers.resolve()))  # behind the installed packages
-    torch.set_num_threads(1)  # cores belong to the workers, on every side
-    taken = environment(device, given)
-    say(f"{taken['device']}, {options.workers} workers, torch {taken['torch']}, load average {taken['load_average']}")
-    if taken["load_average"] and taken["load_average"][0] > 0.5:
-        say("other work runs on this machine: ratios hold roughly, images per second do not")
+    parser = options_of(__doc__)
+    parser.set_defaults(threads=1)  # cores belong to the workers, on every side
+    parser.add_argument("--root", type=Path, help="an ImageNet-LT in its published layout (default: one is made)")
+    parser.add_argument("--images", type=positive, default=1000, help="images in an epoch (default %(default)s)")
+    parser.add_argument("--batch", type=positive, default=64, help="images in a batch (default %(default)s)")
+    parser.add_argument("--workers", type=positive, default=usable_cores(), help="processes (default: one a core)")
+    parser.add_argument("--rounds", type=positive, default=5, help="epochs of every contender (default %(default)s)")
+    parser.add_argument("--memory-sizes", type=int, nargs=2, default=MEMORY_SIZES, help="lengths of the long lists")
+    parser.add_argument("--peers", type=Path, help="folder with the peers' packages (see README.md)")
+    run = Run("loader", parser, argv)
+    given = run.options
+    if given.peers:
+        sys.path.append(str(given.peers.resolve()))  # behind the installed packages
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        root = options.root or make_images(folder / "made", options.images)
+        root = given.root or make_images(Path(scratch) / "made", given.images)
         paths, labels, preprocess = images(root)
-        if len(paths) < options.images:
-            raise SystemExit(f"{root} has {len(paths)} training images: --images {options.images} is too many")
+        if len(paths) < given.images:
+            raise SystemExit(f"{root} has {len(paths)} training images: --images {given.images} is too many")
         setting = Setting(
-            paths, labels, preprocess, device, options.batch, options.workers, options.rounds, folder
-        ).first(options.images)  # fmt: skip
+            paths, labels, preprocess, run.device, given.batch, given.workers, given.rounds, Path(scratch)
+        ).first(given.images)  # fmt: skip
         known, missing = builders(setting)
         measured = timings(setting, list(known))
-        counts = sorted({1, *(2**k for k in range(1, 8) if 2**k <= options.workers), options.workers})
-        growth = measure_growth(setting, counts)
-        memory = measure_memory(setting, options.memory_sizes)
+        counts = sorted({1, *(2**k for k in range(1, 8) if 2**k <= given.workers), given.workers})
+        grown = measure_growth(setting, counts)
+        memory = measure_memory(setting, given.memory_sizes)
         size = sum(Path(path).stat().st_size for path in setting.paths) / len(setting.paths)
-    rows = rows_of(setting, measured, growth, memory)
-    say(table(rows))
     if missing:
         say(f"not installed, left out: {', '.join(missing)} (see benchmarks/README.md)")
-    out = options.out or ROOT / "benchmarks" / "results" / f"loader-{device.type}.json"
-    write_result(
-        out,
-        {
-            "benchmark": "loader",
-            "schema": SCHEMA,
-            "environment": taken | {"load_average_at_end": load_average()},
-            "settings": {
-                "data": "made" if options.root is None else "given",
-                "images": options.images,
-                "bytes_per_file": round(size),
-                "image_size": preprocess.image_size,
-                "batch": options.batch,
-                "workers": options.workers,
-                "rounds": options.rounds,
-            },
-            "missing": missing,
-            "rows": rows,
-            "timings": {name: timing.as_json() for name, timing in measured.items()},
-            "growth": growth,
-            "memory": memory,
-        },
+    settings = {key: getattr(given, key) for key in ("images", "batch", "workers", "rounds")}
+    made = {"data": "made" if given.root is None else "given", "bytes_per_file": round(size)}
+    return run.write(
+        rows_of(setting, measured, grown, memory),
+        settings=settings | made | {"image_size": preprocess.image_size},
+        missing=missing,
+        timings=as_json(measured),
+        growth=grown,
+        memory=memory,
     )
-    say(f"written to {out.name}")
-    return 0
-
-
-def say(text: str) -> None:
-    print(text, flush=True)
 
 
 if __name__ == "__main__":

@@ -12,14 +12,12 @@ digits cannot show (augmentation for 32 pixels) want ``--data cifar10``.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import development
-import torch
-from common import SCHEMA, environment, write_result
+from common import Run, options_of, positive
 from finished_runs import FIGURES, cells, finished, spread
 
 from saddlescape.runs.format import METRICS, read_rows
@@ -65,54 +63,38 @@ def before_the_last_stage(folder: Path) -> dict[str, float]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_of(__doc__, timed=False)
     parser.add_argument("--data", default="digits")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, default=300)
+    parser.add_argument("--epochs", type=positive, default=300)
     parser.add_argument("--terms", nargs="+", choices=list(TERMS), help="default: all, or the candidates")
     parser.add_argument("--runs", type=Path, required=True, help="folder of the run folders")
-    parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--precision", default="float32", help="one for all rows (default %(default)s)")
     parser.add_argument("--development", action="store_true", help="choose without the test images of digits")
-    arguments = parser.parse_args(argv)
-    if arguments.development:
-        if arguments.data != "digits":
+    run = Run("recipe_terms", parser, argv)
+    given = run.options
+    if given.development:
+        if given.data != "digits":
             parser.error("--development is a split of digits")
         development.take_the_place_of_digits()
-    rows = []
-    for term in arguments.terms or (CANDIDATES if arguments.development else TERMS):
+    rows, lines = [], ["| term | method, settings | accuracy | tail |", "| --- | --- | --- | --- |"]
+    for term in given.terms or (CANDIDATES if given.development else TERMS):
         method, settings = TERMS[term]
-        settings = tuple(each.format(half=arguments.epochs // 2) for each in settings)
-        command = ["train", arguments.data, "--method", method, "--epochs", str(arguments.epochs)]
-        command += ["--eval-every", str(arguments.epochs), *(["--set", *settings] if settings else [])]
+        settings = tuple(each.format(half=given.epochs // 2) for each in settings)
+        command = ["train", given.data, "--method", method, "--epochs", str(given.epochs)]
+        command += ["--eval-every", str(given.epochs), *(["--set", *settings] if settings else [])]
+        command += ["--precision", given.precision]
         scores = []
-        for seed in arguments.seeds:
-            draw = (
-                ["--draw-seed", str(seed), "--imbalance", str(development.IMBALANCE)] if arguments.development else []
-            )
+        for seed in given.seeds:
+            draw = development.draw(seed) if given.development else []
             name = "ours" if term == FIRST_STAGE else term.replace(" ", "-")
-            folder = arguments.runs / f"{name}-seed{seed}"
-            score = finished(folder, [*command, "--precision", arguments.precision, "--seed", str(seed), *draw])
+            folder = given.runs / f"{name}-seed{seed}"
+            score = finished(folder, [*command, "--seed", str(seed), *draw])
             scores.append(before_the_last_stage(folder) if term == FIRST_STAGE else score)
         rows.append({"term": term, "method": method, "set": settings, "runs": scores, **spread(scores)})
-    names = {str(path): path.name for path in (arguments.runs, arguments.out)}  # no paths of a machine
-    content = {
-        "benchmark": "recipe_terms",
-        "schema": SCHEMA,
-        "environment": environment(torch.device("cpu"), [names.get(word, word) for word in argv]),
-        "seeds": arguments.seeds,
-        "development": arguments.development,
-        "rows": rows,
-    }
-    write_result(arguments.out, content)
-    lines = ["| term | method, settings | accuracy | tail |", "| --- | --- | --- | --- |"]
-    for row in rows:
-        told = " ".join([f"`{row['method']}`", *(f"`{each}`" for each in row["set"])])
-        lines.append(f"| {row['term']} | {told} | {' | '.join(cells(row))} |")
-    arguments.out.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print("\n".join(lines))
-    return 0
+        shown = " ".join(f"`{each}`" for each in (method, *settings))
+        lines.append(f"| {term} | {shown} | {' | '.join(cells(rows[-1]))} |")
+    return run.write(rows, lines, seeds=given.seeds, development=given.development)
 
 
 if __name__ == "__main__":

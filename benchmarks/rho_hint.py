@@ -17,8 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from common import SCHEMA, environment, write_result
+from common import Run, options_of, positive
 from finished_runs import FIGURES, cells, finished, spread, succeed
 
 from saddlescape.runs.format import read_json
@@ -28,45 +27,27 @@ KINDS = ("class_batches", "training_batches")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    argv = sys.argv[1:] if argv is None else argv
-    arguments = parser().parse_args(argv)
+    parser = options_of(__doc__, timed=False)
+    parser.add_argument("--data", default="digits")
+    parser.add_argument("--method", default="ce+drw", help="a sum without an optimiser")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--rhos", type=float, nargs="+", default=list(RHOS))
+    parser.add_argument("--epochs", type=positive, default=300)
+    parser.add_argument("--at", type=positive, nargs="+", default=[150, 300], help="epochs after which to ask")
+    parser.add_argument("--samples", type=positive, default=256, help="images of each larger class for its Hessian")
+    parser.add_argument("--runs", type=Path, required=True, help="folder of the run folders")
+    run = Run("rho_hint", parser, argv)
+    given = run.options
     hints, scores = [], []
-    for seed in arguments.seeds:
-        scores.append({"seed": seed, "rho": 0.0, **trained(arguments, arguments.method, seed)})
-        plain = folder_of(arguments, arguments.method, seed)
-        hints += [{"seed": seed, "epoch": epoch, **advice(arguments, plain, epoch)} for epoch in arguments.at]
-        for rho in arguments.rhos:
-            scores.append({"seed": seed, "rho": rho, **trained(arguments, f"{arguments.method}+sam", seed, rho)})
-    rows = table(scores, hints, arguments.rhos)
-    kept = {
-        "benchmark": "rho_hint",
-        "schema": SCHEMA,
-        "environment": environment(torch.device("cpu"), argv),
-        "rows": rows,
-        "summary": summary(rows, hints),
-        "runs": scores,
-        "hints": hints,
-    }
-    write_result(arguments.out, kept)
-    lines = markdown(rows, kept["summary"])
-    arguments.out.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print("\n".join(lines))
-    return 0
-
-
-def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--data", default="digits")
-    made.add_argument("--method", default="ce+drw", help="a sum without an optimiser")
-    made.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    made.add_argument("--rhos", type=float, nargs="+", default=list(RHOS))
-    made.add_argument("--epochs", type=int, default=300)
-    made.add_argument("--at", type=int, nargs="+", default=[150, 300], help="epochs after which to ask for the hint")
-    made.add_argument("--samples", type=int, default=256, help="images of each larger class for its Hessian")
-    made.add_argument("--flags", nargs="*", default=[], help="further flags of train, without the leading dashes: k=v")
-    made.add_argument("--runs", type=Path, required=True, help="folder of the run folders")
-    made.add_argument("--out", type=Path, required=True)
-    return made
+    for seed in given.seeds:
+        scores.append({"seed": seed, "rho": 0.0, **trained(given, given.method, seed)})
+        plain = folder_of(given, given.method, seed)
+        hints += [{"seed": seed, "epoch": epoch, **advice(given, plain, epoch)} for epoch in given.at]
+        for rho in given.rhos:
+            scores.append({"seed": seed, "rho": rho, **trained(given, f"{given.method}+sam", seed, rho)})
+    rows = by_radius(scores, hints, given.rhos)
+    found = summary(rows, hints)
+    return run.write(rows, markdown(rows, found), summary=found, runs=scores, hints=hints)
 
 
 def trained(arguments: argparse.Namespace, method: str, seed: int, rho: float | None = None) -> dict[str, float]:
@@ -74,9 +55,6 @@ def trained(arguments: argparse.Namespace, method: str, seed: int, rho: float | 
     command = ["train", arguments.data, "--method", method, "--seed", str(seed), "--epochs", str(arguments.epochs)]
     command += ["--eval-every", str(arguments.epochs)]
     command += ["--keep-every", str(math.gcd(*arguments.at))] if rho is None else ["--rho", f"{rho:g}"]
-    for flag in arguments.flags:
-        name, value = flag.split("=")
-        command += [f"--{name}", value]
     return finished(folder_of(arguments, method, seed, rho), command)
 
 
@@ -105,7 +83,7 @@ def advice(arguments: argparse.Namespace, folder: Path, epoch: int) -> dict[str,
     }
 
 
-def table(
+def by_radius(
     scores: Sequence[dict[str, Any]], hints: Sequence[dict[str, Any]], rhos: Sequence[float]
 ) -> list[dict[str, Any]]:
     """A row a radius: accuracies over seeds, and the share of tail saddles that it amplifies, by epoch and batches."""

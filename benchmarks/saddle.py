@@ -10,7 +10,6 @@ that the residuals weigh, so a class that is fitted better has less negative cur
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import statistics
@@ -19,8 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from common import SCHEMA, environment, write_result
+from common import Run, options_of
 from scipy.stats import spearmanr
 
 from saddlescape.errors import InputError
@@ -38,34 +36,21 @@ PLAIN, SAM = "#0072b2", "#d55e00"  # Okabe-Ito blue and vermilion
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_of(__doc__, timed=False)
     parser.add_argument("plain", type=Path)
     parser.add_argument("sam", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--picture", type=Path)
     parser.add_argument("--command", action="append", default=[], help="command that made the runs, kept in the file")
-    arguments = parser.parse_args(argv)
+    run = Run("saddle", parser, argv)
     try:
-        runs = {"sgd": read_run(arguments.plain), "sam": read_run(arguments.sam)}
+        runs = {"sgd": read_run(run.options.plain), "sam": read_run(run.options.sam)}
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
-    content = {
-        "benchmark": "saddle",
-        "schema": SCHEMA,
-        "environment": environment(torch.device("cpu"), argv),
-        "commands": arguments.command,
-        "runs": runs,
-        "verdict": verdict(runs["sgd"], runs["sam"]),
-    }
-    write_result(arguments.out, content)
-    lines = markdown(content)
-    arguments.out.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print("\n".join(lines))
-    if arguments.picture:
-        picture(runs, content["verdict"], arguments.picture)
-    return 0
+    found = verdict(runs["sgd"], runs["sam"])
+    if run.options.picture:
+        picture(runs, run.options.picture)
+    return run.write([], markdown(runs, found), commands=run.options.command, runs=runs, verdict=found)
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -80,7 +65,7 @@ def read_run(folder: Path) -> dict[str, Any]:
     stage = configuration.load(folder).stages[0]
     lines = [json.loads(line) for line in (folder / "curvature-course.jsonl").read_text(encoding="utf-8").splitlines()]
     course = [{name: row[name] for name in COURSE} for row in lines if "label" in row]
-    extra = {name: read_json(folder / f"{name}.json") for name in ("escape", "rho-advice") if _there(folder, name)}
+    extra = [name for name in ("escape", "rho-advice") if (folder / f"{name}.json").exists()]
     return {
         "method": result["method"],
         "epochs": result["epochs"],
@@ -91,12 +76,8 @@ def read_run(folder: Path) -> dict[str, Any]:
         "settings": final["settings"],
         "final": [{name: row.get(name) for name in FINAL} for row in final["classes"]],
         "course": course,
-        **extra,
+        **{name: read_json(folder / f"{name}.json") for name in extra},
     }
-
-
-def _there(folder: Path, name: str) -> bool:
-    return (folder / f"{name}.json").exists()
 
 
 def verdict(plain: dict[str, Any], sam: dict[str, Any]) -> dict[str, Any]:
@@ -182,9 +163,8 @@ def follows(course: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"points": len(points), "spearman": float(spearmanr(*zip(*points, strict=True)).statistic)}
 
 
-def markdown(content: dict[str, Any]) -> list[str]:
+def markdown(runs: dict[str, Any], found: dict[str, Any]) -> list[str]:
     """Classes after training side by side, then the comparison at equal epoch and at equal loss."""
-    runs, told = content["runs"], content["verdict"]
     lines = [
         "| class (images) | group | loss SGD / SAM | lambda_min SGD / SAM | lambda_max SGD / SAM | ratio SGD / SAM | "
         "Gauss-Newton lambda_max SGD / SAM | test accuracy SGD / SAM |",
@@ -199,13 +179,13 @@ def markdown(content: dict[str, Any]) -> list[str]:
         cells = [f"{row['class']} ({row['training_images']})", row["group"], *figures, newton]
         lines.append("| " + " | ".join([*cells, " / ".join(f"{one:.1f}" for one in accuracies)]) + " |")
     lines += ["", "| SAM over SGD, geometric mean | lambda_min | lambda_max | ratio |", "| --- | --- | --- | --- |"]
-    for title, part in (("after training", told["at_the_end"]), ("equal epoch", told["equal_epoch"]),
-                        ("equal class loss", told["equal_loss"])):  # fmt: skip
+    for title, part in (("after training", found["at_the_end"]), ("equal epoch", found["equal_epoch"]),
+                        ("equal class loss", found["equal_loss"])):  # fmt: skip
         for group, one in part.items():
             counted = f"{one['pairs']} pairs" if "pairs" in one else f"{one['classes']} classes"
             cells = [_number(one, name) for name in ("lambda_min", "lambda_max", "nonconvexity")]
             lines.append(f"| {title}, {group} ({counted}) | " + " | ".join(cells) + " |")
-    depth = told["depth_follows_loss"]
+    depth = found["depth_follows_loss"]
     lines += ["", f"Spearman correlation of -lambda_min with class loss: {_number(depth, 'spearman')} "
               f"over {depth['points']} points of both courses."]  # fmt: skip
     return lines
@@ -220,7 +200,7 @@ def _number(row: dict[str, Any], name: str) -> str:
     return "-" if value is None else f"{value:.3g}"
 
 
-def picture(runs: dict[str, Any], told: dict[str, Any], path: Path) -> None:
+def picture(runs: dict[str, Any], path: Path) -> None:
     """lambda_min over the epochs, class by class, and against the class's loss."""
     import matplotlib
 

@@ -8,15 +8,12 @@ weights. A step is forward, backward and the move of the weights, without loadin
 
 from __future__ import annotations
 
-import argparse
-import statistics
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-from common import ROOT, SCHEMA, Timing, environment, interleave, quartiles, synchronizer, warm_up, write_result
+from common import Run, Timing, as_json, interleave, options_of, positive, ratio_row, synchronizer, warm_up
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -84,50 +81,30 @@ def stepper(name: str, network: nn.Module, images: Tensor, labels: Tensor) -> Ca
 
 def rows_of(timings: dict[str, Timing]) -> list[dict[str, Any]]:
     """Each optimiser's median over SGD's, and the quartiles of the ratios round by round."""
-    sgd = timings["sgd"]
-    rows = []
-    for name, timing in timings.items():
-        ratios = [mine / base for mine, base in zip(timing.samples, sgd.samples, strict=True)]
-        rows.append({
-            "name": f"{name} step, in sgd steps", "value": timing.median / sgd.median,
-            "quartiles": list(quartiles(ratios)), "paired_median": statistics.median(ratios),
-            "options": OPTIMIZERS[name],
-        })  # fmt: skip
-    return rows
+    return [
+        ratio_row(f"{name} step, in sgd steps", timings["sgd"], timing, options=OPTIMIZERS[name])
+        for name, timing in timings.items()
+    ]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    argv = sys.argv[1:] if argv is None else list(argv)
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = options_of(__doc__)
     parser.add_argument("--model", default="resnet32")
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--pixels", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=30, help="timed steps of each optimiser")
-    parser.add_argument("--warm-up", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "sam_family.json")
-    arguments = parser.parse_args(argv)
-    torch.set_num_threads(arguments.threads)
-    device = torch.device(arguments.device)
-    images, labels = long_tailed_batch(arguments.batch, arguments.pixels, device)
+    parser.add_argument("--batch", type=positive, default=128)
+    parser.add_argument("--pixels", type=positive, default=32)
+    parser.add_argument("--steps", type=positive, default=30, help="timed steps of each optimiser")
+    parser.add_argument("--warm-up", type=positive, default=3)
+    run = Run("sam_family", parser, argv)
+    given = run.options
+    images, labels = long_tailed_batch(given.batch, given.pixels, run.device)
     steps: dict[str, Callable[[], object]] = {}
     for name in OPTIMIZERS:
         torch.manual_seed(SEED)
-        steps[name] = stepper(name, build_model(arguments.model, len(COUNTS)).to(device), images, labels)
-    synchronize = synchronizer(device)
-    warm_up(steps, arguments.warm_up, synchronize)
-    timings = interleave(steps, arguments.steps, synchronize=synchronize)
-    rows = rows_of(timings)
-    for row in rows:
-        low, high = row["quartiles"]
-        print(f"{row['name']:<32} {row['value']:6.2f}  quartiles {low:.2f} to {high:.2f}")
-    write_result(arguments.out, {
-        "benchmark": "sam_family", "schema": SCHEMA, "environment": environment(device, argv),
-        "settings": {key: getattr(arguments, key) for key in ("model", "batch", "pixels", "steps", "warm_up")},
-        "rows": rows, "timings": {name: timing.as_json() for name, timing in timings.items()},
-    })  # fmt: skip
-    return 0
+        steps[name] = stepper(name, build_model(given.model, len(COUNTS)).to(run.device), images, labels)
+    warm_up(steps, given.warm_up, synchronizer(run.device))
+    timings = interleave(steps, given.steps, synchronize=synchronizer(run.device))
+    settings = {key: getattr(given, key) for key in ("model", "batch", "pixels", "steps", "warm_up")}
+    return run.write(rows_of(timings), settings=settings, timings=as_json(timings))
 
 
 if __name__ == "__main__":

@@ -8,29 +8,27 @@ README.md says what each row means and what the peer is.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import torch
 from common import (
-    ROOT,
-    SCHEMA,
+    Run,
     Timing,
-    environment,
-    growth_exponent,
+    as_json,
+    growth,
     interleave,
-    load_average,
+    options_of,
     peak_bytes,
-    speed_ratio,
+    positive,
+    ratio_row,
+    row,
+    say,
     synchronizer,
-    usable_cores,
     warm_up,
-    write_result,
 )
 from convolution_bound import convolutions, cost, fastest_pass
 from peers.loop import Loop, Pictures, ResNet, full_batches, picture_loader
@@ -43,23 +41,13 @@ from saddlescape.methods.resolve import resolve
 from saddlescape.runs.plan import can_compile
 from saddlescape.training.assemble import assemble, new_model
 from saddlescape.training.loop import Running, set_epoch, take_step
-from saddlescape.training.precision import Precision, has_fast_bf16, resolve_device
+from saddlescape.training.precision import Precision, has_fast_bf16
 from saddlescape.training.stage import Stage
 
 METHODS = {"sam": "ce+sam", "sgd": "ce"}
 EPOCH = 10  # past the warm-up of the learning rate
 SEED = 0
-SPEEDS = [(method, precision) for method in METHODS for precision in ("float32", "bf16")]
-
-# Floor and goal for ResNet-32 at batch 128 on 2 CPU cores with bf16 units; without such units the bf16 rows are owed
-# by nobody, and a GPU has aims of its own (whole runs, not ratios).
-AIMS = {
-    "sam step, float32, over loop": (1.4, 1.8),
-    "sam step, bf16, over loop": (3.0, 4.0),
-    "sgd step, bf16, over loop": (3.0, 4.0),
-    "crop, flip and normalise a batch, over PIL": (10.0, 15.0),
-    "share of the bf16 convolution bound, sam step": (0.4, 0.6),
-}
+PRECISIONS = ("float32", "bf16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,7 +184,7 @@ def measure_steps(setting: Setting, compiled: bool) -> tuple[dict[str, dict[str,
     for method in METHODS:
         torch.compiler.reset()
         contenders: dict[str, Callable[[], object]] = {"loop": Peer(setting, method).step}
-        for precision in ("float32", "bf16"):
+        for precision in PRECISIONS:
             contenders[f"ours {precision} eager"] = Ours(setting, method, precision).step
             if compiled:
                 contenders[f"ours {precision} compiled"] = Ours(setting, method, precision, compiled=True).step
@@ -209,7 +197,7 @@ def measure_steps(setting: Setting, compiled: bool) -> tuple[dict[str, dict[str,
         timings[method] = interleave(
             contenders, setting.steps, block=setting.block, synchronize=setting.synchronize, seed=SEED
         )
-    for precision in ("float32", "bf16"):
+    for precision in PRECISIONS:
         timing = timings["sam"][f"convolutions {precision}"]
         bound[precision] |= timing.as_json() | bound_cost(setting, precision).as_json(timing.median)
     return timings, bound
@@ -270,15 +258,13 @@ def measure_growth(setting: Setting, depths: Sequence[int], precision: str) -> d
     """SAM steps, eager, over the images of a batch and over the depth of the network."""
     batches = sorted({max(2, setting.batch // 4), max(2, setting.batch // 2), setting.batch, 2 * setting.batch})
     by_batch = {str(batch): _step_pair(dataclasses.replace(setting, batch=batch), precision) for batch in batches}
-    by_depth, operations = {}, []
-    for depth in depths:
-        sized = dataclasses.replace(setting, model=f"resnet{depth}")
-        by_depth[sized.model] = _step_pair(sized, precision)
-        operations.append(float(bound_cost(sized, "float32").operations))
+    deep = [dataclasses.replace(setting, model=f"resnet{depth}") for depth in depths]
+    operations = [float(bound_cost(sized, "float32").operations) for sized in deep]
+    by_depth = {sized.model: _step_pair(sized, precision) for sized in deep}
     return {
         "precision": precision,
-        "images": {"sizes": batches, **_growth(batches, by_batch)},
-        "depth": {"sizes": operations, "size_is": "convolution operations", **_growth(operations, by_depth)},
+        "images": growth(batches, by_batch),
+        "depth": {"size_is": "convolution operations", **growth(operations, by_depth)},
     }
 
 
@@ -292,196 +278,73 @@ def _step_pair(setting: Setting, precision: str) -> dict[str, Timing]:
     return interleave(contenders, rounds, block=setting.block, synchronize=setting.synchronize, seed=SEED)
 
 
-def _growth(sizes: Sequence[float], timings: dict[str, dict[str, Timing]]) -> dict[str, Any]:
-    medians = {who: [pair[who].median for pair in timings.values()] for who in ("ours", "loop")}
-    return {
-        "timings": {size: {who: t.as_json() for who, t in pair.items()} for size, pair in timings.items()},
-        "exponent": {who: growth_exponent(sizes, seconds) for who, seconds in medians.items()},
-    }
-
-
 # --- rows ---------------------------------------------------------------------------------------------------------
 
 
-def speed_rows(setting: Setting, timings: dict[str, dict[str, Timing]], native: bool) -> list[dict[str, Any]]:
-    """One row a method and precision: the better of eager and compiled over the loop, both told."""
-    rows = []
-    for method, precision in SPEEDS:
-        loop = timings[method]["loop"]
-        variants = {
-            name.rpartition(" ")[2]: {**speed_ratio(timing, loop), "ours": timing.as_json()}
-            for name, timing in timings[method].items()
-            if name.startswith(f"ours {precision}")
-        }
-        best = max(variants, key=lambda name: variants[name]["value"])
-        row = _row(setting, f"{method} step, {precision}, over loop", variants[best]["value"], "times", native)
-        rows.append(
-            row | {"quartiles": variants[best]["quartiles"], "variant": best, "variants": variants,
-                   "peer": loop.as_json()}
-        )  # fmt: skip
+def step_rows(timings: dict[str, dict[str, Timing]]) -> list[dict[str, Any]]:
+    """Of each method and precision the better of eager and compiled, over the loop, and both; and beside the bound."""
+    rows, shares = [], []
+    for method in METHODS:
+        for precision in PRECISIONS:
+            ours = {name: t for name, t in timings[method].items() if name.startswith(f"ours {precision}")}
+            best = min(ours, key=lambda name: ours[name].median)
+            variants = {name.rpartition(" ")[2]: timing.as_json() for name, timing in ours.items()}
+            what, variant = f"{method} step, {precision}, over loop", best.rpartition(" ")[2]
+            rows.append(ratio_row(what, ours[best], timings[method]["loop"], variant=variant, variants=variants))
+            if method == "sam":  # two passes of the convolutions
+                share = 2 * timings[method][f"convolutions {precision}"].median / ours[best].median
+                shares.append(row(f"share of the {precision} convolution bound, sam step", share, "share"))
+    return rows + shares
+
+
+def other_rows(memory: dict[str, Any], grown: dict[str, Any]) -> list[dict[str, Any]]:
+    copies = {name: each["weight_copies"] for name, each in memory.items() if name != "weights_bytes"}
+    rows = [row(f"sam's memory beyond sgd's, {name}", value, "weight copies") for name, value in copies.items()]
+    for what in ("images", "depth"):
+        for who, exponent in grown[what]["exponent"].items():
+            rows.append(row(f"sam step's growth with {what}, {who}", exponent, "exponent"))
     return rows
-
-
-def share_rows(setting: Setting, timings: dict[str, Timing], native: bool) -> list[dict[str, Any]]:
-    """Twice the convolutions' pass over the better SAM step, in each number format."""
-    rows = []
-    for precision in ("bf16", "float32"):
-        steps = {name: t for name, t in timings.items() if name.startswith(f"ours {precision}")}
-        best = min(steps, key=lambda name: steps[name].median)
-        value = 2 * timings[f"convolutions {precision}"].median / steps[best].median
-        name = f"share of the {precision} convolution bound, sam step"
-        rows.append(_row(setting, name, value, "share", native) | {"variant": best.rpartition(" ")[2]})
-    return rows
-
-
-def augmentation_row(setting: Setting, timings: dict[str, Timing]) -> dict[str, Any]:
-    ratio = speed_ratio(timings["ours"], timings["loop"])
-    row = _row(setting, "crop, flip and normalise a batch, over PIL", ratio["value"], "times", True)
-    return row | {
-        "quartiles": ratio["quartiles"], "ours": timings["ours"].as_json(), "peer": timings["loop"].as_json()
-    }  # fmt: skip
-
-
-def memory_rows(setting: Setting, memory: dict[str, Any]) -> list[dict[str, Any]]:
-    names = [name for name in memory if name != "weights_bytes"]
-    return [
-        _row(setting, f"sam's memory beyond sgd's, {name}", memory[name]["weight_copies"], "weight copies", True)
-        for name in names
-    ]
-
-
-def growth_rows(setting: Setting, growth: dict[str, Any]) -> list[dict[str, Any]]:
-    return [
-        _row(setting, f"sam step's growth with {what}, {who}", growth[what]["exponent"][who], "exponent", True)
-        for what in ("images", "depth")
-        for who in ("ours", "loop")
-    ]
-
-
-def _row(setting: Setting, name: str, value: float | None, unit: str, native: bool) -> dict[str, Any]:
-    usual = setting.device.type == "cpu" and setting.model == "resnet32" and setting.batch == 128
-    owed = usual and (native or "bf16" not in name)
-    floor, goal = AIMS.get(name, (None, None)) if owed else (None, None)
-    return {"name": name, "value": value, "unit": unit, "floor": floor, "goal": goal}
-
-
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as text, speeds with the milliseconds behind them and both variants."""
-    lines = [f"{'figure':<52}{'value':>8} {'quartiles':>13} {'floor':>6}{'goal':>6}  ms of ours / of the peer"]
-    for row in rows:
-        lines.append(_line(row["name"], row, row.get("ours"), row.get("peer")))
-        for variant, timing in row.get("variants", {}).items():
-            lines.append(_line(f"    {variant}", timing, timing["ours"], row["peer"]))
-    return "\n".join(lines)
-
-
-def _line(name: str, row: dict[str, Any], ours: dict[str, Any] | None, peer: dict[str, Any] | None) -> str:
-    value = "-" if row["value"] is None else f"{row['value']:.2f}"
-    spread = "{:.2f}..{:.2f}".format(*row["quartiles"]) if "quartiles" in row else ""
-    floor, goal = (f"{row[key]:g}" if row.get(key) is not None else "" for key in ("floor", "goal"))
-    times = f"{_milliseconds(ours)} / {_milliseconds(peer)}" if ours and peer else ""
-    return f"{name:<52}{value:>8} {spread:>13} {floor:>6}{goal:>6}  {times}".rstrip()
-
-
-def _milliseconds(timing: dict[str, Any]) -> str:
-    low, high = timing["quartiles_s"]
-    return f"{1e3 * timing['median_s']:.4g} ({1e3 * low:.4g}..{1e3 * high:.4g})"
-
-
-# --- the script ---------------------------------------------------------------------------------------------------
-
-
-def arguments(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description="Time a training step of ours against the loop of the published scripts, interleaved.",
-        epilog="example: python benchmarks/train_step.py --threads 2 --steps 30",
-    )
-    parser.add_argument("--threads", type=int, default=usable_cores(), help="torch's threads (default: all cores)")
-    parser.add_argument("--steps", type=int, default=20, help="samples of every contender (default %(default)s)")
-    parser.add_argument("--block", type=int, help="steps in a sample (default: 1 on a CPU, 20 on a GPU)")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--data", default="cifar10", choices=("cifar10", "synthetic"), help="see README.md")
-    parser.add_argument("--model", default="resnet32", help="resnet20, 32, 44 or 56 (default %(default)s)")
-    parser.add_argument("--batch", type=int, default=128, help="images in a batch (default %(default)s)")
-    parser.add_argument("--depths", type=int, nargs="+", default=[20, 32, 56], help="networks of the growth rows")
-    parser.add_argument("--workers", type=int, help="of the peer's DataLoader (default: 0 on a CPU, 4 on a GPU)")
-    parser.add_argument("--no-compile", dest="compile", action="store_false", help="leave torch.compile out")
-    parser.add_argument("--out", type=Path, help="JSON (default: benchmarks/results/train_step-DEVICE.json)")
-    options = parser.parse_args(argv)
-    for name in ("threads", "steps", "batch"):
-        if getattr(options, name) < 1:
-            parser.error(f"--{name} must be at least 1")
-    return options
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    given = sys.argv[1:] if argv is None else list(argv)
-    options = arguments(given)
-    device = resolve_device(options.device)
-    on_gpu = device.type == "cuda"
-    torch.set_num_threads(options.threads)
+    parser = options_of(__doc__)
+    parser.add_argument("--steps", type=positive, default=20, help="samples of every contender (default %(default)s)")
+    parser.add_argument("--block", type=positive, help="steps in a sample (default: 1 on a CPU, 20 on a GPU)")
+    parser.add_argument("--data", default="cifar10", choices=("cifar10", "synthetic"), help="see README.md")
+    parser.add_argument("--model", default="resnet32", help="resnet20, 32, 44 or 56 (default %(default)s)")
+    parser.add_argument("--batch", type=positive, default=128, help="images in a batch (default %(default)s)")
+    parser.add_argument("--depths", type=int, nargs="+", default=[20, 32, 56], help="networks of the growth rows")
+    parser.add_argument("--workers", type=int, help="of the peer's DataLoader (default: 0 on a CPU, 4 on a GPU)")
+    parser.add_argument("--no-compile", dest="compile", action="store_false", help="leave torch.compile out")
+    run = Run("train_step", parser, argv)
+    given, on_gpu = run.options, run.device.type == "cuda"
     torch.backends.cudnn.benchmark = on_gpu  # as the published scripts have it; it is one switch for both contenders
-    taken = environment(device, given)
-    say(f"{taken['device']}, {taken['threads']} threads, torch {taken['torch']}, load average {taken['load_average']}")
-    if taken["load_average"] and taken["load_average"][0] > 0.5:
-        say("other work runs on this machine: ratios hold roughly, milliseconds do not")
     setting = Setting(
-        dataset=load_images(options.data),
-        device=device,
-        model=options.model,
-        batch=options.batch,
-        workers=options.workers if options.workers is not None else 4 if on_gpu else 0,
-        steps=options.steps,
-        block=options.block or (20 if on_gpu else 1),
-    )
-    native = has_fast_bf16(device)
-    compiled = options.compile and (on_gpu or can_compile())
+        dataset=load_images(given.data), device=run.device, model=given.model, batch=given.batch,
+        workers=given.workers if given.workers is not None else 4 if on_gpu else 0,
+        steps=given.steps, block=given.block or (20 if on_gpu else 1),
+    )  # fmt: skip
+    native = has_fast_bf16(run.device)
+    compiled = given.compile and (on_gpu or can_compile())
     timings, bound = measure_steps(setting, compiled)
     augmentation = measure_augmentation(setting)
     memory = measure_memory(setting)
-    growth = measure_growth(setting, options.depths, "bf16" if native else "float32")
-    rows = [
-        *speed_rows(setting, timings, native),
-        augmentation_row(setting, augmentation),
-        *share_rows(setting, timings["sam"], native),
-        *memory_rows(setting, memory),
-        *growth_rows(setting, growth),
-    ]
-    say(table(rows))
-    out = options.out or ROOT / "benchmarks" / "results" / f"train_step-{device.type}.json"
-    write_result(
-        out,
-        {
-            "benchmark": "train_step",
-            "schema": SCHEMA,
-            "environment": taken | {"load_average_at_end": load_average(), "native_bf16": native},
-            "settings": {
-                "data": options.data,
-                "draw_hash": setting.dataset.draw_hash,
-                "model": setting.model,
-                "batch": setting.batch,
-                "steps": setting.steps,
-                "block": setting.block,
-                "peer_workers": setting.workers,
-                "compiled": compiled,
-            },
-            "rows": rows,
-            "timings": {
-                "sam": {name: t.as_json() for name, t in timings["sam"].items()},
-                "sgd": {name: t.as_json() for name, t in timings["sgd"].items()},
-                "augmentation": {name: t.as_json() for name, t in augmentation.items()},
-            },
-            "convolution_bound": bound,
-            "memory": memory,
-            "growth": growth,
+    grown = measure_growth(setting, given.depths, "bf16" if native else "float32")
+    augmented = ratio_row("crop, flip and normalise a batch, over PIL", augmentation["ours"], augmentation["loop"])
+    return run.write(
+        [*step_rows(timings), augmented, *other_rows(memory, grown)],
+        settings={
+            "data": given.data,
+            "draw_hash": setting.dataset.draw_hash,
+            "native_bf16": native,
+            "compiled": compiled,
+            **{key: getattr(setting, key) for key in ("model", "batch", "steps", "block", "workers")},
         },
+        timings={name: as_json(each) for name, each in {**timings, "augmentation": augmentation}.items()},
+        convolution_bound=bound,
+        memory=memory,
+        growth=grown,
     )
-    say(f"written to {out.name}")
-    return 0
-
-
-def say(text: str) -> None:
-    print(text, flush=True)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 DISTRIBUTION = "PyHessian"
-STAND_IN = "torch.eig, removed from torch, is torch.linalg.eig here, as in PyHessian's repository"
 
 Batches = Sequence[tuple[Tensor, Tensor]]
 

@@ -131,7 +131,6 @@ def test_quick_writes_every_row_and_says_which_peers_are_missing(
         for name in ("ours, double backward", *result["peers"]):
             row = rows[f"{what}, ours over {name}"]
             assert row["value"] == pytest.approx(row["peer"]["median_s"] / row["ours"]["median_s"])
-            assert row["floor"] is row["goal"] is None  # this was not the work that the aims speak of
     assert rows["error of float32 extremes against float64"]["value"] < 1e-4
     used = record["memory"]["ours"]  # on a network this small the density's grid outweighs the Lanczos vectors
     assert used["two_products_bytes"] > 0 and used["density_bytes"][0] < used["density_bytes"][1]
@@ -148,7 +147,6 @@ def test_quick_writes_every_row_and_says_which_peers_are_missing(
     assert rows["share of the convolution bound, product"]["value"] == pytest.approx(1 / slower)
     assert bound["operations_per_s"]["matrix product"] > 1e8
     if "pyhessian" in result["peers"]:
-        assert "torch.eig" in result["stand_ins"]["pyhessian"]
         assert "Lanczos without its products, ours over pyhessian" in rows
 
 

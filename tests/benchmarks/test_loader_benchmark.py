@@ -101,7 +101,7 @@ def test_the_json_tells_every_row(
     share = medians["decoding alone"] / medians["ours"]
     assert rows["share of the speed of decoding alone"] == pytest.approx(share)
     assert result["growth"]["images"]["sizes"] == [8, 12, 24]
-    assert rows["growth of speed with workers, ours"] is None  # one number of workers only
+    assert rows["growth of an epoch's time with workers, ours"] is None  # one number of workers only
     assert len(result["memory"]["ours"]["bytes"]) == 2
     for key in ("cpu", "commit", "command", "date", "pillow"):
         assert result["environment"][key]

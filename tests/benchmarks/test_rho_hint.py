@@ -45,7 +45,7 @@ def test_means_spreads_and_the_first_radius_that_amplifies_most(script: types.Mo
     ]
     hint = {"epoch": 3, "saddles": ["a", "b", "c"], "training_batches": [[], [], []]}
     hints = [{**hint, "class_batches": [[2.0], [0.5, 2.0], []]}]
-    rows = script.table(scores, hints, [0.5, 2.0])
+    rows = script.by_radius(scores, hints, [0.5, 2.0])
     assert rows[0]["accuracy"] == {"mean": 15.0, "std": pytest.approx(50**0.5)}
     assert [row["amplified"]["class_batches"]["3"] for row in rows] == [0, pytest.approx(1 / 3), pytest.approx(2 / 3)]
     told = script.summary(rows, hints)
