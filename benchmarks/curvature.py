@@ -32,7 +32,6 @@ from common import (
     interleave,
     load_average,
     options_of,
-    peak_bytes,
     positive,
     ratio_row,
     row,
@@ -57,7 +56,7 @@ SEED = 0
 TOL = 1e-4  # of the extreme eigenvalues
 PARTS = (
     "products", "bound", "product_errors", "reference", "extremes", "float32", "density",
-    "without_products", "memory", "growth",
+    "without_products", "growth",
 )  # fmt: skip
 
 Ends = tuple[float, float]
@@ -336,37 +335,6 @@ def measure_orthogonalisation(setting: Setting) -> dict[str, Timing]:
     return interleave(works, setting.repeats, synchronize=setting.synchronize, seed=SEED)
 
 
-def measure_memory(setting: Setting) -> dict[str, Any]:
-    """Peak bytes beyond network and images: of two products, and of a short Lanczos run, building included.
-
-    A short run, because a profiler that sees every allocation of 100 steps would need gigabytes itself; what a step
-    more costs is ``dim`` numbers, and that it does is read from the two lengths.
-    """
-    vector = random_vector(setting.dim, setting.inputs, seed=SEED)
-    builders = factories(setting)
-    builders["ours, nothing kept"] = lambda: Ours(setting, keep_bytes=0)
-    lengths = short, longer = min(setting.steps, 4), min(setting.steps, 12)
-    record: dict[str, Any] = {"vector_bytes": setting.dim * setting.inputs.element_size(), "lanczos_steps": lengths}
-    for name, build in builders.items():
-
-        def two_products(build: Callable[[], Contender] = build) -> None:
-            contender = build()
-            native = contender.native(vector)
-            contender.product(native)
-            contender.product(native)
-
-        runs = [
-            peak_bytes(lambda build=build, steps=steps: build().density(steps), setting.device) for steps in lengths
-        ]
-        per_step = (runs[1] - runs[0]) / (longer - short) / record["vector_bytes"] if longer > short else None
-        record[name] = {
-            "two_products_bytes": peak_bytes(two_products, setting.device),
-            "density_bytes": runs,
-            "vectors_per_step": per_step,
-        }
-    return record
-
-
 def measure_growth(setting: Setting, dataset: Dataset, depths: Sequence[int]) -> dict[str, Any]:
     """Products over the number of images and of parameters, a density over the Lanczos steps; ours and PyHessian."""
     counts = sorted({max(1, len(setting.targets) // part) for part in (4, 2, 1)})
@@ -462,14 +430,6 @@ def measure_part(
     if part == "without_products":
         times = measure_orthogonalisation(setting)
         return ratio_rows("Lanczos without its products", times, setting), as_json(times)
-    if part == "memory":
-        record = measure_memory(setting)
-        rows = []
-        for name, used in record.items():
-            if isinstance(used, dict):
-                rows.append(row(f"peak memory of two products, {name}", used["two_products_bytes"] / 2**20, "MiB"))
-                rows.append(row(f"memory per Lanczos step, {name}", used["vectors_per_step"], "vectors"))
-        return rows, record
     grown = measure_growth(setting, dataset, depths)
     return [
         row(f"growth with {what}, {name}", exponent, "exponent")

@@ -9,12 +9,10 @@ float32 batches on the device. Contenders take turns; workers persist between ep
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import importlib
 import itertools
 import multiprocessing
-import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -48,7 +46,6 @@ from saddlescape.data.samplers import InstanceBalanced
 from saddlescape.data.types import Preprocess
 
 PEERS = {"webdataset": ("peers.webdataset_shards", "ShardLoader"), "datasets": ("peers.hf_datasets", "TableLoader")}
-MEMORY_SIZES = (50_000, 200_000)
 
 
 @dataclass(frozen=True)
@@ -206,70 +203,6 @@ def timings(setting: Setting, names: Sequence[str]) -> dict[str, Timing]:
             contender.close()
 
 
-# --- memory -------------------------------------------------------------------------------------------------------
-
-
-def proportional_bytes(process: int) -> int | None:
-    """This process's share of the memory it has mapped (Linux's PSS)."""
-    with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * 1024
-    return None
-
-
-def bytes_of_a_long_list(build: Callable[[Setting], Contender], setting: Setting, count: int) -> int | None:
-    """Memory of this process and its workers in the middle of an epoch over ``count`` images (the same few files)."""
-    times = -(-count // len(setting.paths))
-    # Every entry a string of its own, as from a list file.
-    paths = [f"{path[:1]}{path[1:]}" for _ in range(times) for path in setting.paths][:count]
-    contender = build(replace(setting, paths=paths, labels=(setting.labels * times)[:count]))
-    del paths
-    try:
-        batches = contender.epoch()
-        for _ in range(3):
-            next(batches)
-        gc.collect()
-        processes = [os.getpid(), *(child.pid for child in multiprocessing.active_children() if child.pid)]
-        shares = [proportional_bytes(process) for process in processes]
-        return None if None in shares else sum(share for share in shares if share is not None)
-    finally:
-        contender.close()
-
-
-def measure_memory(setting: Setting, sizes: Sequence[int]) -> dict[str, Any]:
-    """Bytes for every further image of a list, workers included, each in a process of its own."""
-    record: dict[str, Any] = {"sizes": list(sizes), "workers": setting.workers}
-    known, _ = builders(setting)
-    for name in ("ours", "DataLoader"):
-        held = [_apart(bytes_of_a_long_list, known[name], setting, size) for size in sizes]
-        whole = None in held
-        record[name] = {
-            "bytes": held,
-            "bytes_per_image": None if whole else (held[-1] - held[0]) / (sizes[-1] - sizes[0]),
-        }
-    return record
-
-
-def _apart(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call ``function`` in a fork, so that what an earlier call left behind does not count."""
-    context = multiprocessing.get_context("fork")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_send, args=(sender, function, arguments))
-    process.start()
-    sender.close()
-    try:
-        return receiver.recv()
-    except EOFError:  # it ended without an answer
-        raise RuntimeError("measuring memory failed; its error is above") from None
-    finally:
-        process.join()
-
-
-def _send(sender: Any, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    sender.send(function(*arguments))
-
-
 # --- rows ---------------------------------------------------------------------------------------------------------
 
 
@@ -285,9 +218,7 @@ def measure_growth(setting: Setting, counts: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def rows_of(
-    setting: Setting, taken: dict[str, Timing], grown: dict[str, Any], memory: dict[str, Any]
-) -> list[dict[str, Any]]:
+def rows_of(setting: Setting, taken: dict[str, Timing], grown: dict[str, Any]) -> list[dict[str, Any]]:
     ours, cores = taken["ours"], max(1, min(setting.workers, usable_cores()))
     rows = [
         ratio_row(f"images per second, over {peer}", ours, taken[peer])
@@ -300,7 +231,6 @@ def rows_of(
     for who in ("ours", "DataLoader"):
         for what in ("images", "workers"):
             rows.append(row(f"growth of an epoch's time with {what}, {who}", grown[what]["exponent"][who], "exponent"))
-        rows.append(row(f"memory for a further image, {who}", memory[who]["bytes_per_image"], "bytes"))
     return rows
 
 
@@ -312,7 +242,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch", type=positive, default=64, help="images in a batch (default %(default)s)")
     parser.add_argument("--workers", type=positive, default=usable_cores(), help="processes (default: one a core)")
     parser.add_argument("--rounds", type=positive, default=5, help="epochs of every contender (default %(default)s)")
-    parser.add_argument("--memory-sizes", type=int, nargs=2, default=MEMORY_SIZES, help="lengths of the long lists")
     parser.add_argument("--peers", type=Path, help="folder with the peers' packages (see README.md)")
     run = Run("loader", parser, argv)
     given = run.options
@@ -330,19 +259,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         measured = timings(setting, list(known))
         counts = sorted({1, *(2**k for k in range(1, 8) if 2**k <= given.workers), given.workers})
         grown = measure_growth(setting, counts)
-        memory = measure_memory(setting, given.memory_sizes)
         size = sum(Path(path).stat().st_size for path in setting.paths) / len(setting.paths)
     if missing:
         say(f"not installed, left out: {', '.join(missing)} (see benchmarks/README.md)")
     settings = {key: getattr(given, key) for key in ("images", "batch", "workers", "rounds")}
     made = {"data": "made" if given.root is None else "given", "bytes_per_file": round(size)}
     return run.write(
-        rows_of(setting, measured, grown, memory),
+        rows_of(setting, measured, grown),
         settings=settings | made | {"image_size": preprocess.image_size},
         missing=missing,
         timings=as_json(measured),
         growth=grown,
-        memory=memory,
     )
 
 

@@ -132,8 +132,6 @@ def test_quick_writes_every_row_and_says_which_peers_are_missing(
             row = rows[f"{what}, ours over {name}"]
             assert row["value"] == pytest.approx(row["peer"]["median_s"] / row["ours"]["median_s"])
     assert rows["error of float32 extremes against float64"]["value"] < 1e-4
-    used = record["memory"]["ours"]  # on a network this small the density's grid outweighs the Lanczos vectors
-    assert used["two_products_bytes"] > 0 and used["density_bytes"][0] < used["density_bytes"][1]
     names = {"ours", "ours, double backward", *result["peers"]}
     for section in ("products", "product_errors", "density", "extremes"):
         assert set(record[section]) == names
