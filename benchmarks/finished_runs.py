@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from saddlescape.cli.app import run as saddlescape
-from saddlescape.runs.format import read_result
+from saddlescape.records.files import read_result
 
 FIGURES = ("accuracy", "tail")
 

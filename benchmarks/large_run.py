@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 from common import Run, options_of, positive, row, usable_cores
 
-from saddlescape.runs.format import read_result, read_rows
+from saddlescape.records.files import read_result, read_rows
 
 SAMPLES_A_SECOND = 2
 KEPT = ("model", "precision", "accuracy", "head", "mid", "tail", "seconds")

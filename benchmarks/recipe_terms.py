@@ -20,7 +20,7 @@ import development
 from common import Run, options_of, positive
 from finished_runs import FIGURES, cells, finished, spread
 
-from saddlescape.runs.format import METRICS, read_rows
+from saddlescape.records.files import METRICS, read_rows
 
 CONTRAST = ("train.objective=contrastive", "train.objective_options.kind=proco", "train.head=contrastive")
 FIRST_STAGE = "the first stage alone"

@@ -20,7 +20,7 @@ from typing import Any
 from common import Run, options_of, positive
 from finished_runs import FIGURES, cells, finished, spread, succeed
 
-from saddlescape.runs.format import read_json
+from saddlescape.records.files import read_json
 from saddlescape.runs.rho_advice import ADVICE, RHOS
 
 KINDS = ("class_batches", "training_batches")

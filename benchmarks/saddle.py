@@ -22,8 +22,8 @@ from common import Run, options_of
 from scipy.stats import spearmanr
 
 from saddlescape.errors import InputError
+from saddlescape.records.files import read_json, read_result
 from saddlescape.runs import config as configuration
-from saddlescape.runs.format import read_json, read_result
 
 FINAL = (
     "class", "label", "group", "training_images", "num_samples", "loss", "lambda_min", "lambda_max", "nonconvexity",

@@ -11,7 +11,7 @@ import pytest
 from saddlescape.cli.app import run
 from saddlescape.losses import registry
 from saddlescape.methods import grammar
-from saddlescape.runs.format import read_result
+from saddlescape.records.files import read_result
 
 TEXT = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
 

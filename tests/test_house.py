@@ -32,7 +32,7 @@ def python(script: str, *arguments: str, path: Path | None = None) -> subprocess
 @pytest.mark.parametrize("script", [
     "import saddlescape; dir(saddlescape)",
     "import saddlescape.report.table",
-    "import saddlescape.runs.format, saddlescape.published",
+    "import saddlescape.records.files, saddlescape.published",
     "from saddlescape.cli.app import run; assert run(['--help']) == 0",
     "from saddlescape.cli.app import run; assert run(['--version']) == 0",
     "from saddlescape.cli.app import run; assert run(['train', '--help']) == 0",

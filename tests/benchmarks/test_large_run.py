@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from saddlescape.runs.format import read_result, read_rows
+from saddlescape.records.files import read_result, read_rows
 
 SCRIPT = "large_run"
 

@@ -10,7 +10,7 @@ import pytest
 
 from saddlescape.methods.recipe import Facts
 from saddlescape.methods.resolve import resolve
-from saddlescape.runs.format import read_result, read_rows
+from saddlescape.records.files import read_result, read_rows
 
 SCRIPT = "recipe_terms"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from saddlescape.runs.format import read_result
+from saddlescape.records.files import read_result
 from saddlescape.runs.rho_advice import ADVICE
 
 SCRIPT = "rho_hint"

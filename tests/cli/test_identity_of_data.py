@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from saddlescape.data import load
-from saddlescape.runs.format import CONFIG, METRICS, RESULT, read_rows
+from saddlescape.records.files import CONFIG, METRICS, RESULT, read_rows
 from saddlescape.runs.images import IMAGES
 
 SMALL = ("--method", "ce", "--model", "smallcnn", "--image-size", "16", "--device", "cpu")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from saddlescape.runs.format import read_rows
+from saddlescape.records.files import read_rows
 
 SMALL = ("--method", "ce", "--model", "smallcnn", "--image-size", "16", "--device", "cpu", "--epochs", "1")
 

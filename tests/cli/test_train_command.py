@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from saddlescape.runs.format import read_rows
+from saddlescape.records.files import read_rows
 
 RESULT_FIELDS = {
     "accuracy", "head", "mid", "tail", "per_class", "best_accuracy", "best_epoch", "seconds", "images_per_second",

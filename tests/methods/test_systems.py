@@ -19,7 +19,7 @@ from saddlescape.methods.systems import SYSTEMS, ours
 from saddlescape.methods.systems.system import System, classifier_stage
 from saddlescape.models.heads import HEADS
 from saddlescape.published import system_recipe, systems
-from saddlescape.runs.format import read_result
+from saddlescape.records.files import read_result
 from saddlescape.schedules import lr_schedule
 from saddlescape.training.objectives import OBJECTIVES
 from saddlescape.training.stage import Stage

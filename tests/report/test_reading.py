@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from saddlescape.records.course import Moment
+from saddlescape.records.curvature import Curvature
 from saddlescape.report.read import RunData, read
 from saddlescape.report.reading import (
     Sentence,
@@ -24,7 +26,6 @@ from saddlescape.report.reading import (
     spread_noise,
     versus,
 )
-from saddlescape.report.records import Curvature, Moment
 
 Make = Callable[..., Path]
 

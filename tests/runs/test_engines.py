@@ -18,7 +18,7 @@ import psutil
 import pytest
 import torch
 
-from saddlescape.runs import format as files
+from saddlescape.records import files
 from saddlescape.runs.engines import Engine, Epoch, Job, Processes, RayCluster, Step
 from saddlescape.runs.engines import serial as serial_engine
 from saddlescape.runs.grid import FailedRuns, run_grid

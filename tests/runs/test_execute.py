@@ -20,9 +20,9 @@ import saddlescape
 from saddlescape.errors import InputError
 from saddlescape.methods.recipe import Facts, Recipe
 from saddlescape.methods.systems import SYSTEMS, System
+from saddlescape.records import files
 from saddlescape.runs import config as configuration
 from saddlescape.runs import execute as module
-from saddlescape.runs import format as files
 from saddlescape.runs.execute import execute
 from saddlescape.runs.opened import open_run
 from saddlescape.training import loop

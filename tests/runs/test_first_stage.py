@@ -14,8 +14,8 @@ import torch
 
 from saddlescape.data.types import Dataset
 from saddlescape.errors import InputError
+from saddlescape.records import files
 from saddlescape.runs import execute as module
-from saddlescape.runs import format as files
 from saddlescape.runs.config import RunConfig, load
 from saddlescape.runs.execute import execute
 from saddlescape.runs.first_stage import continue_from, first_stage_hash, same_first_stage

@@ -36,7 +36,7 @@ torch.set_num_threads(1)
 from saddlescape.cli.app import main
 import saddlescape.cli.train
 import saddlescape.runs.execute as execute
-import saddlescape.runs.format as files
+import saddlescape.records.files as files
 import saddlescape.training.checkpoint as checkpoint
 import saddlescape.training.loop as loop
 

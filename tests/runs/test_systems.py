@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from saddlescape.methods.systems import SYSTEMS
+from saddlescape.records import files
 from saddlescape.report import table as tables
 from saddlescape.runs import execute as module
-from saddlescape.runs import format as files
 from saddlescape.runs.config import RunConfig, load
 from saddlescape.runs.execute import execute
 from saddlescape.runs.opened import open_run

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from saddlescape.errors import InputError, MissingExtraError
-from saddlescape.runs import format as files
+from saddlescape.records import files
 from saddlescape.runs.config import from_toml
 from saddlescape.runs.grid import plan_grid
 from saddlescape.runs.plan import Request

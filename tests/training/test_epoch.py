@@ -13,8 +13,8 @@ import torch
 from saddlescape.data import class_counts, load
 from saddlescape.losses.registry import LOSSES
 from saddlescape.milestones import beginnings
+from saddlescape.records.config import Plan, StagePlan
 from saddlescape.report.read import RunData
-from saddlescape.report.records import Plan, StagePlan
 from saddlescape.runs import escape
 from saddlescape.runs.config import DataConfig, RunConfig, from_toml, to_toml
 from saddlescape.runs.subject import training_loss

@@ -53,7 +53,7 @@ def check(data: str, /, *, root: str | None = None, json: Path | None = None, wo
     """
     from saddlescape.data import check as check_data
     from saddlescape.errors import InputError
-    from saddlescape.runs.format import write_json
+    from saddlescape.records.files import write_json
 
     with reading() as progress:
         report = check_data(data, root=root, workers=workers, progress=progress)

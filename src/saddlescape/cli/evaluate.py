@@ -47,7 +47,7 @@ def evaluate(
     import dataclasses
     import math
 
-    from saddlescape.runs import format as files
+    from saddlescape.records import files
     from saddlescape.runs.evaluation import evaluate_run
 
     if post_hoc is not None and not math.isfinite(post_hoc):

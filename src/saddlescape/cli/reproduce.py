@@ -147,8 +147,8 @@ def reproduce(
 def _write(out: Path, built: dict[str, Any], failed: FailedRuns | None) -> None:
     """The table in its files and on the terminal; runs that it lacks are named under it."""
     from saddlescape.disk import write_text
+    from saddlescape.records import files
     from saddlescape.report import table as tables
-    from saddlescape.runs import format as files
 
     missing = [
         {"method": outcome.job.config.method, "seed": outcome.job.config.seed, "reason": outcome.failed}

@@ -23,6 +23,7 @@ from markupsafe import Markup
 
 from saddlescape.disk import write_text
 from saddlescape.errors import MissingExtraError
+from saddlescape.records.files import make_folder
 from saddlescape.report import pictures, table, text
 from saddlescape.report.charts import figure
 from saddlescape.report.facts import Facts, facts
@@ -32,7 +33,6 @@ from saddlescape.report.predictions import TailErrors
 from saddlescape.report.read import RunData, read, studies
 from saddlescape.report.reading import RULES, Sentence, published_epochs, reading
 from saddlescape.report.select import detailed, measured, pairs, tail_class
-from saddlescape.runs.format import make_folder
 
 MOST_MISTAKES, MOST_SENTENCES = 18, 9
 DATASETS = {**table.DATASETS, "digits": "Digits-LT"}

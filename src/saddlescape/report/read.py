@@ -14,7 +14,15 @@ import numpy as np
 
 from saddlescape.errors import InputError
 from saddlescape.milestones import beginnings
-from saddlescape.report import records
+from saddlescape.records import files
+from saddlescape.records.config import Plan
+from saddlescape.records.course import Moment
+from saddlescape.records.curvature import Curvature, CurvatureFile
+from saddlescape.records.escape import EscapeFile
+from saddlescape.records.metrics import Epoch
+from saddlescape.records.record import convert
+from saddlescape.records.result import Result
+from saddlescape.records.rho_advice import AdviceFile
 from saddlescape.report.groups import Groups, recovered, valid
 from saddlescape.report.predictions import (
     PREDICTIONS,
@@ -25,10 +33,8 @@ from saddlescape.report.predictions import (
     read_predictions,
     read_tail_errors,
 )
-from saddlescape.report.records import AdviceFile, Curvature, CurvatureFile, Epoch, EscapeFile, Moment, Plan
 from saddlescape.report.table import published_name
 from saddlescape.report.text import clean
-from saddlescape.runs import format as files
 
 SPECTRUM_FORMAT, SURFACE_FORMAT = "saddlescape-spectrum-1", "saddlescape-surface-1"
 COURSE_FORMAT = "saddlescape-curvature-course-1"
@@ -76,7 +82,7 @@ class RunData:
     plan: Plan | None = None
     settings: dict[str, Any] = field(default_factory=dict)  # config.toml as it is
     epochs: list[Epoch] = field(default_factory=list)
-    result: records.Result | None = None
+    result: Result | None = None
     raw_result: dict[str, Any] | None = None
     curvature: CurvatureFile | None = None
     course: list[Moment] = field(default_factory=list)
@@ -277,7 +283,7 @@ def read_run(path: Path) -> RunData:
     settings = _part(run, lambda: tomllib.loads((path / files.CONFIG).read_text(encoding="utf-8")), files.CONFIG)
     run.settings = settings or {}
     if settings is not None:
-        run.plan = _part(run, lambda: records.convert(settings, Plan, files.CONFIG))
+        run.plan = _part(run, lambda: convert(settings, Plan, files.CONFIG))
     run.epochs = _part(run, lambda: _rows(path / files.METRICS, Epoch)) or []
     if (path / files.RESULT).is_file():
         run.raw_result = _part(run, lambda: _object(path / files.RESULT))
@@ -293,7 +299,7 @@ def read_run(path: Path) -> RunData:
     _read_curvature(run)
     _read_surfaces(run)
     if (path / "escape.json").is_file():
-        run.escape = _part(run, lambda: records.convert(_object(path / "escape.json"), EscapeFile, "escape.json"))
+        run.escape = _part(run, lambda: convert(_object(path / "escape.json"), EscapeFile, "escape.json"))
     if size and (path / PREDICTIONS).is_file():
         run.predictions = _part(run, lambda: read_predictions(path / PREDICTIONS, size))
     if size and (path / TAIL_ERRORS).is_file():
@@ -305,7 +311,7 @@ def read_run(path: Path) -> RunData:
 def _read_curvature(run: RunData) -> None:
     path = run.path / "curvature.json"
     if path.is_file():
-        found = _part(run, lambda: records.convert(_object(path), CurvatureFile, path.name))
+        found = _part(run, lambda: convert(_object(path), CurvatureFile, path.name))
         if found is not None:
             run.notes += [Note("", note) for note in found.notes]
         run.curvature = found
@@ -314,12 +320,12 @@ def _read_curvature(run: RunData) -> None:
         lines = _part(run, lambda: files.read_rows(path)) or []
         if lines and isinstance(lines[0], dict) and lines[0].get("format") == COURSE_FORMAT:
             run.course_settings = dict(lines[0].get("settings") or {})
-            run.course = _part(run, lambda: [records.convert(line, Moment, path.name) for line in lines[1:]]) or []
+            run.course = _part(run, lambda: [convert(line, Moment, path.name) for line in lines[1:]]) or []
         elif lines:
             run.notes.append(Note("", f"{path.name} is of a format that this version does not read."))
     path = run.path / "rho-advice.json"
     if path.is_file():
-        run.advice = _part(run, lambda: records.convert(_object(path), AdviceFile, path.name))
+        run.advice = _part(run, lambda: convert(_object(path), AdviceFile, path.name))
         if run.advice is not None:
             run.advice.classes.sort(key=lambda row: row.label)
 
@@ -369,8 +375,8 @@ def _tell_missing(run: RunData) -> None:
                   f"saddlescape evaluate {shown}"))  # fmt: skip
 
 
-def _result(raw: Any) -> records.Result:
-    found: records.Result = records.convert(raw, records.Result, files.RESULT)
+def _result(raw: Any) -> Result:
+    found: Result = convert(raw, Result, files.RESULT)
     size = len(found.classes)
     if not size or len(found.class_counts) != size or len(found.per_class) != size:
         raise InputError(f"{files.RESULT} is damaged: classes, class_counts and per_class differ in length")
@@ -385,7 +391,7 @@ def _object(path: Path) -> dict[str, Any]:
 
 
 def _rows(path: Path, kind: type[Any]) -> list[Any]:
-    return [records.convert(row, kind, path.name) for row in files.read_rows(path)]
+    return [convert(row, kind, path.name) for row in files.read_rows(path)]
 
 
 def _part(run: RunData, load: Callable[[], T], name: str = "") -> T | None:

@@ -23,9 +23,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from saddlescape.published import recipes
+from saddlescape.records.course import Moment
+from saddlescape.records.curvature import Curvature
 from saddlescape.report.predictions import calibration
 from saddlescape.report.read import RunData
-from saddlescape.report.records import Curvature, Moment
 from saddlescape.report.select import by_method, comparable, measured, pairs, tail_class
 from saddlescape.report.table import DATASETS
 from saddlescape.report.text import clean, count, listed, number, percent, points, short

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from saddlescape.records.curvature import Curvature
 from saddlescape.report.palette import dash, run_colour, symbol
 from saddlescape.report.read import RunData
-from saddlescape.report.records import Curvature
 
 DETAILED = 4  # runs whose single parts are shown
 

@@ -14,7 +14,7 @@ import tomli_w
 from saddlescape.data.sources.registry import dataset_names
 from saddlescape.disk import read_text, write_text
 from saddlescape.errors import InputError
-from saddlescape.runs.format import CONFIG
+from saddlescape.records.files import CONFIG
 from saddlescape.training.epoch import without_usual_normalization
 from saddlescape.training.stage import Stage
 

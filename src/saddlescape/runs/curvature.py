@@ -30,7 +30,7 @@ from saddlescape.curvature.classwise import sample
 from saddlescape.curvature.extremes import nonconvexity
 from saddlescape.curvature.samples import Samples, gather
 from saddlescape.parallel.ranks import ALONE, Ranks
-from saddlescape.runs import format as files
+from saddlescape.records import files
 from saddlescape.runs.execute import device_name
 from saddlescape.runs.hessian_parts import hessian_parts
 from saddlescape.runs.paced import PacedFile

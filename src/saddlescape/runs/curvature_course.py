@@ -22,8 +22,8 @@ from saddlescape.curvature.guards import held_still
 from saddlescape.data.types import Dataset
 from saddlescape.errors import InputError
 from saddlescape.losses.base import ClassLoss
+from saddlescape.records import files
 from saddlescape.runs import config as configuration
-from saddlescape.runs import format as files
 from saddlescape.runs.config import RunConfig
 from saddlescape.runs.curvature import SPECTRA, duration
 from saddlescape.runs.opened import open_run

@@ -28,7 +28,7 @@ import saddlescape
 from saddlescape.curvature import TrackPoint
 from saddlescape.data.types import Dataset
 from saddlescape.errors import InputError
-from saddlescape.runs import format as files
+from saddlescape.records import files
 from saddlescape.runs.curvature import SPECTRA, duration
 from saddlescape.runs.curvature_course import Tracking, class_rows, group_rows, held_images, new_tracker
 from saddlescape.runs.curvature_course import accuracy as accuracy_of

@@ -18,7 +18,7 @@ from saddlescape.data.types import ArraySplit, Dataset, FileSplit, Split
 from saddlescape.data.validation import take
 from saddlescape.errors import InputError
 from saddlescape.losses.logit_adjustment import post_hoc_adjust
-from saddlescape.runs import format as files
+from saddlescape.records import files
 from saddlescape.runs.answers import write_answers
 from saddlescape.runs.images import Image, among, identify, require_same, trained_images
 from saddlescape.runs.opened import Opened, open_run

@@ -21,8 +21,8 @@ from saddlescape.data.cores import usable_cores
 from saddlescape.data.types import Dataset
 from saddlescape.errors import InputError
 from saddlescape.parallel.ranks import ALONE, Ranks, device_of, sync_batchnorm
+from saddlescape.records import files
 from saddlescape.runs import config as configuration
-from saddlescape.runs import format as files
 from saddlescape.runs.config import RunConfig
 from saddlescape.runs.first_stage import first_stage_hash, load_first_stage
 from saddlescape.runs.images import require_same, write_images

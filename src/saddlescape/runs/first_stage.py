@@ -11,8 +11,8 @@ from torch import nn
 
 from saddlescape.data.types import Dataset
 from saddlescape.errors import InputError
+from saddlescape.records import files
 from saddlescape.runs import config as configuration
-from saddlescape.runs import format as files
 from saddlescape.runs.config import RunConfig
 from saddlescape.runs.images import among, trained_images
 from saddlescape.training.checkpoint import CheckpointFolder, Cursor

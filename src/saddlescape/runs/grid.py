@@ -11,8 +11,8 @@ from saddlescape.data.types import Dataset
 from saddlescape.errors import InputError
 from saddlescape.methods.grammar import OPTIMIZERS
 from saddlescape.methods.resolve import canonical
+from saddlescape.records import files
 from saddlescape.runs import config as configuration
-from saddlescape.runs import format as files
 from saddlescape.runs.config import RunConfig
 from saddlescape.runs.engines.events import Epoch, Event, Note, Step
 from saddlescape.runs.engines.job import Engine, Job, Outcome, serial

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from saddlescape.runs import format as files
+from saddlescape.records import files
 
 SHARE = 0.05  # of the time may go into writing
 

@@ -24,7 +24,7 @@ import saddlescape
 from saddlescape.curvature import Eigenpair, SamGain, build_operator, extremes, rho_threshold, sam_gain
 from saddlescape.curvature.samples import Samples, gather
 from saddlescape.errors import InputError
-from saddlescape.runs import format as files
+from saddlescape.records import files
 from saddlescape.runs.curvature import SPECTRA
 from saddlescape.runs.paced import PacedFile
 from saddlescape.runs.subject import Subject, check_memory, class_samples, set_aside

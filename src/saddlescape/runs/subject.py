@@ -14,9 +14,9 @@ from saddlescape.data.loader import build_loader
 from saddlescape.data.types import ArraySplit, Dataset, FileSplit
 from saddlescape.errors import InputError
 from saddlescape.losses.base import ClassLoss
+from saddlescape.records.files import CHECKPOINT
 from saddlescape.runs.config import RunConfig
 from saddlescape.runs.evaluation import run_data
-from saddlescape.runs.format import CHECKPOINT
 from saddlescape.runs.opened import Opened, open_run
 from saddlescape.training.batches import decoder
 from saddlescape.training.checkpoint import CheckpointFolder, Cursor

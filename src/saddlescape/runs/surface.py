@@ -12,7 +12,7 @@ import torch
 import saddlescape
 from saddlescape.curvature import Surface, loss_surface
 from saddlescape.errors import InputError
-from saddlescape.runs import format as files
+from saddlescape.records import files
 from saddlescape.runs.subject import Subject, present_classes, set_aside
 
 FORMAT = "saddlescape-surface-facts-1"

@@ -10,8 +10,8 @@ from typing import Any
 from saddlescape.disk import write_text
 from saddlescape.errors import InputError, MissingExtraError
 from saddlescape.methods.resolve import resolve
+from saddlescape.records import files
 from saddlescape.runs import config as configuration
-from saddlescape.runs import format as files
 from saddlescape.runs.config import to_toml
 from saddlescape.runs.execute import Say, execute
 from saddlescape.runs.plan import Loaded, Request, facts_of, plan

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from saddlescape.records.course import Moment
 from saddlescape.report.groups import GROUPS
 from saddlescape.report.palette import dash
 from saddlescape.report.panels import Mark, Panel, Picture, Plate, Series, Value
 from saddlescape.report.pictures.learning import marks
 from saddlescape.report.read import RunData
-from saddlescape.report.records import Moment
 from saddlescape.report.select import looks, telling
 from saddlescape.report.text import number, short
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from saddlescape.records.escape import ArmEpoch, EscapeFile
 from saddlescape.report.palette import DASHES, run_colour, symbol
 from saddlescape.report.panels import Panel, Picture, Plate, Series, Value
 from saddlescape.report.read import RunData
-from saddlescape.report.records import ArmEpoch, EscapeFile
 from saddlescape.report.text import clean, number, percent
 
 PANELS: tuple[tuple[str, Callable[[ArmEpoch], Value]], ...] = (

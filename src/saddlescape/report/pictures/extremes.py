@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from saddlescape.records.curvature import Curvature
 from saddlescape.report.panels import Mark, Panel, Picture, Plate, Series, Value, binned
 from saddlescape.report.read import RunData
-from saddlescape.report.records import Curvature
 from saddlescape.report.select import looks, measured, ranked
 from saddlescape.report.text import number, percent, short
 

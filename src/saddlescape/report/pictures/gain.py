@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from saddlescape.records.rho_advice import Advice, Gain
 from saddlescape.report.palette import run_colour, symbol
 from saddlescape.report.panels import Mark, Panel, Picture, Plate, Series, Value
 from saddlescape.report.read import RunData
-from saddlescape.report.records import Advice, Gain
 from saddlescape.report.text import listed, number, short
 
 MOST = 8

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from saddlescape.records.curvature import Curvature
 from saddlescape.report.density import bandwidth, density
 from saddlescape.report.panels import Mark, Panel, Picture, Plate, Series
 from saddlescape.report.read import RunData, Spectrum
-from saddlescape.report.records import Curvature
 from saddlescape.report.select import head_class, looks, measured, tail_class, telling
 from saddlescape.report.text import number, percent, short
 

@@ -13,7 +13,7 @@ import torch
 
 from saddlescape.data.types import Dataset
 from saddlescape.errors import InputError
-from saddlescape.runs import format as files
+from saddlescape.records import files
 from saddlescape.runs.config import DataConfig, RunConfig
 from saddlescape.runs.engines.events import Note, Progress, Step, Tell
 from saddlescape.runs.execute import execute

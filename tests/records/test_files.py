@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from saddlescape.errors import InputError
-from saddlescape.runs import format as files
+from saddlescape.records import files
 
 
 def test_text_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,7 +62,7 @@ def test_json_that_cannot_be_read_is_one_line(tmp_path: Path, text: str | None, 
 def test_a_lock_is_held_against_another_process_and_gone_with_its_holder(tmp_path: Path) -> None:
     """The holder is killed; its lock must not outlive it."""
     code = (
-        "import sys\nfrom pathlib import Path\nfrom saddlescape.runs.format import locked\n"
+        "import sys\nfrom pathlib import Path\nfrom saddlescape.records.files import locked\n"
         "with locked(Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()\n"
     )
     command: list[Any] = [sys.executable, "-c", code, tmp_path]
@@ -80,7 +80,7 @@ def test_reports_need_no_torch(finished: Path) -> None:
     """The files of a run are read, and its table is made, where torch cannot be imported."""
     code = (
         "import sys, json\nsys.modules['torch'] = None\nfrom pathlib import Path\n"
-        "from saddlescape.runs import format as files\nfrom saddlescape.report import table\n"
+        "from saddlescape.records import files\nfrom saddlescape.report import table\n"
         "result = files.read_result(Path(sys.argv[1]))\n"
         "print(table.markdown(table.build([result], 300)))\n"
     )
