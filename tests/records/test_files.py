@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -74,17 +73,3 @@ def test_a_lock_is_held_against_another_process_and_gone_with_its_holder(tmp_pat
         holder.kill()
     with files.locked(tmp_path):
         pass
-
-
-def test_reports_need_no_torch(finished: Path) -> None:
-    """The files of a run are read, and its table is made, where torch cannot be imported."""
-    code = (
-        "import sys, json\nsys.modules['torch'] = None\nfrom pathlib import Path\n"
-        "from saddlescape.records import files\nfrom saddlescape.report import table\n"
-        "result = files.read_result(Path(sys.argv[1]))\n"
-        "print(table.markdown(table.build([result], 300)))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code, finished], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    accuracy = json.loads((finished / "result.json").read_text())["accuracy"]
-    assert f"| {accuracy:.1f} |" in done.stdout

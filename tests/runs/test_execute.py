@@ -8,6 +8,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -424,3 +426,17 @@ def test_a_run_does_not_depend_on_the_folder_it_is_started_in_nor_on_the_random_
     start(Path("../two"), epochs=1)
     assert_same(tmp_path / "one", tmp_path / "two")
     assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_reports_need_no_torch(finished: Path) -> None:
+    """The files of a run are read, and its table is made, where torch cannot be imported."""
+    code = (
+        "import sys, json\nsys.modules['torch'] = None\nfrom pathlib import Path\n"
+        "from saddlescape.records import files\nfrom saddlescape.report import table\n"
+        "result = files.read_result(Path(sys.argv[1]))\n"
+        "print(table.markdown(table.build([result], 300)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, finished], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    accuracy = json.loads((finished / "result.json").read_text())["accuracy"]
+    assert f"| {accuracy:.1f} |" in done.stdout

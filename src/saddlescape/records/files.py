@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from saddlescape.disk import REPAIR, read_text, write_text, writing
 from saddlescape.errors import InputError
@@ -88,15 +89,17 @@ def make_folder(path: Path, repair: str = REPAIR) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a run folder alone. Raises InputError where another process has it; a dead one's lock is no lock."""
-    with contextlib.ExitStack() as stack:
-        with writing(path / LOCK):
-            file = stack.enter_context((path / LOCK).open("w"))
+    """Hold a run folder alone. Raises InputError where another process has it; a process that dies lets go of it."""
+    with writing(path / LOCK):
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            lock = FileLock(path / LOCK, blocking=False)
+            lock.acquire()
+        except Timeout:
             raise InputError(f"{path} is in use by another process; wait for it, or use another folder") from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def is_run(path: Path) -> bool:
