@@ -25,6 +25,13 @@ from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
 
 ROOT = Path(__file__).parent
 CIFAR = ("cifar10", "cifar100", "cifar10-lt", "cifar100-lt")
+QUICK = ("tutorial_own_images.md", "tutorial_own_loop.md")  # the blocks of every other document are slow tests
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.suffix == ".md" and item.path.name not in QUICK:
+            item.add_marker(pytest.mark.slow)
 
 
 def cifar_root() -> Path | None:

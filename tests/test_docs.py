@@ -33,6 +33,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "html"
 
 
+@pytest.mark.slow
 def test_every_document_is_a_page_that_the_index_leads_to(site: Path) -> None:
     index = (site / "index.html").read_text(encoding="utf-8")
     for document in (ROOT / "docs").glob("*.md"):
@@ -41,6 +42,7 @@ def test_every_document_is_a_page_that_the_index_leads_to(site: Path) -> None:
             assert f'href="{document.stem}.html"' in index, document
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", ROOMS)
 def test_the_reference_has_every_public_name(site: Path, room: str) -> None:
     page = (site / f"api_{room}.html").read_text(encoding="utf-8")
@@ -51,6 +53,7 @@ def test_the_reference_has_every_public_name(site: Path, room: str) -> None:
             assert f'id="saddlescape.{room}.{name}"' in page, name
 
 
+@pytest.mark.slow
 def test_no_escape_that_the_reference_makes_is_seen_by_a_reader(site: Path) -> None:
     for page in site.glob("api_*.html"):
         text = html.unescape(re.sub(r"<[^>]+>", "", page.read_text(encoding="utf-8")))
@@ -58,6 +61,7 @@ def test_no_escape_that_the_reference_makes_is_seen_by_a_reader(site: Path) -> N
         assert r"\*" not in text, page.name
 
 
+@pytest.mark.slow
 def test_no_page_loads_anything_from_elsewhere(site: Path) -> None:
     loads = re.compile(r"<(?:script|img|iframe|link)\b[^>]*?(?:src|href)=\"((?:https?:)?//[^\"]+)\"")
     found = {url for page in site.glob("*.html") for url in loads.findall(page.read_text(encoding="utf-8"))}
@@ -72,6 +76,7 @@ def test_the_gallery_has_every_example_and_no_example_is_left_unrun() -> None:
         assert f'"{example.stem}"' in tests, f"no test runs {example.name}"
 
 
+@pytest.mark.slow
 def test_the_example_of_curvature_runs() -> None:
     name = "curvature_of_your_model"
     done = subprocess.run(

@@ -41,6 +41,7 @@ def test_unequal_results_are_not_called_the_same(script: types.ModuleType) -> No
     assert not script.same(reached | {"processes 2": [11.1]}, contenders)
 
 
+@pytest.mark.slow
 def test_the_json_is_whole(script: types.ModuleType, tmp_path: Path) -> None:
     out = tmp_path / "grid.json"
     argv = ["--seeds", "1", "--epochs", "1", "--jobs", "2", "--rounds", "1", "--threads", "2", "--device", "cpu"]

@@ -14,6 +14,7 @@ from saddlescape.records.files import read_result, read_rows
 SCRIPT = "large_run"
 
 
+@pytest.mark.slow
 def test_what_is_told_is_what_the_run_says(
     script: types.ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -81,6 +81,7 @@ def test_the_bound_meets_damaged_files(script: types.ModuleType, files: list[str
         script.decode(files)
 
 
+@pytest.mark.slow
 def test_the_json_tells_every_row(
     script: types.ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

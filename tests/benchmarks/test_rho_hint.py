@@ -14,6 +14,7 @@ from saddlescape.runs.rho_advice import ADVICE
 SCRIPT = "rho_hint"
 
 
+@pytest.mark.slow
 def test_a_row_a_radius_from_the_runs_and_their_advice(script: types.ModuleType, tmp_path: Path) -> None:
     runs, out = tmp_path / "runs", tmp_path / "hint.json"
     argv = ["--seeds", "0", "--rhos", "0.1", "1.6", "--epochs", "4", "--at", "2", "4", "--samples", "16"]

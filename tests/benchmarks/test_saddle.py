@@ -38,6 +38,7 @@ def test_a_ratio_leaves_out_what_has_no_logarithm(script: types.ModuleType) -> N
     assert script.ratio([(-1.0, 1.0)]) is None
 
 
+@pytest.mark.slow
 def test_two_runs_by_the_command_line(script: types.ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     runs = [tmp_path / name for name in ("ce+drw", "ce+drw+sam")]
     few = ["--classes", "0", "9", "--samples-per-class", "8"]

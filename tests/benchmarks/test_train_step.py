@@ -153,6 +153,7 @@ def test_interleave_takes_turns(script: types.ModuleType) -> None:
     assert len({tuple(turn) for turn in rounds}) > 1
 
 
+@pytest.mark.slow
 def test_the_json_tells_where_it_was_taken_and_every_row(
     script: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

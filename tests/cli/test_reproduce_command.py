@@ -85,6 +85,7 @@ def test_other_settings_are_found_before_anything_is_trained(cli):
     assert not Path("grid/ce-seed0").exists()
 
 
+@pytest.mark.slow
 def test_the_demo(cli):
     outcome = cli("demo", "--epochs", 2, "--seeds", 0, "--out", "demo")
     assert outcome.code == 0, outcome.err

@@ -25,6 +25,7 @@ from saddlescape.models import registry
 from saddlescape.training.checkpoint import CheckpointFolder
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(
         not (dist.is_available() and dist.is_gloo_available()), reason="this torch is built without gloo"
     ),

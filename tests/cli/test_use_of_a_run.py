@@ -121,6 +121,7 @@ def test_an_image_turned_by_exif_is_the_upright_image(cli, photo_run, make_pictu
     assert outcome.out.startswith("turned [6].png: ")
 
 
+@pytest.mark.slow
 def test_export_predicts_the_same_without_saddlescape(cli, photo_run, photos):
     outcome = cli("export", photo_run, "--out", "model.pt2")
     assert outcome.code == 0, outcome.err

@@ -261,6 +261,7 @@ def test_network_that_cannot_be_traced_goes_the_slower_way(mlp, dense):
     assert any("could not be traced" in note for note in operator.function.notes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_k66_memory_is_flat(mlp, method):
     wide = nn.Sequential(nn.Linear(9, 100), nn.Tanh(), nn.Linear(100, 3))

@@ -58,7 +58,9 @@ def settled(second: nn.Module) -> nn.Module:
     return model.eval()
 
 
-@pytest.mark.parametrize("kind", SECONDS)
+@pytest.mark.parametrize("kind", [
+    kind if kind in ("3x3", "depthwise") else pytest.param(kind, marks=pytest.mark.slow) for kind in SECONDS
+])  # fmt: skip
 @pytest.mark.parametrize("operator_kind", ["hessian", "gauss_newton"])
 def test_traced_products_are_those_of_double_backward(kind: str, operator_kind: str) -> None:
     from saddlescape.curvature import GaussNewtonOperator, HessianOperator
@@ -78,7 +80,9 @@ def test_traced_products_are_those_of_double_backward(kind: str, operator_kind: 
     assert torch.equal(product, operator(v))
 
 
-@pytest.mark.parametrize("kind", ["3x3", "stride", "groups", "uneven"])
+@pytest.mark.parametrize("kind", [
+    "3x3", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("stride", "groups", "uneven")),
+])  # fmt: skip
 def test_rewrites_leave_the_product_as_it_is(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(1)
     model = settled(SECONDS[kind]())

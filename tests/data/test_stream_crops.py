@@ -74,6 +74,7 @@ def test_workers_pieces_and_place_of_the_finish_change_no_pixel(split: FileSplit
     assert last.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.slow
 def test_spawned_workers_give_the_same(split: FileSplit) -> None:
     loader = stream(split, workers=1, start_method="spawn")
     assert same(list(loader.epoch(1)), list(stream(split).epoch(1)))

@@ -219,6 +219,7 @@ def worker(rank: int) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (dist.is_available() and dist.is_gloo_available()), reason="this torch is built without gloo")
 def test_two_processes_share_their_means() -> None:
     with socket.socket() as probe:

@@ -92,7 +92,7 @@ def test_lightning_automatic_fp16_is_one_clear_line() -> None:
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])
-@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("scaled", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_hugging_face_trainer(accumulate: int, scaled: bool, tmp_path: Path) -> None:
     pytest.importorskip(
         "transformers", reason="the example is for users of transformers, which is no dependency of ours"

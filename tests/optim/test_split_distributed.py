@@ -18,9 +18,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from saddlescape.optim import SAM, SSESAM, ClassConditionalSAM, FocalSAM, ImbSAM, PartialSAM
 
-pytestmark = pytest.mark.skipif(
-    not (dist.is_available() and dist.is_gloo_available()), reason="this torch is built without gloo"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (dist.is_available() and dist.is_gloo_available()), reason="this torch is built without gloo"
+    ),
+]
 WORLD = 2
 COUNTS = [200, 50, 8, 3]
 

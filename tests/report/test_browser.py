@@ -109,6 +109,7 @@ EYES = """() => { const l = document.querySelector('#s1-surface-eigen .chart')._
     return [l.scene.camera.eye, l.scene2.camera.eye].map(e => [e.x, e.y, e.z].map(v => +v.toFixed(3)).join()) }"""
 
 
+@pytest.mark.slow
 def test_surfaces_turn_together_by_mouse_and_by_keyboard(sight: Sight) -> None:
     sight.draw("s1-surface-eigen")
     before = sight.run(EYES)
@@ -125,6 +126,7 @@ def test_surfaces_turn_together_by_mouse_and_by_keyboard(sight: Sight) -> None:
     sight.until(f"(({EYES})())[0] !== {json.dumps(turned[0])} && (({EYES})())[0] === (({EYES})())[1]")
 
 
+@pytest.mark.slow
 def test_classes_are_switched_by_keyboard_and_button(sight: Sight) -> None:
     sight.draw("s1-surface-eigen")
     z = "document.querySelector('#s1-surface-eigen .chart').data[0].z[0][0]"
@@ -139,6 +141,7 @@ def test_classes_are_switched_by_keyboard_and_button(sight: Sight) -> None:
     sight.until(f"{z} === {first}")
 
 
+@pytest.mark.slow
 def test_legend_ranges_and_numbers(sight: Sight) -> None:
     sight.draw("s1-learning")
     sight.page.locator("#s1-learning .legend button").first.click()
@@ -181,6 +184,7 @@ def violations(sight: Sight) -> dict[str, list[str]]:
 DRAWN = ("s1-classes", "s1-learning", "s1-confusion", "s1-spectra")  # each kind of control, and no slow surface
 
 
+@pytest.mark.slow
 def test_no_rule_of_accessibility_is_broken(sight: Sight) -> None:
     for key in DRAWN:
         sight.draw(key)
@@ -198,6 +202,7 @@ def test_no_rule_of_accessibility_is_broken(sight: Sight) -> None:
     assert len(seen) == 4
 
 
+@pytest.mark.slow
 def test_a_broken_page_breaks_the_rules(sight: Sight) -> None:
     sight.run(
         """() => { document.querySelector('.lead').style.color = '#bbb';
@@ -207,6 +212,7 @@ def test_a_broken_page_breaks_the_rules(sight: Sight) -> None:
     assert set(violations(sight)) == {"color-contrast", "select-name", "html-has-lang"}
 
 
+@pytest.mark.slow
 def test_words_in_charts_can_be_read(sight: Sight) -> None:
     """axe cannot tell what lies behind the words of an SVG: their colours are held against the card's."""
     for key in DRAWN:
@@ -237,6 +243,7 @@ def contrast(one: str, other: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_on_a_phone(browser: Any, report: Path, scheme: str) -> None:
     sight = Sight(browser, report, width=375, scheme=scheme)
@@ -255,6 +262,7 @@ def test_on_a_phone(browser: Any, report: Path, scheme: str) -> None:
     sight.close()
 
 
+@pytest.mark.slow
 def test_the_dark_has_its_own_colours(sight: Sight) -> None:
     sight.draw("s1-learning")
     sight.draw("s1-confusion")
@@ -266,6 +274,7 @@ def test_the_dark_has_its_own_colours(sight: Sight) -> None:
     assert sight.run("getComputedStyle(document.body).backgroundColor") != light[2]
 
 
+@pytest.mark.slow
 def test_hostile_names_are_shown_as_text(browser: Any, make: Make, tmp_path: Path) -> None:
     names = [
         HOSTILE,
@@ -287,6 +296,7 @@ def test_hostile_names_are_shown_as_text(browser: Any, make: Make, tmp_path: Pat
     sight.close()
 
 
+@pytest.mark.slow
 def test_a_thousand_classes_stay_usable(browser: Any, make: Make, tmp_path: Path) -> None:
     names = [f"kind {i}" for i in range(1000)]
     runs = [make(tmp_path / "a", classes=names), make(tmp_path / "b", classes=names, method="ce+drw+sam")]

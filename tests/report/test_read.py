@@ -158,7 +158,9 @@ DAMAGE = {
 }
 
 
-@pytest.mark.parametrize("kind", DAMAGE)
+@pytest.mark.parametrize("kind", [
+    kind if kind in ("cut", "types") else pytest.param(kind, marks=pytest.mark.slow) for kind in DAMAGE
+])  # fmt: skip
 def test_a_damaged_file_is_a_note_and_never_a_crash(tmp_path: Path, make: Make, kind: str) -> None:
     from saddlescape.report.page import render
 

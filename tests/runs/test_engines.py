@@ -147,6 +147,7 @@ class KillOne:
                 return
 
 
+@pytest.mark.slow
 def test_processes_of_which_one_is_killed(serial: tuple[Path, FailedRuns, Told], tuned: Path, tmp_path: Path) -> None:
     whole, expected, _ = serial
     kill = KillOne()
@@ -172,6 +173,7 @@ class StopOnce:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
+@pytest.mark.slow
 def test_processes_that_are_stopped(serial: tuple[Path, FailedRuns, Told], tuned: Path, tmp_path: Path) -> None:
     whole, expected, _ = serial
     grid = tmp_path / "grid"
@@ -185,6 +187,7 @@ def test_processes_that_are_stopped(serial: tuple[Path, FailedRuns, Told], tuned
     assert_same(whole, grid, failed, expected)
 
 
+@pytest.mark.slow
 def test_a_grid_that_is_killed_leaves_nobody_behind(tmp_path: Path) -> None:
     words = ["reproduce", "digits-lt", "--methods", "ce", "--epochs", "2000", "--device", "cpu", "--no-compile"]
     words += ["--engine", "processes", "--jobs", "1", "--eval-every", "2000", "--out", "grid"]
@@ -223,6 +226,7 @@ def ray() -> Any:
     ray.shutdown()
 
 
+@pytest.mark.slow
 def test_ray_workers_of_which_one_is_killed(
     ray: Any, serial: tuple[Path, FailedRuns, Told], tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,6 +241,7 @@ def test_ray_workers_of_which_one_is_killed(
     assert ray.is_initialized()  # it was not ours to end
 
 
+@pytest.mark.slow
 def test_ray_workers_that_are_stopped(
     ray: Any, serial: tuple[Path, FailedRuns, Told], tuned: Path, tmp_path: Path
 ) -> None:
@@ -250,6 +255,7 @@ def test_ray_workers_that_are_stopped(
     assert_same(whole, grid, failed, expected)
 
 
+@pytest.mark.slow
 def test_a_run_that_no_machine_of_the_cluster_has_room_for(ray: Any, tmp_path: Path) -> None:
     with pytest.raises(files.InputError, match=r"no machine of the Ray cluster has 64 CPU for a run; use --threads"):
         run_grid(REQUEST, ["ce"], [0], tmp_path / "grid", engine=RayCluster(), threads=64)

@@ -48,6 +48,7 @@ def test_split(opened: Opened) -> ArraySplit:
     return split
 
 
+@pytest.mark.slow
 def test_a_stranger_without_the_library_gets_the_same_probabilities(
     opened: Opened, test_split: ArraySplit, tmp_path: Path
 ) -> None:

@@ -88,7 +88,13 @@ def trained(stage: int, config: RunConfig) -> bool:
     return not config.stages[stage].head_fit
 
 
-@pytest.mark.parametrize("method", [*SYSTEMS, "glmc+sam", "proco+sam"])
+QUICK = ("crt", "glmc")
+
+
+@pytest.mark.parametrize("method", [
+    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
+    for name in (*SYSTEMS, "glmc+sam", "proco+sam")
+])  # fmt: skip
 def test_stopped_after_every_step_it_ends_the_same(
     run_of: Run, planned: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:

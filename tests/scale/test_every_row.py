@@ -37,6 +37,7 @@ def copies(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dataset", ["imagenet-lt", "inat2018"])
 def test_every_name_can_be_trained(dataset: str, copies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -17,6 +17,8 @@ import torch
 
 from saddlescape.training.checkpoint import CheckpointFolder, Cursor
 
+pytestmark = pytest.mark.slow
+
 TOOL = Path(__file__).parents[2] / "tools" / "make_longtail_set.py"
 COMMON = ["--image-size", "32", "--batch-size", "8", "--device", "cpu", "--precision", "float32"]
 IMAGENET = ["train", "imagenet-lt", "--root", "imagenet", "--method", "ldam+drw+sam", "--epochs", "2", *COMMON]

@@ -178,6 +178,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_curvature_of_chosen_classes_and_of_samples_of_groups(trained: Path) -> None:
     content = json.loads((trained / "curvature.json").read_text())
     assert [row["label"] for row in content["classes"]] == [0, 8141]
@@ -188,6 +189,7 @@ def test_curvature_of_chosen_classes_and_of_samples_of_groups(trained: Path) -> 
     assert tail["num_available"] == 3599 and tail["sampling_error"] == pytest.approx(((1 - 32 / 3599) / 32) ** 0.5)
 
 
+@pytest.mark.slow
 def test_the_page_and_the_table_in_bounded_memory(trained: Path, tmp_path: Path) -> None:
     content = json.loads((trained / "curvature.json").read_text())
     row = content["classes"][0]  # as if all classes had been measured

@@ -120,6 +120,7 @@ def test_mlflow_takes_curvature_under_names_that_it_allows(tmp_path: Path, spect
 
 
 @installed("wandb")
+@pytest.mark.slow
 def test_wandb_takes_curvature_with_histograms(tmp_path: Path, spectra: dict[str, list[Spectrum]]) -> None:
     watcher = WeightsAndBiases(tmp_path / "run" / "wandb")
     sent: dict[str, Any] = {}
