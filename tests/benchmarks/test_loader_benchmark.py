@@ -30,7 +30,7 @@ def test_the_peer_s_transform_is_that_of_ours(
     from peers import image_folder
 
     from saddlescape.data.batching import Normalizer
-    from saddlescape.data.reader import crops
+    from saddlescape.data.reader import crop
     from saddlescape.data.types import Preprocess
 
     preprocess = Preprocess(image_size=16, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
@@ -38,7 +38,7 @@ def test_the_peer_s_transform_is_that_of_ours(
     monkeypatch.setattr(random, "random", lambda: 0.9)
     transform = image_folder.TrainTransform(16, preprocess.mean, preprocess.std, jitter=False)
     theirs = transform(Image.open(files[0]).convert("RGB"))
-    ours = np.asarray(crops(files[0], 16, lambda width, height: [(3, 2, 33, 27)])[0])
+    ours = np.asarray(crop(preprocess, files[0], 16, lambda width, height: (3, 2, 33, 27)))
     shown = Normalizer(preprocess, torch.device("cpu"))(torch.from_numpy(ours.copy()).permute(2, 0, 1)[None])[0]
     assert (shown - theirs)[:, 1:-1, 1:-1].abs().max() < 1.01 / 255 / 0.2
     assert theirs.dtype == shown.dtype and theirs.shape == shown.shape

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image, features
+from PIL import Image, ImageFile, ImageFilter, features
 
 from saddlescape.data import Preprocess, pixels, read_image
-from saddlescape.data.reader import image_size
+from saddlescape.data.reader import crop, image_size, open_image
 from saddlescape.errors import InputError
 
 RED = (255, 0, 0)
@@ -297,3 +297,89 @@ def test_random_damage_gives_pixels_or_one_line(form: str) -> None:
             assert pixels(Preprocess(image_size=8), bytes(damaged), name="x").shape == (3, 8, 8)
         except InputError as error:
             assert str(error).startswith("x: ") and "\n" not in str(error)
+
+
+RGB = Preprocess(image_size=1)  # three channels; the size is given beside it
+
+
+def photo(width: int, height: int, seed: int = 0) -> Image.Image:
+    """Smooth shapes with some grain, as photographs are; not a single frequency that a codec would blur."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (height // 24, width // 24, 3)).astype(np.uint8))
+    large = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC)).astype(float)
+    return Image.fromarray((large + rng.normal(0, 6, large.shape)).clip(0, 255).astype(np.uint8))
+
+
+def test_a_crop_is_pillow_s_crop_and_resize_but_for_the_outermost_pixels(tmp_path: Path) -> None:
+    photo(200, 150).save(tmp_path / "photo.jpg", quality=90)
+    whole = Image.open(tmp_path / "photo.jpg")
+    for box in ((20.0, 10.0, 120.0, 90.0), (0.0, 0.0, 200.0, 150.0), (5.0, 7.0, 25.0, 40.0)):
+        ours = np.asarray(crop(RGB, tmp_path / "photo.jpg", 64, lambda width, height, box=box: box)).astype(int)
+        cut = np.asarray(whole.crop(tuple(int(side) for side in box)).resize((64, 64), Image.Resampling.BILINEAR))
+        assert np.abs(ours - cut)[1:-1, 1:-1].max() <= (1 if box[0] else 6), box  # a weight rounded otherwise
+        assert np.abs(ours - cut).max() <= 40  # where a neighbour from outside takes part
+
+
+def test_reduced_decoding_happens_only_where_the_crop_allows_it_and_changes_little(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "large.jpg"
+    photo(640, 480).filter(ImageFilter.GaussianBlur(1)).save(path, quality=95)
+    whole = open_image(path)
+    sizes: list[tuple[int, int]] = []
+    load = ImageFile.ImageFile.load
+
+    def spy(self: ImageFile.ImageFile) -> object:
+        sizes.append(self.size)
+        return load(self)
+
+    def in_full(box: tuple[float, float, float, float]) -> np.ndarray:
+        return np.asarray(whole.resize((112, 112), Image.Resampling.BILINEAR, box=box)).astype(int)
+
+    for box, factor in (
+        ((0.0, 0.0, 640.0, 480.0), 4),  # 480 / 112 = 4.3
+        ((100.0, 31.0, 427.0, 400.0), 2),  # 327 / 112 = 2.9
+        ((8.0, 8.0, 232.0, 300.0), 2),  # 224 / 112 = 2
+        ((8.0, 8.0, 231.0, 300.0), 1),  # a hair less
+    ):
+        sizes.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr("PIL.JpegImagePlugin.JpegImageFile.load", spy)
+            got = np.asarray(crop(RGB, path, 112, lambda w, h, box=box: box)).astype(int)
+        assert sizes[0] == (640 // factor, 480 // factor)
+        error = np.abs(got - in_full(box))
+        assert error.mean() < 1.0 and error.max() <= 16, (box, error.mean(), error.max())
+        assert (error.max() == 0) == (factor == 1)
+    # A shift of a few pixels of the full image would show: it is many times the error above.
+    assert np.abs(in_full((5.0, 5.0, 640.0, 480.0)) - in_full((0.0, 0.0, 640.0, 480.0))).mean() > 1.0
+
+
+@pytest.mark.parametrize("size", [16, 48])  # decoded at a quarter, and in full
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_boxes_are_in_pixels_of_the_upright_image(tmp_path: Path, orientation: int, size: int) -> None:
+    upright = photo(96, 64, seed=orientation)
+    path = tmp_path / "turned.jpg"
+    stored = {
+        1: None, 2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }[orientation]  # fmt: skip
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    (upright if stored is None else upright.transpose(stored)).save(path, quality=100, subsampling=0, exif=exif)
+    for box in ((0.0, 0.0, 96.0, 64.0), (32.0, 0.0, 96.0, 64.0)):
+        seen: list[tuple[int, int]] = []
+        made = crop(RGB, path, size, lambda width, height, box=box, seen=seen: (seen.append((width, height)), box)[1])
+        want = upright.resize((size, size), Image.Resampling.BILINEAR, box=box)
+        assert np.abs(np.asarray(made).astype(int) - np.asarray(want)).mean() < 3
+        assert seen[0] == (96, 64)
+
+
+def test_crops_of_other_formats_and_modes(tmp_path: Path) -> None:
+    colour = photo(60, 50)
+    for name, image in (("a.png", colour), ("b.png", colour.convert("L")), ("c.gif", colour.convert("P"))):
+        image.save(tmp_path / name)
+        for channels, mode in ((1, "L"), (3, "RGB")):
+            given = Preprocess(image_size=24, channels=channels)
+            made = crop(given, tmp_path / name, 24, lambda width, height: (3.0, 4.0, 50.0, 40.0))
+            assert (made.mode, made.size) == (mode, (24, 24)) and np.asarray(made).std() > 1

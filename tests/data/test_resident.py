@@ -40,7 +40,7 @@ def test_evaluation_is_in_order_complete_and_unaugmented() -> None:
     split = split_of(20)
     loader = ResidentLoader(split, PREPROCESS, batch_size=8)
     batches = list(loader.epoch())
-    assert len(loader) == len(batches) == 3 and loader.fixed and loader.num_samples == 20
+    assert len(loader) == len(batches) == 3
     assert [len(batch.targets) for batch in batches] == [8, 8, 4]
     assert torch.equal(torch.cat([batch.indices for batch in batches]), torch.arange(20))
     assert torch.equal(torch.cat([batch.targets for batch in batches]), split.labels)
@@ -59,7 +59,7 @@ def test_an_epoch_shows_each_image_once_under_its_own_label() -> None:
         assert torch.equal(indices.sort().values, torch.arange(37))
         assert torch.equal(targets, split.labels[indices])
         orders.append(tuple(indices.tolist()))
-    assert len(set(orders)) == 3 and not loader.fixed
+    assert len(set(orders)) == 3
 
 
 def test_a_batch_depends_on_seed_epoch_and_number_alone() -> None:
@@ -103,30 +103,18 @@ def test_33_images_in_batches_of_32_train_through_batchnorm() -> None:
     assert sorted(seen) == list(range(33)) and len(loader) == 1
 
 
-def test_two_views_are_drawn_apart() -> None:
-    split = split_of(16)
-    batch = next(training(split, views=2).epoch(0))
-    assert batch.inputs.shape == (2, 8, 3, 8, 8)
-    assert not torch.equal(batch.inputs[0], batch.inputs[1])
-    assert torch.equal(batch.inputs[0], next(training(split).epoch(0)).inputs)
-    assert batch.inputs[1].is_contiguous(memory_format=torch.channels_last)
-    planar = next(training(split, views=2, memory_format=torch.contiguous_format).epoch(0))
-    assert planar.inputs.is_contiguous() and torch.equal(planar.inputs, batch.inputs)
-
-
 def test_a_sampler_may_make_the_epoch_longer_than_the_split() -> None:
     split = split_of(10)
     loader = training(split, sampler=ClassBalanced(split.labels, num_samples=50))
     assert len(loader) == 7 and sum(len(batch.targets) for batch in loader.epoch(0)) == 50
 
 
-def test_grey_pictures_and_half_precision() -> None:
+def test_grey_images() -> None:
     split = split_of(9, channels=1)
     preprocess = Preprocess(image_size=8, channels=1, mean=(0.5,), std=(0.25,))
-    loader = ResidentLoader(split, preprocess, batch_size=4, augment=build_augment("crop", 8), dtype=torch.bfloat16)
+    loader = ResidentLoader(split, preprocess, batch_size=4, augment=build_augment("crop", 8))
     batches = list(loader.epoch(0))
     assert [tuple(batch.inputs.shape) for batch in batches] == [(4, 1, 8, 8), (5, 1, 8, 8)]
-    assert batches[0].inputs.dtype == torch.bfloat16
 
 
 def test_the_split_is_not_changed_by_training() -> None:
@@ -143,7 +131,6 @@ def test_bad_input_is_one_clear_line() -> None:
     for options, message in [
         ({"batch_size": 0}, "batch size must be at least 1"),
         ({"seed": -1}, "seed must not be negative"),
-        ({"views": 3}, "1 or 2 views"),
     ]:
         with pytest.raises(InputError, match=message):
             training(split, **options)

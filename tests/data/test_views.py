@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -107,11 +106,6 @@ def test_what_does_not_fit_together_is_refused() -> None:
     assert bare.views == () and bare.partner is None
 
 
-def decode(path: Path) -> Tensor:
-    with Image.open(path) as image:
-        return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
-
-
 def test_files_give_the_batches_of_arrays(tmp_path: Path) -> None:
     paths = []
     for n, image in enumerate(split().images):
@@ -121,7 +115,7 @@ def test_files_give_the_batches_of_arrays(tmp_path: Path) -> None:
 
     def streamed(order: object, seed: int):  # type: ignore[no-untyped-def]
         return build_loader(
-            files, PREPROCESS, batch_size=8, seed=seed, augment=build_augment("crop-flip", 8), decode=decode,
+            files, PREPROCESS, batch_size=8, seed=seed, augment=build_augment("crop-flip", 8),
             sampler=order, workers=0,  # type: ignore[arg-type]
         )  # fmt: skip
 

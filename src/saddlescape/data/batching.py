@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from saddlescape.data.augment import Augment, Compose
-from saddlescape.data.types import Preprocess, Split
+from saddlescape.data.augment import Augment
+from saddlescape.data.samplers import Sampler
+from saddlescape.data.types import Batch, Preprocess, Split
 from saddlescape.errors import InputError
 
 # What a derived seed is for; the first entry of its path.
@@ -49,16 +51,6 @@ def batch_bounds(count: int, batch_size: int) -> list[tuple[int, int]]:
     return list(zip(begins, [*begins[1:], count], strict=True))
 
 
-def check_loader(batch_size: int, seed: int, views: int) -> None:
-    """Raise ``InputError`` for values that no loader can work with."""
-    if batch_size < 1:
-        raise InputError(f"batch size must be at least 1, got {batch_size}")
-    if seed < 0:
-        raise InputError(f"the loader's seed must not be negative, got {seed}")
-    if views not in (1, 2):
-        raise InputError(f"a loader gives 1 or 2 views of each image, not {views}")
-
-
 def checked_labels(split: Split) -> Tensor:
     """The split's labels as int64 [N] on the host; ``InputError`` names the first that cannot be a class."""
     labels = split.labels.detach().cpu()
@@ -74,41 +66,59 @@ def checked_labels(split: Split) -> Tensor:
     return labels
 
 
-def check_start(epoch: int, start_batch: int, batches: int) -> None:
-    """Raise ``InputError`` unless batch ``start_batch`` of epoch ``epoch`` exists (or is just past the last)."""
-    if epoch < 0 or not 0 <= start_batch <= batches:
-        raise InputError(f"no batch {start_batch} in epoch {epoch}: an epoch has batches 0..{batches - 1}")
+class EpochLoader(ABC):
+    """What the loaders have in common: which images an epoch shows, in what order and in which batches.
 
-
-def is_fixed(sampler: object | None, augment: Augment | None) -> bool:
-    """Whether every epoch gives the same batches: no sampler, and no augmentation or the one called ``none``."""
-    return sampler is None and (augment is None or (isinstance(augment, Compose) and not augment.steps))
-
-
-class Normalizer:
-    """uint8 [N, C, H, W] -> ``(x / 255 - mean) / std`` as one multiplication and one addition per value.
-
-    Differs from ``Preprocess.normalize`` by rounding only (about 1e-6). Computed in float32, then cast to ``dtype``;
-    the result is dense in ``memory_format``.
+    Batch b of epoch t is a function of (``seed``, t, b) and nothing else, so ``epoch(t, start_batch=b)`` resumes bit
+    for bit. No image is dropped; see :func:`batch_bounds` for the last batch.
     """
 
     def __init__(
-        self,
-        preprocess: Preprocess,
-        device: torch.device,
-        memory_format: torch.memory_format = torch.channels_last,
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
+        self, split: Split, *, batch_size: int, device: str | torch.device, augment: Augment | None,
+        sampler: Sampler | None, seed: int,
+    ) -> None:  # fmt: skip
+        if batch_size < 1:
+            raise InputError(f"batch size must be at least 1, got {batch_size}")
+        if seed < 0:
+            raise InputError(f"the loader's seed must not be negative, got {seed}")
+        self.labels = checked_labels(split)
+        self.split, self.batch_size, self.device = split, batch_size, torch.device(device)
+        self.augment, self.sampler, self.seed = augment, sampler, seed
+        self.bounds = batch_bounds(len(split) if sampler is None else len(sampler), batch_size)
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return len(self.bounds)
+
+    def order(self, t: int) -> Tensor:
+        """The positions in the split that epoch ``t`` shows, in order: int64 [images of an epoch], on the host."""
+        if self.sampler is None:
+            return torch.arange(len(self.split))
+        return self.sampler.indices(t, derived_generator(self.seed, ORDER, t))
+
+    def epoch(self, t: int = 0, start_batch: int = 0) -> Iterator[Batch]:
+        """The batches of epoch ``t`` (0-based) from number ``start_batch`` on. ``InputError`` for an unknown batch."""
+        if t < 0 or not 0 <= start_batch <= len(self):
+            raise InputError(f"no batch {start_batch} in epoch {t}: an epoch has batches 0..{len(self) - 1}")
+        return self._batches(t, start_batch)
+
+    @abstractmethod
+    def _batches(self, t: int, start_batch: int) -> Iterator[Batch]: ...
+
+
+class Normalizer:
+    """uint8 [N, C, H, W] -> ``(x / 255 - mean) / std``, float32 and channels-last: one multiplication and one addition.
+
+    Differs from ``Preprocess.normalize`` by rounding only (about 1e-6).
+    """
+
+    def __init__(self, preprocess: Preprocess, device: torch.device) -> None:
         mean, std = torch.tensor(preprocess.mean).double(), torch.tensor(preprocess.std).double()
         if len(mean) != len(std) or (std <= 0).any():
             raise InputError(f"normalisation needs a mean and a positive std per channel, got {mean} and {std}")
-        if memory_format not in (torch.channels_last, torch.contiguous_format):
-            raise InputError(f"a loader lays batches out as channels_last or contiguous_format, not {memory_format}")
-        self.channels_last = memory_format == torch.channels_last
-        self.device, self.dtype = device, dtype
-        self._scale = 1 / (255 * std)
-        self._shift = -mean / std
-        self._shape: tuple[int, ...] = ()
+        self.device = device
+        self._scale, self._shift = 1 / (255 * std), -mean / std
+        self._pixels = 0  # of the images for which rows of scales and shifts are prepared
 
     def __call__(self, images: Tensor) -> Tensor:
         count, channels, height, width = images.shape
@@ -116,43 +126,13 @@ class Normalizer:
             raise InputError(
                 f"images have {channels} channels, the preprocessing's mean and std have {len(self._scale)}"
             )
-        if self._shape != (channels, height, width):
-            self._prepare(channels, height, width)
+        if self._pixels != height * width:
+            self._pixels = height * width
+            # The scale and shift of every value of one image [H, W, C].
+            self._row_scale, self._row_shift = (
+                values.repeat(self._pixels).to(self.device, torch.float32) for values in (self._scale, self._shift)
+            )
         # One image a row: the inner loops are then long and contiguous, which three channels on their own are not.
-        if self.channels_last:
-            rows = images.permute(0, 2, 3, 1).reshape(count, -1)
-        else:
-            rows = images.reshape(count, -1)
-        values = rows.float().mul_(self._row_scale).add_(self._row_shift).to(self.dtype)
-        if self.channels_last:
-            return values.view(count, height, width, channels).permute(0, 3, 1, 2)
-        return values.view(count, channels, height, width)
-
-    def _prepare(self, channels: int, height: int, width: int) -> None:
-        """Scale and shift of every value of one image, in the order in which the output lies in memory."""
-        shape = (height, width, channels) if self.channels_last else (channels, 1, 1)
-        full = (height, width, channels) if self.channels_last else (channels, height, width)
-
-        def row(values: Tensor) -> Tensor:
-            spread = values.expand(shape) if self.channels_last else values.view(shape)
-            return spread.expand(full).reshape(-1).to(self.device, torch.float32)
-
-        self._row_scale, self._row_shift = row(self._scale), row(self._shift)
-        self._shape = (channels, height, width)
-
-
-def augmented(
-    pixels: Tensor, augment: Augment | None, normalize: Normalizer, views: int, generator: torch.Generator
-) -> Tensor:
-    """uint8 [N, C, H, W] -> network input [N, C, H', W'], or [2, N, C, H', W'] of two views, drawn in turn."""
-    shown = [normalize(pixels if augment is None else augment(pixels, generator)) for _ in range(views)]
-    return stack_views(shown, normalize)
-
-
-def stack_views(shown: Sequence[Tensor], normalize: Normalizer) -> Tensor:
-    """One view [N, C, H, W] as it is; several as [views, N, C, H, W], each in the normaliser's memory format."""
-    if len(shown) == 1:
-        return shown[0]
-    if not normalize.channels_last:
-        return torch.stack(list(shown))
-    return torch.stack([view.permute(0, 2, 3, 1) for view in shown]).permute(0, 1, 4, 2, 3)
+        rows = images.permute(0, 2, 3, 1).reshape(count, -1)
+        values = rows.float().mul_(self._row_scale).add_(self._row_shift)
+        return values.view(count, height, width, channels).permute(0, 3, 1, 2)

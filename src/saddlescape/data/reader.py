@@ -15,7 +15,7 @@ import io
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -86,39 +86,28 @@ def pixels(preprocess: Preprocess, source: Source, *, name: str | None = None) -
     return to_tensor(picture.resize((size, size), Image.Resampling.BILINEAR, box=box))
 
 
-def crops(
-    source: Source,
-    size: int,
-    boxes: Callable[[int, int], Sequence[Box]],
-    *,
-    channels: int = 3,
-    background: int = 255,
-    name: str | None = None,
-    reduce: bool = True,
-    white_level: float = 0.0,
-) -> list[Image.Image]:
-    """Boxes of a picture, each scaled to ``size`` x ``size`` (bilinear with anti-aliasing); decoded once.
+def crop(preprocess: Preprocess, source: Source, size: int, box: Callable[[int, int], Box]) -> Image.Image:
+    """A box of an image scaled to ``size`` x ``size`` (bilinear with anti-aliasing).
 
-    ``boxes(width, height)`` chooses them when the size of the upright picture is known. ``reduce``: a JPEG is decoded
-    at a half, a quarter or an eighth of its size where every box still has at least ``size`` pixels a side then.
-    Scaling a box differs from cutting it out first in the outermost pixels alone, where neighbours from outside the
-    box take part. Raises ``InputError``.
+    ``box(width, height)`` chooses it when the size of the upright image is known. A JPEG is decoded at a half, a
+    quarter or an eighth of its size where the box still has at least ``size`` pixels a side then. Scaling a box
+    differs from cutting it out first in the outermost pixels alone, where neighbours from outside the box take part.
+    Raises ``InputError``.
     """
-    chosen: list[Box] = []
+    chosen: Box = (0.0, 0.0, 0.0, 0.0)
 
     def factor(width: int, height: int) -> int:
-        chosen[:] = boxes(width, height)
-        short = min(min(right - left, bottom - top) for left, top, right, bottom in chosen)
-        return max(1, int(short // size)) if reduce else 1
+        nonlocal chosen
+        chosen = box(width, height)
+        left, top, right, bottom = chosen
+        return max(1, int(min(bottom - top, right - left) // size))
 
-    called = name or (str(source) if isinstance(source, str | Path) else "image given as bytes")
-    picture, reduced = _opened(source, channels, background, called, factor, white_level)
-    out = []
-    for box in chosen:
-        left, top, right, bottom = (side / reduced for side in box)
-        inside = (left, top, min(right, float(picture.width)), min(bottom, float(picture.height)))
-        out.append(picture.resize((size, size), Image.Resampling.BILINEAR, box=inside))
-    return out
+    called = str(source) if isinstance(source, str | Path) else "image given as bytes"
+    given = preprocess
+    picture, reduced = _opened(source, given.channels, given.background, called, factor, given.white_level)
+    left, top, right, bottom = (side / reduced for side in chosen)
+    inside = (left, top, min(right, float(picture.width)), min(bottom, float(picture.height)))
+    return picture.resize((size, size), Image.Resampling.BILINEAR, box=inside)
 
 
 def read_image(

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from saddlescape.data.reader import pixels
 from saddlescape.data.types import ArraySplit, Dataset, Preprocess
 from saddlescape.disk import write_npz
-from saddlescape.training.batches import decoder
 from saddlescape.training.metrics import Scorer
 
 PREDICTIONS, PREDICTIONS_FORMAT = "test_predictions.npz", "saddlescape-predictions-1"
@@ -48,8 +48,7 @@ def _pictures(dataset: Dataset, preprocess: Preprocess, chosen: np.ndarray) -> n
     if isinstance(split, ArraySplit):
         images = split.images[torch.from_numpy(chosen)]
     else:
-        decode = decoder(preprocess)
-        shown = [decode(split.paths[int(at)]) for at in chosen]
+        shown = [pixels(preprocess, split.paths[int(at)]) for at in chosen]
         size = preprocess.image_size
         images = torch.stack(shown) if shown else torch.zeros((0, preprocess.channels, size, size), dtype=torch.uint8)
     stride = -(-max(images.shape[2:]) // THUMBNAIL)

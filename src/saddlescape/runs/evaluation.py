@@ -23,7 +23,7 @@ from saddlescape.runs.answers import write_answers
 from saddlescape.runs.images import Image, among, identify, require_same, trained_images
 from saddlescape.runs.opened import Opened, open_run
 from saddlescape.runs.plan import load_data, moved
-from saddlescape.training.batches import EVALUATION_BATCH, decoder
+from saddlescape.training.batches import EVALUATION_BATCH
 from saddlescape.training.evaluate import score
 from saddlescape.training.metrics import Scores
 from saddlescape.training.precision import Precision, resolve_device
@@ -56,9 +56,7 @@ def evaluate_run(
     chosen = _chosen(dataset, split)
     where = resolve_device(device)
     model = opened.model.to(device=where, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    loader = build_loader(
-        chosen, opened.preprocess, batch_size=EVALUATION_BATCH, device=where, decode=decoder(opened.preprocess)
-    )
+    loader = build_loader(chosen, opened.preprocess, batch_size=EVALUATION_BATCH, device=where)
     adjust: Callable[[Tensor], Tensor] | None = None
     if post_hoc is not None:
         counts, tau = dataset.class_counts, post_hoc

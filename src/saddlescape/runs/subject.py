@@ -18,7 +18,6 @@ from saddlescape.records.files import CHECKPOINT
 from saddlescape.runs.config import RunConfig
 from saddlescape.runs.evaluation import run_data
 from saddlescape.runs.opened import Opened, open_run
-from saddlescape.training.batches import decoder
 from saddlescape.training.checkpoint import CheckpointFolder, Cursor
 from saddlescape.training.epoch import at
 from saddlescape.training.precision import resolve_device
@@ -189,7 +188,7 @@ def class_samples(
     if isinstance(part, ArraySplit) and not views:
         return (dataset.preprocess.normalize(part.images), targets), available
     loader = build_loader(
-        part, dataset.preprocess, batch_size=256, decode=decoder(dataset.preprocess), seed=seed,
+        part, dataset.preprocess, batch_size=256, seed=seed,
         augment=build_augment(augment, dataset.preprocess.image_size) if views else None,
     )  # fmt: skip
     seen = [batch for view in range(max(views, 1)) for batch in loader.epoch(view)]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import torch
@@ -11,9 +10,8 @@ from torch import Tensor, nn
 
 from saddlescape.data.augment import build_augment
 from saddlescape.data.loader import build_loader
-from saddlescape.data.reader import pixels
 from saddlescape.data.samplers import Sampler, build_sampler
-from saddlescape.data.types import ArraySplit, Batch, Dataset, FileSplit, Preprocess, Split
+from saddlescape.data.types import ArraySplit, Batch, Dataset, FileSplit, Split
 from saddlescape.data.views import JoinedLoader, Loader, SharedOrder
 from saddlescape.parallel.ranks import ALONE, Ranks
 from saddlescape.training.precision import Precision
@@ -23,11 +21,6 @@ EVALUATION_BATCH = 500
 # Loaders of one stage draw from seeds that no other stage or run uses: beyond every seed of a stage, which is the
 # run's seed times 1000 and the stage's number.
 VIEW_SEED, PARTNER_SEED = 2**43, 2**48
-
-
-def decoder(preprocess: Preprocess) -> Callable[..., Tensor]:
-    """A picklable function from a path to the uint8 pixels that the network's preprocessing asks for."""
-    return functools.partial(pixels, preprocess)
 
 
 def evaluation_loaders(
@@ -44,7 +37,6 @@ def evaluation_loaders(
             batch_size=EVALUATION_BATCH,
             device=device,
             workers=workers,
-            decode=decoder(dataset.preprocess),
         )
         for name, split in splits.items()
         if split is not None
@@ -85,7 +77,7 @@ def training_loader(
         return build_loader(
             dataset.train, dataset.preprocess, batch_size=stage.batch_size, device=device, workers=workers,
             augment=build_augment(augment, dataset.preprocess.image_size),
-            sampler=sampler, seed=seed, decode=decoder(dataset.preprocess), part=(ranks.rank, ranks.size),
+            sampler=sampler, seed=seed, part=(ranks.rank, ranks.size),
         )  # fmt: skip
 
     def joined(sampler: Sampler, seed: int, partner: Loader | None = None) -> Loader:
@@ -111,9 +103,8 @@ def training_features(
 ) -> tuple[Tensor, Tensor]:
     """What the head sees of every training image, un-augmented and in eval mode: float32 [N, d], labels int64 [N]."""
     loader = build_loader(
-        dataset.train, dataset.preprocess, batch_size=EVALUATION_BATCH, device=device, workers=workers,
-        decode=decoder(dataset.preprocess),
-    )  # fmt: skip
+        dataset.train, dataset.preprocess, batch_size=EVALUATION_BATCH, device=device, workers=workers
+    )
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

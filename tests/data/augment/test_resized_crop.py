@@ -67,3 +67,15 @@ def test_output_has_the_asked_size() -> None:
     assert out.shape == (3, 3, 12, 12) and out.dtype == torch.uint8
     with pytest.raises(InputError, match="size >= 1"):
         ResizedCrop(0)
+
+
+def test_the_box_of_one_image_is_that_of_the_batch_form() -> None:
+    crop = ResizedCrop(224)
+    generator = torch.Generator().manual_seed(3)
+    for height, width in ((375, 500), (500, 375), (10, 100), (30, 30)):
+        state = generator.get_state()
+        want = crop.draw(500, height, width, generator)
+        generator.set_state(state)
+        uniform = torch.rand((4, 500, 10), generator=generator, dtype=torch.float64)
+        got = [crop.box(uniform[:, n].tolist(), height, width) for n in range(500)]
+        assert got == [tuple(box) for box in want.tolist()]
