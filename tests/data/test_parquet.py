@@ -133,7 +133,10 @@ def test_unreadable_rows_are_named_or_skipped(tmp_path: Path) -> None:
     [
         ([0, 1, None, 1], "label", "row 2: label is None"),
         ([0, -1], "label", "row 1: label -1"),
-        ([0.5, 1.5], "label", "no label column"),
+        ([0.5, 1.5], "label", "row 0: label is 0.5"),
+        ([0.0, float("nan")], "label", "row 1: label is nan"),
+        ([[0], [1]], "label", "its column 'label' holds list<.*>, expected integers or names"),
+        ([0, 10**12], "label", "label 1000000000000, but fewer images than that"),
         ([0, 1], "weight", "no label column among image, extra, weight"),
     ],
 )
@@ -227,3 +230,54 @@ def test_a_ready_made_long_tail_is_taken_as_it_is_and_images_sorted_by_class_are
     by_class = load(tmp_path, imbalance=5)
     assert by_class.class_counts == [10, 2]
     assert not any("taken as they are" in note for note in by_class.notes)
+
+
+INTEGERS = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float", "double"]
+
+
+@pytest.mark.parametrize("coded", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "labels", "classes"),
+    [
+        *((kind, [0, 1, 1, 0], ["0", "1"]) for kind in INTEGERS),
+        ("string", ["dog", "cat", "cat", "dog"], ["cat", "dog"]),
+        ("large_string", ["dog", "cat", "cat", "dog"], ["cat", "dog"]),
+        ("string_view", ["dog", "cat", "cat", "dog"], ["cat", "dog"]),
+        ("binary", [b"dog", b"cat", b"cat", b"dog"], ["cat", "dog"]),
+        ("bool", [True, False, False, True], ["False", "True"]),
+        ("decimal", [0, 1, 1, 0], ["0", "1"]),
+    ],
+)
+def test_labels_of_every_type(tmp_path: Path, kind: str, labels: list[object], classes: list[str], coded: bool) -> None:
+    values = [np.float16(v) for v in labels] if kind == "float16" else labels
+    kind = {"bool": "bool_", "float": "float32", "double": "float64"}.get(kind, kind)
+    column = pa.array(values, type=pa.decimal128(5, 0) if kind == "decimal" else getattr(pa, kind)())
+    try:
+        column = column.dictionary_encode() if coded else column
+        pq.write_table(pa.table({"image": [png(i) for i in range(4)], "label": column}), tmp_path / "train.parquet")
+    except pa.ArrowNotImplementedError:
+        pytest.skip("pyarrow writes no dictionary of this type")
+    (tmp_path / "test.parquet").write_bytes((tmp_path / "train.parquet").read_bytes())
+    dataset = load(tmp_path)
+    assert dataset.classes == classes
+    assert [classes[label] for label in dataset.train.labels] == [
+        str(label.decode() if isinstance(label, bytes) else label) for label in labels
+    ]
+
+
+@pytest.mark.parametrize("labels", [[-1, -1], [None, None], "no column"])
+def test_test_shards_without_labels_are_named_and_not_used(tmp_path: Path, labels: object) -> None:
+    write(tmp_path / "train.parquet", [0, 1] * 5)
+    table = pa.table({"image": [png(i) for i in (90, 91)]})
+    if isinstance(labels, list):
+        table = table.append_column("label", pa.array(labels, type=pa.int64()))
+    pq.write_table(table, tmp_path / "test.parquet")
+    dataset = load(tmp_path)
+    assert any("the test shards have 2 images without labels" in note for note in dataset.notes)
+    assert len(dataset.train) + len(dataset.test) == 10
+    assert check(tmp_path).ok
+
+
+def test_labels_in_two_unicode_forms_are_one_class(tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", ["caf\u00e9", "cafe\u0301", "tea", "tea"])
+    assert load(tmp_path).classes == ["caf\u00e9", "tea"]

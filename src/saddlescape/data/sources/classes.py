@@ -10,7 +10,8 @@ from saddlescape.errors import InputError
 
 
 def read_class_names(folder: Path) -> list[str] | None:
-    """The names in ``folder/classes.txt``, or None where there is no such file. UTF-8, blank lines ignored.
+    """The names in ``folder/classes.txt``, or None where there is no such file. UTF-8, blank lines ignored,
+    in Unicode NFC.
 
     Raises ``InputError`` if the file is empty, not UTF-8, or names a class twice.
     """
@@ -21,7 +22,7 @@ def read_class_names(folder: Path) -> list[str] | None:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as UTF-8 text: {error}") from error
-    names = [line.strip() for line in text.splitlines() if line.strip()]
+    names = [unicodedata.normalize("NFC", line.strip()) for line in text.splitlines() if line.strip()]
     if not names:
         raise InputError(f"{path}: empty; expected one class name a line, in label order")
     twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []

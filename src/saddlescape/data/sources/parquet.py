@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from numpy.typing import NDArray
 
 from saddlescape.data.sources.classes import read_class_names
 from saddlescape.data.sources.pictures import EncodedPictures, Found, Request
-from saddlescape.errors import InputError, MissingExtraError
+from saddlescape.errors import InputError, MissingExtraError, counted
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "png", "picture", "bytes")
 LABEL_COLUMNS = ("label", "fine_label", "labels", "target", "class", "cls")
@@ -38,12 +40,18 @@ def load_parquet(request: Request) -> Found:
     if "train" not in splits:
         raise InputError(f"{where}: no training shards: expected files named like train-00000-of-00001.parquet")
     notes = [note for paths in splits.values() for note in missing_shards(paths)]
-    tables = {split: ShardedTable(paths) for split, paths in splits.items()}
+    tables = {split: ShardedTable(paths, labelled=split == "train") for split, paths in splits.items()}
+    for split in [split for split, table in tables.items() if table.unlabelled]:
+        rows = counted(len(tables.pop(split).raw_labels), "image")
+        notes.append(f"the {split} shards have {rows} without labels, not used here; predict takes images as files")
     names = tables["train"].class_names() or read_class_names(shards[0].parent)
     if tables["train"].text_labels:
         names = names or sorted(set(tables["train"].raw_labels))
     elif names is None:
-        names = [str(i) for i in range(max((max(t.raw_labels, default=-1) for t in tables.values()), default=-1) + 1)]
+        largest = max((max(table.raw_labels, default=-1) for table in tables.values()), default=-1)
+        if largest >= sum(len(table.raw_labels) for table in tables.values()):
+            raise InputError(f"{where}: label {largest}, but fewer images than that: labels must be 0..C-1 without gaps")
+        names = [str(i) for i in range(largest + 1)]
     pictures = {split: table.pictures(names) for split, table in tables.items()}
     test = pictures.get("test") or pictures.get("val")
     return Found(
@@ -81,10 +89,21 @@ def missing_shards(paths: Sequence[Path]) -> list[str]:
     return [f"{paths[0].parent}: {have} of {total} shards of {split} are here"] if have < total else []
 
 
-class ShardedTable:
-    """Some shards read as one table: labels at once, image bytes only for the rows asked for."""
+def _label_types(types: Any) -> list[Any]:
+    """pyarrow's tests of the types that a label may have; older versions lack the last one."""
+    names = "integer floating decimal boolean string large_string binary large_binary string_view".split()
+    return [getattr(types, f"is_{name}") for name in names if hasattr(types, f"is_{name}")]
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+
+class ShardedTable:
+    """Some shards read as one table: labels at once, image bytes only for the rows asked for.
+
+    Labels are integers, whole floats or decimals, names (text or UTF-8 bytes) or booleans (the names "False" and
+    "True"), dictionary-encoded or not. ``labelled`` False: there may be none, in which case ``unlabelled`` is True: no
+    label column, or nothing but nulls or -1 in it.
+    """
+
+    def __init__(self, paths: Sequence[Path], *, labelled: bool = True) -> None:
         try:
             import pyarrow.parquet as pq
         except ImportError:
@@ -97,15 +116,32 @@ class ShardedTable:
             file = self._guarded(path, lambda path=path: pq.ParquetFile(path))
             names = file.schema_arrow.names
             self.image_column = self._column(path, file, IMAGE_COLUMNS, "image")
-            self.label_column = self._column(path, file, LABEL_COLUMNS, "label")
-            labels = self._guarded(path, lambda file=file: file.read(columns=[self.label_column]))
-            self.raw_labels += labels.column(names[names.index(self.label_column)]).to_pylist()
             self.files.append(file)
+            if labelled or any(name in names for name in LABEL_COLUMNS):
+                self.label_column = self._column(path, file, LABEL_COLUMNS, "label")
+                labels = self._guarded(path, lambda file=file: file.read(columns=[self.label_column]))
+                self.raw_labels += labels.column(names[names.index(self.label_column)]).to_pylist()
+            else:
+                self.raw_labels += [None] * file.metadata.num_rows
             self.starts.append(len(self.raw_labels))
-        for row, label in enumerate(self.raw_labels):
-            if not isinstance(label, int | str) or isinstance(label, bool):
-                raise InputError(f"{self.where(row)}: label is {label!r}, expected an integer or a name")
-        self.text_labels = any(isinstance(label, str) for label in self.raw_labels)
+        self.unlabelled = not labelled and all(label in (None, -1) for label in self.raw_labels)
+        if not self.unlabelled:
+            self.raw_labels = [self._plain(row, label) for row, label in enumerate(self.raw_labels)]
+        kinds = {isinstance(label, str) for label in self.raw_labels}
+        if len(kinds) > 1:
+            raise InputError(f"{self.paths[0]}: its labels are partly integers and partly names")
+        self.text_labels = kinds == {True}
+
+    def _plain(self, row: int, label: Any) -> int | str:
+        if isinstance(label, bool):
+            return str(label)
+        if isinstance(label, bytes):
+            label = label.decode("utf-8", errors="replace")
+        if isinstance(label, str):
+            return unicodedata.normalize("NFC", label)
+        if isinstance(label, int) or (isinstance(label, float | Decimal) and label == label // 1):
+            return int(label)
+        raise InputError(f"{self.where(row)}: label is {label!r}, expected an integer or a name")
 
     def class_names(self) -> list[str] | None:
         """Names of the label column's ``ClassLabel`` feature in the schema's Hugging Face metadata, if there."""
@@ -177,7 +213,8 @@ class ShardedTable:
 
         def fits(kind: Any) -> bool:
             if what == "label":
-                return pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)
+                kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+                return any(test(kind) for test in _label_types(pa.types))
             binary = (pa.types.is_binary, pa.types.is_large_binary)
             if pa.types.is_struct(kind):
                 return any(f.name == "bytes" and any(test(f.type) for test in binary) for f in kind)
@@ -189,6 +226,10 @@ class ShardedTable:
         fitting = [f.name for f in schema if fits(f.type)] if what == "image" else []
         if len(fitting) == 1:
             return fitting[0]
+        for name in known:
+            if name in schema.names:
+                wanted = "integers or names" if what == "label" else "encoded images (bytes)"
+                raise InputError(f"{path}: its column {name!r} holds {schema.field(name).type}, expected {wanted}")
         raise InputError(
             f"{path}: no {what} column among {', '.join(schema.names)}: expected one named {', '.join(known[:3])}"
         )
