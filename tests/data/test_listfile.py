@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -147,3 +148,113 @@ def test_missing_files_can_be_skipped(folder: Path) -> None:
     assert dataset.skipped == [(str(folder / "gone.png"), f"{path} line 3: no file {folder / 'gone.png'}")]
     report = check(path)
     assert not report.ok and len(report.unreadable) == 1
+
+
+def images(root: Path, names: list[str]) -> list[Path]:
+    paths = [root / name for name in names]
+    for i, path in enumerate(paths):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (i, i, i)).save(path, "PNG")
+    return paths
+
+
+KINDS = ["cat", "cat", "dog", "dog", "elk", "elk"]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("ending", ["", ".png"])
+@pytest.mark.parametrize(
+    ("header", "order"),
+    [
+        ("image,label", "il"), ("image_id,label", "il"), ("id,breed", "il"), ("label,image", "li"),
+        ("Filename,Class", "il"), (",image,label", "nil"), ("Unnamed: 0,id,breed", "nil"), ("breed,id", "li"),
+        ("id,split,label", "ixl"), ("width,label,image_id,height", "xlix"), ("", "li"),
+        ("name,file,label", "xil"),
+    ],
+)  # fmt: skip
+def test_columns_are_found_by_name_and_content(
+    tmp_path: Path, header: str, order: str, ending: str, separator: str, end: str
+) -> None:
+    images(tmp_path, [f"x{i}.png" for i in range(6)])
+    lines = [header.replace(",", separator)] if header else []
+    for i, kind in enumerate(KINDS):
+        lines.append(separator.join({"i": f"x{i}{ending}", "l": kind, "n": str(i), "x": "some"}[c] for c in order))
+    entries = parse_list(write(tmp_path, end.join(lines) + end, "train.csv"))
+    begin = 2 if header else 1
+    assert [(e.line, e.path, e.label) for e in entries] == [
+        (begin + i, f"x{i}{ending}", kind) for i, kind in enumerate(KINDS)
+    ]
+    dataset = load(tmp_path / "train.csv")
+    assert dataset.classes == ["cat", "dog", "elk"] and len(dataset.train) + len(dataset.test) == 6
+
+
+@pytest.mark.parametrize("place", ["train", "images", "labels"])
+def test_images_of_a_table_in_a_folder_beside_it(tmp_path: Path, place: str) -> None:
+    images(tmp_path / place, [f"x{i}.jpg" for i in range(6)])
+    path = write(tmp_path, "id,breed\n" + "".join(f"x{i},{kind}\n" for i, kind in enumerate(KINDS)), "labels.csv")
+    dataset = load(path)
+    assert len(dataset.classes) == 3 and any(f"below {tmp_path / place}" in note for note in dataset.notes)
+
+
+def test_a_quoted_field_may_hold_the_separator(tmp_path: Path) -> None:
+    images(tmp_path, ["a,b.png", "c.png"])
+    entries = parse_list(write(tmp_path, 'image,label\n"a,b.png","big, cat"\nc.png,dog\n', "train.csv"))
+    assert [(e.path, e.label) for e in entries] == [("a,b.png", "big, cat"), ("c.png", "dog")]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("id,breed,colour\nx0,cat,red\nx1,dog,blue\n", "columns id, breed, colour: none is called 'label'"),
+        ("x0.png,cat,red\nx1.png,dog,blue\n", "columns 1, 2, 3: none is called 'label'"),
+        ("a,b,c\n1.5,2.5,0\n1.5,2.5,1\n", r"no column names image files below .* \(columns: a, b, c\)"),
+        ("5.1,3.5,1.4,setosa\n5.2,3.4,1.3,setosa\n", "no column names image files"),
+        ("id,label\nx0,cat\nx1,\n", "line 3: column 'label' is empty"),
+        ("id,label\nx0,cat\nx9,cat\nx1,dog\n", r"line 3: no file .*x9"),
+        ("image,label\n", "empty; a header"),
+        ("what,ever\nx0,cat\nx1,dog\n", "line 1: no file .*what"),
+    ],
+)
+def test_tables_that_are_not_clear_speak_of_columns(tmp_path: Path, text: str, words: str) -> None:
+    images(tmp_path, ["x0.png", "x1.png"])
+    with pytest.raises(InputError, match=words) as caught:
+        load(write(tmp_path, text, "train.csv"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_first_line_whose_image_is_missing_is_no_header(tmp_path: Path) -> None:
+    images(tmp_path, ["x1.png", "x2.png", "x3.png"])
+    with pytest.raises(InputError, match=r"line 1: no file .*x0"):
+        load(write(tmp_path, "x0,cat\nx1,cat\nx2,dog\nx3,dog\n", "list.csv"))
+
+
+@pytest.mark.parametrize("test", ["id\n{}", "id,other\n{}", "id,breed\n{}", "{}"])
+def test_a_test_table_without_labels_is_named_and_not_used(tmp_path: Path, test: str) -> None:
+    images(tmp_path, [f"x{i}.png" for i in range(9)])
+    write(tmp_path, "id,breed\n" + "".join(f"x{i},{kind}\n" for i, kind in enumerate(KINDS)), "train.csv")
+    column = {"id,other\n{}": ",3", "id,breed\n{}": ","}.get(test, "")
+    write(tmp_path, test.format("".join(f"x{i}{column}\n" for i in (6, 7, 8))), "test.csv")
+    dataset = load(tmp_path / "train.csv")
+    assert any("test.csv: 3 images without labels, not used" in note for note in dataset.notes)
+    assert len(dataset.train) + len(dataset.test) == 6
+    assert check(tmp_path / "train.csv").ok
+
+
+def test_a_test_list_without_labels_is_named_and_not_used(folder: Path) -> None:
+    path = write(folder, "a.png 0\nb b.png 0\nsub/c.png 1\nd,d.png 1\n")
+    write(folder, "é.png\nf 7.png\n", "test.txt")
+    assert any("test.txt: 2 images without labels" in note for note in load(path).notes)
+
+
+@pytest.mark.parametrize("stored", ["NFC", "NFD"])
+@pytest.mark.parametrize("written", ["NFC", "NFD"])
+@pytest.mark.parametrize("ending", ["", ".png"])
+def test_unicode_forms_of_names_and_labels(tmp_path: Path, stored: str, written: str, ending: str) -> None:
+    names = [f"däta/é{i}" for i in range(4)]
+    images(tmp_path, [unicodedata.normalize(stored, f"{name}.png") for name in names])
+    labels = ["café", unicodedata.normalize("NFD", "café"), "tea", "tea"]
+    lines = [f"{unicodedata.normalize(written, name)}{ending},{kind}" for name, kind in zip(names, labels, strict=True)]
+    (tmp_path / "classes.txt").write_text(unicodedata.normalize("NFD", "tea\ncafé\n"), encoding="utf-8")
+    dataset = load(write(tmp_path, "image,label\n" + "\n".join(lines), "all.csv"))
+    assert dataset.classes == ["tea", "café"] and dataset.class_counts == [1, 1] and not dataset.skipped

@@ -145,3 +145,26 @@ def test_check_of_digits_reads_like_a_report() -> None:
     text = "\n".join(report.lines())
     assert "train: 1,200 images, 120 to 120 per class (imbalance 1)" in text
     assert "ready to train" in text and report.sizes == (8, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("hf://datasets/x/y", None, "an address"), ("https://x.org/a.csv", None, "an address"),
+        ("x.npz", b"PK\3\4", "not images"), ("x.npy", b"\x93NUMPY", "not images"), ("x.json", b"{}", "not images"),
+        ("x.pt", b"PK", "not images"), ("x.h5", b"\x89HDF", "not images"), ("x.png", b"\x89PNG\r\n\x1a\n" + bytes(9),
+         "a single image"), ("x", b"\xff\xd8\xff" + bytes(20), "a single image"), ("x.tar.xz", b"", "unpack it"),
+        ("x.bin", b"\x80\0\xff" * 40, "not a text file"),
+    ],
+)  # fmt: skip
+def test_what_is_no_list_of_images_gets_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes | None, words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if content is not None:
+        Path(name).write_bytes(content)
+    for read in (load, check):
+        with pytest.raises(InputError, match=words) as caught:
+            read(name)
+        assert "\n" not in str(caught.value)
+        assert "CSV" in str(caught.value) or "unpack" in words or "path label" in str(caught.value)

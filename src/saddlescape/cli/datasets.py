@@ -22,12 +22,10 @@ def list_() -> None:
     Example: saddlescape datasets
     """
     from saddlescape.data import dataset_names
+    from saddlescape.data.sources.registry import TAKES
 
     console.print("names: " + ", ".join(dataset_names()))
-    console.print(
-        "or a path: a folder with one folder of images per class (with train/ and val/ or test/, or split for you), "
-        'a list file of "path label" lines, or a folder of parquet shards in the Hugging Face layout'
-    )  # fmt: skip
+    console.print(f"or a path: {TAKES}")
 
 
 @datasets.command

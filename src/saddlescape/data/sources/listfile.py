@@ -1,22 +1,31 @@
-"""List files: one image a line, ``path label``, as ImageNet-LT and iNaturalist 2018 are published."""
+"""List files: one image a line, ``path label``, as ImageNet-LT and iNaturalist 2018 are published, or a CSV table."""
 
 from __future__ import annotations
 
+import csv
 import re
+import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from saddlescape.data.sources.classes import read_class_names
+from saddlescape.data.sources.folder import IMAGE_SUFFIXES
 from saddlescape.data.sources.pictures import FilePictures, Found, Request
-from saddlescape.errors import InputError
+from saddlescape.errors import InputError, counted
 
 EXPECTED = "expected 'path label', the two separated by a space, a tab or a comma"
 LABELS = 100_000  # the largest label of images to be scored, where some classes may be missing
 _INTEGER = re.compile(r"^(?P<path>.*?)(?:[ \t]*[,;\t][ \t]*|[ \t]+)(?P<label>[+-]?\d+)$")
-_HEADERS = frozenset({"path", "file", "filename", "file_name", "filepath", "image", "img", "image_path", "name"})
-_LABEL_HEADERS = frozenset({"label", "labels", "class", "class_id", "target", "category", "y"})
+_HEADERS = ("image", "img", "path", "file", "filename", "file_name", "filepath", "file_path", "image_path", "img_path",
+            "image_name", "image_file", "image_id", "img_id", "images", "id", "name")  # fmt: skip
+_LABEL_HEADERS = ("label", "labels", "class", "classes", "class_name", "category", "target", "y", "class_id",
+                  "label_id", "category_id")  # fmt: skip
+_COMMON = (".jpg", ".png", ".jpeg", ".JPG", ".PNG", ".JPEG")  # these first: one or two tries a line
+_ENDINGS = (*_COMMON, *sorted({s for e in IMAGE_SUFFIXES for s in (e, e.upper())} - {*_COMMON}))
+_SAMPLE = 50
 
 
 @dataclass(frozen=True)
@@ -32,31 +41,40 @@ def load_list(request: Request) -> Found:
     """Read a list, and its partner for testing.
 
     The partner is ``request.test``, else the file beside it whose name has ``test`` (or ``val``) in place of
-    ``train``; without one the list itself is split. Paths are relative to the list's folder, or to ``request.root``.
-    Spaces in paths, quotes, CRLF, a byte-order mark, blank lines, a header line and Windows' backslashes are
-    understood. Labels are integers 0..C-1 without gaps in training, or class names (sorted); ``classes.txt`` beside the
-    list gives names to integers, or the order of the names. Raises ``InputError`` with the file and line number.
+    ``train``; without one the list itself is split. A partner without labels is named and not used. Paths are relative
+    to the list's folder, or to ``request.root``. Spaces in paths, quotes, CRLF, a byte-order mark, blank lines, a
+    header line and Windows' backslashes are understood, and so are tables (see ``parse_list``). Names are compared in
+    Unicode NFC. Labels are integers 0..C-1 without gaps in training, or class names (sorted); ``classes.txt`` beside
+    the list gives names to integers, or the order of the names. Raises ``InputError`` with the file and line number.
     """
     path = request.where or Path()
-    entries = parse_list(path)
+    base = _base(path, request.root)
+    entries = parse_list(path, base)
     names = read_class_names(path.parent)
     integers = _are_integers(path, entries)
     classes = _classes_of(path, entries, names, integers, request.partial)
     numbers = {name: label for label, name in enumerate(classes)}
     partners = {"test": request.test} if request.test else partner_lists(path)
     unreadable: list[tuple[str, str]] = []
-    base = request.root or path.parent
 
-    def pictures(source: Path, lines: list[Entry]) -> FilePictures:
+    def pictures(source: Path, lines: list[Entry], base: Path) -> FilePictures:
         if _are_integers(source, lines) != integers:
             raise InputError(f"{source}: its labels are {'names' if integers else 'integers'}, unlike those of {path}")
         labels = [_label(source, entry, numbers, integers) for entry in lines]
         return _pictures(source, lines, labels, base, request.lenient, unreadable)
 
-    train = pictures(path, entries)
-    others = {split: pictures(partner, parse_list(partner)) for split, partner in partners.items()}
+    train = pictures(path, entries, base)
+    notes = [] if base in (request.root, path.parent) else [f"images of {path.name} are those below {base}"]
+    others = {}
+    for split, partner in partners.items():
+        below = _base(partner, request.root, base)
+        unlabelled = _unlabelled(path, base, partner, below)
+        if unlabelled:
+            notes.append(f"{partner}: {counted(unlabelled, 'image')} without labels, not used here; predict takes them")
+        else:
+            others[split] = pictures(partner, parse_list(partner, below), below)
+            notes.append(f"{split} list: {partner}")
     test = others.get("test", others.get("val"))
-    notes = [f"{split} list: {partner}" for split, partner in partners.items()]
     return Found(
         name=path.stem,
         kind="list file",
@@ -81,9 +99,17 @@ def partner_lists(path: Path) -> dict[str, Path]:
     return found
 
 
-def parse_list(path: Path) -> list[Entry]:
-    """The lines of a list, blank ones and a header left out. Raises ``InputError`` with the line number."""
-    lines = [(number, line.strip()) for number, line in enumerate(read_text(path).split("\n"), start=1)]
+def parse_list(path: Path, base: Path | None = None) -> list[Entry]:
+    """The lines of a list, blank ones and a header left out. Raises ``InputError`` with the line number.
+
+    A table (a header, or columns in another order or more of them) has its columns found by name and by content: the
+    column of images is the one whose values are files below ``base`` (the list's folder), with the ending or without.
+    """
+    text = read_text(path)
+    table = read_table(path, text, path.parent if base is None else base)
+    if table is not None:
+        return table.entries()
+    lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), start=1)]
     lines = [(number, line) for number, line in lines if line]
     if lines and _is_header(lines[0][1]):
         del lines[0]
@@ -106,8 +132,138 @@ def parse_list(path: Path) -> list[Entry]:
         written, label = _unquoted(written), _unquoted(label)
         if not written or not label:
             raise InputError(f"{path} line {number}: {EXPECTED}, found {_shortened(line)!r}")
-        entries.append(Entry(number, written, label))
+        entries.append(Entry(number, written, unicodedata.normalize("NFC", label)))
     return entries
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of a CSV with their line numbers, and which columns are meant. ``label`` is None where there is none."""
+
+    path: Path
+    names: list[str]
+    rows: list[tuple[int, list[str]]]
+    image: int
+    label: int | None
+
+    def entries(self) -> list[Entry]:
+        if self.label is None:
+            raise InputError(
+                f"{self.path}: columns {', '.join(self.names)}: none is called "
+                f"{' or '.join(map(repr, _LABEL_HEADERS[:3]))}, and which of them is the label is not clear; rename it"
+            )
+        found = []
+        for line, row in self.rows:
+            written, label = row[self.image].strip(), row[self.label].strip()
+            if not written or not label:
+                empty = self.names[self.image if not written else self.label]
+                raise InputError(f"{self.path} line {line}: column {empty!r} is empty")
+            found.append(Entry(line, written, unicodedata.normalize("NFC", label)))
+        return found
+
+
+def read_table(path: Path, text: str, base: Path) -> Table | None:
+    """The list as a table with columns of its own, or None where it is plain "path label" lines.
+
+    Raises ``InputError`` for a table in which no column names images.
+    """
+    rows = _equal_rows(text)
+    if rows is None:
+        return None
+    (_, head), *rest = rows
+    words = [word.strip().lower() for word in head]
+    named = next((words.index(name) for name in _HEADERS if name in words), None)
+    by_content = _image_column(rest, base)
+    header = _is_table_header(words, head, base, by_content)
+    if header and not rest:
+        raise InputError(f"{path}: empty; a header and nothing below it")
+    if not header and (len(head) == 1 or (len(head) == 2 and by_content in (0, None))):
+        return None
+    image = by_content if by_content is not None else named if header else None
+    if image is None:
+        raise InputError(
+            f"{path}: no column names image files below {base} (columns: {', '.join(head[:8])}"
+            f"{', ...' if len(head) > 8 else ''}); a list has a column of paths, relative to --root or its folder, "
+            "and one of labels"
+        )
+    rows = rest if header else rows
+    names = [name.strip() or "(no name)" for name in head] if header else [f"{i + 1}" for i in range(len(head))]
+    others = [i for i in range(len(head)) if i != image]
+    label = next((words.index(name) for name in _LABEL_HEADERS if header and words.count(name) == 1), None)
+    if label is None or label == image:
+        others = [i for i in others if not _is_index(words[i] if header else "", [row[i] for _, row in rows])]
+        label = others[0] if len(others) == 1 else None
+    return Table(path, names, rows, image, label)
+
+
+def _equal_rows(text: str) -> list[tuple[int, list[str]]] | None:
+    """(line, fields) of every line that is not blank, where one separator gives all of them as many fields."""
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    for separator in ("\t", ",", ";"):
+        if not lines or separator not in lines[0][1]:
+            continue
+        rows = []
+        for number, line in lines:  # a line is a row: an image's path has no line break
+            rows.append((number, next(csv.reader([line], delimiter=separator, skipinitialspace=True))))
+            if len(rows[-1][1]) != len(rows[0][1]):
+                break
+        else:
+            return rows
+    return None
+
+
+def _image_column(rows: Sequence[tuple[int, list[str]]], base: Path) -> int | None:
+    """The column most of whose first values are files, or None."""
+    some = [row for _, row in rows[:_SAMPLE]]
+    columns = zip(*some, strict=True)
+    found = [sum(_located(base, value.strip()) is not None for value in column) for column in columns]
+    return found.index(max(found)) if found and 2 * max(found) > len(some) else None
+
+
+def _is_table_header(words: list[str], head: list[str], base: Path, image: int | None) -> bool:
+    if any(_located(base, word.strip()) for word in head) or any(Path(word).suffix in IMAGE_SUFFIXES for word in words):
+        return False
+    if any(word in _LABEL_HEADERS for word in words) and (any(word in _HEADERS for word in words) or image is not None):
+        return True
+    if words[0] == "" or image is None:  # pandas' index has no name
+        return words[0] == "" or (len(words) > 1 and any(word in _HEADERS for word in words))
+    # Images below and none here: only a known name makes it a header, lest the line of a missing image be lost.
+    return words[image] in _HEADERS
+
+
+def _is_index(name: str, values: Sequence[str]) -> bool:
+    """Whether a column is pandas' index: numbers, and no name or one that pandas gives."""
+    return name in ("", "unnamed: 0", "index") and all(value.strip().isdecimal() for value in values)
+
+
+def _base(path: Path, root: Path | None, other: Path | None = None) -> Path:
+    """What the paths of a list are relative to: ``root``, else the list's folder, else one of the folders in it that
+    commonly hold the images of a table."""
+    if root is not None:
+        return root
+    rows = _equal_rows(read_text(path)) or []
+    places = [path.parent, *([other] if other else []), *(path.parent / n for n in (path.stem, "train", "images"))]
+    return next((p for p in places if len(rows) > 1 and _image_column(rows[1:], p) is not None), path.parent)
+
+
+def _unlabelled(path: Path, base: Path, partner: Path, below: Path) -> int:
+    """How many images a partner list names without labels; 0 where it has labels."""
+    text, own = read_text(partner), read_table(path, read_text(path), base)
+    rows = _equal_rows(text)
+    if own is not None and rows is None:  # a single column
+        lines = [line for line in text.split("\n") if line.strip()]
+        return len(lines) - (_unquoted(lines[0]) == own.names[own.image]) if lines else 0
+    table = read_table(partner, text, below)
+    if own is not None and table is not None and own.label is not None:
+        # The label's column is the one of the training list.
+        wanted = own.names[own.label]
+        if own.names != table.names and wanted not in table.names:
+            return len(table.rows)
+        if wanted in table.names and not any(row[table.names.index(wanted)].strip() for _, row in table.rows):
+            return len(table.rows)
+        return 0
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    return len(lines) if lines and all(_located(below, _unquoted(line)) for line in lines) else 0
 
 
 def read_text(path: Path) -> str:
@@ -121,6 +277,8 @@ def read_text(path: Path) -> str:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
+        if b"\0" in content[:4096]:
+            raise InputError(f"{path}: not a text file; {EXPECTED} on every line") from None
         raise InputError(f"{path} line {line}: not UTF-8 text: save the list as UTF-8") from None
     if "\0" in text:
         raise InputError(f"{path}: not a text file; {EXPECTED} on every line")
@@ -214,8 +372,32 @@ def _pictures(
 
 
 def _located(base: Path, written: str) -> Path | None:
-    """The file a line means; a path with backslashes is tried as written and then as Windows' kind."""
-    for form in dict.fromkeys((written, written.replace("\\", "/"))):
-        if (base / form).is_file():
-            return base / form
-    return None
+    """The file a line means, or None.
+
+    A path with backslashes is tried as written and then as Windows' kind, then all in other forms of Unicode, and a
+    name without an image's ending with each of these.
+    """
+    if not written or len(written) > 4096 or "\0" in written:
+        return None
+    forms = list(dict.fromkeys((written, written.replace("\\", "/"))))
+    if Path(forms[-1]).suffix.lower() not in IMAGE_SUFFIXES:
+        forms += [forms[-1] + ending for ending in _ENDINGS]
+    try:
+        found = next((base / form for form in forms if (base / form).is_file()), None)
+        if found is None and not written.isascii():
+            found = next((there for form in forms if (there := _in_any_form(base, form)) is not None), None)
+    except OSError:  # a name that no file can have
+        return None
+    return found
+
+
+def _in_any_form(base: Path, written: str) -> Path | None:
+    """The file whose path is ``written`` in whatever form of Unicode each of its parts is stored."""
+    here = base
+    for part in Path(written).parts:
+        forms = (part, unicodedata.normalize("NFC", part), unicodedata.normalize("NFD", part))
+        there = next((here / form for form in forms if (here / form).exists()), None)
+        if there is None:
+            return None
+        here = there
+    return here if here.is_file() else None

@@ -50,7 +50,9 @@ def load_parquet(request: Request) -> Found:
     elif names is None:
         largest = max((max(table.raw_labels, default=-1) for table in tables.values()), default=-1)
         if largest >= sum(len(table.raw_labels) for table in tables.values()):
-            raise InputError(f"{where}: label {largest}, but fewer images than that: labels must be 0..C-1 without gaps")
+            raise InputError(
+                f"{where}: label {largest}, but fewer images than that: labels must be 0..C-1 without gaps"
+            )
         names = [str(i) for i in range(largest + 1)]
     pictures = {split: table.pictures(names) for split, table in tables.items()}
     test = pictures.get("test") or pictures.get("val")
@@ -91,7 +93,8 @@ def missing_shards(paths: Sequence[Path]) -> list[str]:
 
 def _label_types(types: Any) -> list[Any]:
     """pyarrow's tests of the types that a label may have; older versions lack the last one."""
-    names = "integer floating decimal boolean string large_string binary large_binary string_view".split()
+    names = ("integer", "floating", "decimal", "boolean", "string", "large_string", "binary", "large_binary",
+             "string_view")  # fmt: skip
     return [getattr(types, f"is_{name}") for name in names if hasattr(types, f"is_{name}")]
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from saddlescape.data.places import data_roots
+from saddlescape.data.reader import looks_like_image
 from saddlescape.data.sources.cifar import load_cifar
 from saddlescape.data.sources.classes import look_alikes
 from saddlescape.data.sources.digits import load_digits
@@ -34,6 +36,19 @@ SOURCES: dict[str, tuple[Loader, str]] = {
         "iNaturalist 2018, 8,142 classes; 437,513 + 24,426 images; lists and train_val2018/",
     ),
 }
+
+
+# What DATA may be, in the words of messages and help.
+TAKES = (
+    "a folder with one folder of images per class (with train/ and val/ or test/, or split for you), a list file of "
+    '"path label" lines or a CSV with a column of image files and one of labels, or parquet shards with images in the '
+    "Hugging Face layout"
+)
+_ARCHIVES = frozenset({".zip", ".tar", ".gz", ".tgz", ".rar", ".7z", ".bz2", ".xz"})
+_OTHER = frozenset(
+    {".npz", ".npy", ".mat", ".h5", ".hdf5", ".pkl", ".pickle", ".pt", ".pth", ".safetensors", ".json", ".jsonl"}
+    | {".arrow", ".feather", ".tfrecord", ".xlsx", ".xls", ".db", ".sqlite", ".lmdb", ".pdf", ".toml", ".yaml", ".yml"}
+)
 
 
 def dataset_names() -> dict[str, str]:
@@ -73,9 +88,12 @@ def name_of(data: str | Path) -> str:
 
 
 def _at_path(request: Request) -> Found:
-    path = locate(request.name, request.root)
+    name = request.name
+    if re.match(r"[a-z][a-z0-9+.-]+://", name, flags=re.IGNORECASE):
+        raise InputError(f"{name}: an address; data is read from disk: fetch it first, then give {TAKES}")
+    path = locate(name, request.root)
     if path is None:
-        raise InputError(_unknown(request.name))
+        raise InputError(_unknown(name))
     request = replace(request, where=path)
     base = path if path.is_dir() else request.root or path.parent
     return replace(_read(path, request), base=base)
@@ -93,13 +111,20 @@ def _read(path: Path, request: Request) -> Found:
         return load_parquet(request) if shards_under(path) else load_folder(request)
     if path.suffix.lower() == ".parquet":
         return load_parquet(request)
-    if path.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".rar", ".7z"):
+    if path.suffix.lower() in _ARCHIVES:
         raise InputError(f"{path}: an archive; unpack it and give the folder")
     if not path.is_file():
         raise InputError(f"{path}: neither a folder nor a file")
-    with path.open("rb") as file:
-        first = file.read(4)
-    return load_parquet(request) if first == b"PAR1" else load_list(request)
+    if path.suffix.lower() in _OTHER:
+        raise InputError(f"{path}: not images or a list of them; give {TAKES}")
+    try:
+        with path.open("rb") as file:
+            first = file.read(16)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    if looks_like_image(first):
+        raise InputError(f"{path}: a single image; give {TAKES}")
+    return load_parquet(request) if first[:4] == b"PAR1" else load_list(request)
 
 
 def _unknown(name: str) -> str:
