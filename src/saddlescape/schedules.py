@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from saddlescape.counts import ClassCounts, effective_number_weights
-from saddlescape.errors import InputError
+from saddlescape.errors import InputError, counted
 
 __all__ = [
     "LR_SCHEDULES",
@@ -274,7 +274,7 @@ def never_begins(what: str, start_epoch: int, total: int) -> str | None:
     """One line to print at the start of a run if ``what`` starts after its last epoch; None if it does start."""
     if start_epoch < total:
         return None
-    return f"{what} starts at epoch {start_epoch} but the run ends after {total} epochs: it never begins"
+    return f"{what} starts at epoch {start_epoch} but the run ends after {counted(total, 'epoch')}: it never begins"
 
 
 def _check_epoch(epoch: int) -> None:

@@ -11,6 +11,7 @@ from saddlescape.errors import InputError
 from saddlescape.methods.recipe import Facts, Recipe
 from saddlescape.methods.resolve import resolve
 from saddlescape.methods.rows import CIFAR_ROWS
+from saddlescape.methods.systems import SYSTEMS
 from saddlescape.schedules import lr_schedule
 from saddlescape.training.epoch import _rho
 from saddlescape.training.stage import Stage
@@ -210,8 +211,9 @@ def test_own_data_get_about_sixteen_steps_an_epoch_and_lr_in_proportion() -> Non
 
 def test_no_reason_is_given_for_what_the_person_decided() -> None:
     everything = resolve("ce", facts("photos", (100, 50)))
-    assert len(everything.notes) == 3
-    assert resolve("ce", facts("photos", (100, 50)), epochs=7, flags={"lr": 0.2}, model="resnet20").notes == ()
+    assert len(everything.notes) == 4  # three reasons, and the line of loss, weights and sampler
+    decided = resolve("ce", facts("photos", (100, 50)), epochs=7, flags={"lr": 0.2}, model="resnet20")
+    assert decided.notes == ("stage 'train': loss ce; class weights none; sampler instance-balanced",)
 
 
 def test_named_data_default_to_the_papers_method() -> None:
@@ -225,3 +227,31 @@ def test_another_name_begins_without_the_options_of_the_one_before() -> None:
         assert (stage.loss, stage.loss_options) == ("la", {"tau": 2.0})
     (same,) = resolve("ldam+drw", facts(), settings=["train.loss=ldam"]).stages
     assert same == resolve("ldam+drw", facts()).stages[0]
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "named"),
+    [
+        ("la+rs", (), ("logit adjustment (loss la)", "sampler effective-number")),
+        ("vs", ("train.sampler=class-aware",), ("vector scaling (loss vs)", "sampler class-aware")),
+        ("bs+rs", (), ("balanced softmax (loss bs)", "sampler effective-number")),
+        ("ce+drw", ("train.sampler=class-aware",), ("class weights (reweight drw)", "sampler class-aware")),
+        ("la+drw", (), ("logit adjustment (loss la)", "class weights (reweight drw)")),
+        ("crt", ("classifier.loss=la",), ("logit adjustment (loss la)", "sampler class-aware")),
+    ],
+)
+def test_two_corrections_run_with_a_warning_that_names_both(
+    method: str, settings: tuple[str, ...], named: tuple[str, ...]
+) -> None:
+    (warning,) = [note for note in resolve(method, facts(), settings=settings).notes if note.startswith("warning:")]
+    assert all(words in warning for words in named)
+
+
+@pytest.mark.parametrize("method", ["ce", "ce+drw+sam", "ldam+drw", "vs+sam", "ce+rs", "ib", *SYSTEMS])
+def test_published_methods_correct_once_and_say_loss_weights_and_sampler_on_a_line(method: str) -> None:
+    recipe = resolve(method, facts())
+    assert not [note for note in recipe.notes if note.startswith("warning:")]
+    for stage in recipe.stages:
+        lines = [note for note in recipe.notes if note.startswith(f"stage {stage.name!r}: loss ")]
+        assert len(lines) == (0 if stage.head_fit else 1)
+        assert all("class weights" in line and f"sampler {stage.sampler}" in line for line in lines)

@@ -138,7 +138,7 @@ def test_an_unfinished_run_is_shown_as_far_as_it_got(tmp_path: Path, make: Make)
     run = read([make(tmp_path / "run", parts="course")])[0]
     assert run.result is None
     assert len(run.epochs) == 6
-    assert any("not finished (6 epochs are done)" in note.text for note in run.notes)
+    assert any("not finished (6 epochs done)" in note.text for note in run.notes)
 
 
 DAMAGE = {

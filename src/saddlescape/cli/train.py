@@ -16,6 +16,7 @@ from saddlescape.errors import InputError
 if TYPE_CHECKING:
     from saddlescape.data.types import Dataset
     from saddlescape.runs.config import RunConfig
+    from saddlescape.training.stage import Stage
 
 
 def train(
@@ -180,7 +181,8 @@ def train(
                 print(to_toml(config), end="")
             return
         counts = f"{dataset.class_counts[0]} .. {min(dataset.class_counts)}"
-        say(f"{config.method} on {dataset.name}: {sum(dataset.class_counts)} training images, "
+        say(f"{config.method}{_changed(config, dataset)} on {dataset.name}: "
+            f"{sum(dataset.class_counts)} training images, "
             f"{dataset.num_classes} classes ({counts}), {config.device}, {config.precision}"
             f"{', compiled' if config.compile else ''}{_shared(config)} -> {folder}")  # fmt: skip
         live = None if tracking is None else LiveCourse(folder, config, dataset, tracking, say)
@@ -202,12 +204,23 @@ def train(
             result = execute(
                 config, dataset, folder, say=say, save_every=60 * save_every, ranks=ranks,
                 watchers=lambda stage, start: [
-                    TrainingBar(progress_bar, stage, start, config.method),
+                    TrainingBar(progress_bar, stage, start, _label(config, stage)),
                     *logging(closing),
                     *([live.watcher(stage, start, logging(closing))] if live else []),
                 ],
             )  # fmt: skip
         show(result, folder)
+
+
+def _changed(config: RunConfig, dataset: Dataset) -> str:
+    from saddlescape.runs.plan import changed
+
+    found = changed(config, dataset)
+    return f" (changed: {', '.join(found)})" if found else ""
+
+
+def _label(config: RunConfig, stage: Stage) -> str:
+    return config.method if len(config.stages) == 1 else f"{config.method}, stage {stage.name}"
 
 
 def _shared(config: RunConfig) -> str:
@@ -222,6 +235,7 @@ def show(result: dict[str, Any], folder: Path) -> None:
     groups = ", ".join(f"{name} {percent(result.get(name))}" for name in ("head", "mid", "tail"))
     console.print(
         f"{result['method']}: accuracy {percent(result['accuracy'])} ({groups}) after the last epoch; "
-        f"best epoch on the test set {percent(result['best_accuracy'])} (epoch {result['best_epoch']}); "
+        f"best epoch on the test set {percent(result['best_accuracy'])} (epoch {result['best_epoch']} of "
+        f"{result['stage_epochs'][-1]}{' of the last stage' if len(result['stage_epochs']) > 1 else ''}); "
         f"{result['seconds']:.0f} s -> {folder / 'result.json'}"
     )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from saddlescape.errors import counted
 from saddlescape.methods.recipe import Facts
 
 # Images shown in all on a CPU of two cores in about five minutes: SAM steps of ResNet-32 on 32 x 32 pixels, measured.
@@ -55,5 +56,5 @@ def adapt(table: dict[str, Any], facts: Facts, decided: Collection[str] = ()) ->
     adapted["epochs"] = epochs
     adapted["reweight_start"] = int(epochs * 0.8)
     if "epochs" not in decided:
-        notes.append(f"{epochs} epochs: what fits a few minutes on a {facts.device_type}; --epochs for more")
+        notes.append(f"{counted(epochs, 'epoch')}: what fits a few minutes on a {facts.device_type}; --epochs for more")
     return adapted, notes

@@ -15,7 +15,7 @@ from saddlescape.methods.grammar import TERMS, Sum, parse
 from saddlescape.methods.recipe import Facts, Recipe
 from saddlescape.methods.systems import SYSTEMS
 from saddlescape.methods.systems.system import build as build_system
-from saddlescape.milestones import beginnings
+from saddlescape.milestones import beginnings, reweighting_start
 from saddlescape.published import recipes
 from saddlescape.schedules import never_begins
 from saddlescape.training.epoch import without_usual_normalization
@@ -123,7 +123,7 @@ def resolve(
     # Names before the options of what they name, so that the order on the command line does not matter.
     for setting in sorted(settings, key=lambda each: each.partition("=")[0].count(".")):
         stages = _set(stages, setting)
-    notes += [*recipe.notes, *too_late(stages)]
+    notes += [*recipe.notes, *too_late(stages), *corrections(stages), *map(loss_line, filter(_trains, stages))]
     stages = [without_usual_normalization(stage) for stage in stages]
     return dataclasses.replace(recipe, model=model or recipe.model, stages=tuple(stages), notes=tuple(notes))
 
@@ -135,6 +135,38 @@ def too_late(stages: Sequence[Stage]) -> list[str]:
         for stage in stages for start, what in beginnings(stage)
     ]  # fmt: skip
     return [line for line in lines if line is not None]
+
+
+PRIOR_LOSSES = {"la": "logit adjustment", "vs": "vector scaling", "bs": "balanced softmax"}
+
+
+def corrections(stages: Sequence[Stage]) -> list[str]:
+    """A warning for each stage that corrects for class frequencies in more than one of loss, weights, sampler."""
+    lines = []
+    for stage in filter(_trains, stages):
+        found = [f"{PRIOR_LOSSES[stage.loss]} (loss {stage.loss})"] if stage.loss in PRIOR_LOSSES else []
+        if stage.reweight in ("drw", "always") or (stage.reweight == "power" and stage.power > 0):
+            found.append(f"class weights (reweight {stage.reweight})")
+        if stage.sampler != "instance-balanced":
+            found.append(f"the sampler {stage.sampler}")
+        if len(found) > 1:
+            told = " and ".join(found)
+            lines.append(f"warning: stage {stage.name!r} corrects for class frequencies more than once, by {told}")
+    return lines
+
+
+def loss_line(stage: Stage) -> str:
+    """Loss, class weights and sampler of a stage, on one line."""
+    start = reweighting_start(stage)
+    usual = f"effective numbers, beta {stage.beta:g}"
+    weights = {"none": "none", "power": f"n^-{stage.power:g}"}.get(stage.reweight, usual)
+    since = f" from epoch {start + 1}" if start else ""
+    loss = f"{stage.early_loss}, from epoch {stage.loss_start + 1} {stage.loss}" if stage.early_loss else stage.loss
+    return f"stage {stage.name!r}: loss {loss}; class weights {weights}{since}; sampler {stage.sampler}"
+
+
+def _trains(stage: Stage) -> bool:
+    return not stage.head_fit
 
 
 def _applies(stage: Stage, name: str, number: int) -> bool:

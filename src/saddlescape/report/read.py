@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from saddlescape.errors import InputError
+from saddlescape.errors import InputError, counted
 from saddlescape.milestones import beginnings
 from saddlescape.records import files
 from saddlescape.records.config import Plan
@@ -292,7 +292,7 @@ def read_run(path: Path) -> RunData:
             if run.result is None:
                 run.raw_result = None
     else:
-        done = f"{len(run.epochs)} epochs are done" if run.epochs else "it has not begun"
+        done = f"{counted(len(run.epochs), 'epoch')} done" if run.epochs else "it has not begun"
         run.notes.append(Note("", f"The run is not finished ({done}), so it is not in the table.",
                               f"saddlescape train --out {path} (with the words it was begun with)"))  # fmt: skip
     size = len(run.result.classes) if run.result else 0

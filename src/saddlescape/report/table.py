@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from saddlescape.errors import counted
 from saddlescape.published import results as published_results
 
 METRICS = ("acc", "head", "mid", "tail")
@@ -127,9 +128,10 @@ def caption(table: dict[str, Any]) -> str:
     """What a reader must know before comparing."""
     imbalance = f", imbalance {table['imbalance']:g}" if table["imbalance"] else ""
     text = (
-        f"{DATASETS.get(table['dataset'], table['dataset'])}{imbalance}, {table['model']}, {table['epochs']} epochs. "
-        "Top-1 percent after the last epoch, mean ± standard deviation over seeds; head, mid and tail are means of "
-        "per-class accuracies. The best epoch is chosen on the test set, as the published scripts do."
+        f"{DATASETS.get(table['dataset'], table['dataset'])}{imbalance}, {table['model']}, "
+        f"{counted(table['epochs'], 'epoch')}. Top-1 percent after the last epoch, mean ± standard "
+        "deviation over seeds; head, mid and tail are means of per-class accuracies. "
+        "The best epoch is chosen on the test set, as the published scripts do."
     )
     known = any(row["published"] for row in table["rows"])
     if known and table["published_epochs"] and table["epochs"] != table["published_epochs"]:

@@ -340,7 +340,7 @@ def _rows_before(rows: list[dict[str, Any]], cursor: Cursor) -> list[dict[str, A
 def summarise(config: RunConfig, dataset: Dataset, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """``result.json``: last epoch; apart from it the best on the test set, and the best by validation if any.
 
-    Both are epochs of the last stage: those before it trained something else.
+    Both are epochs of the last stage, counted from 1 within it: those before it trained something else.
     """
     tested = [row for row in rows if "test" in row and row["stage"] == len(config.stages) - 1]
     if not tested:
@@ -367,7 +367,7 @@ def summarise(config: RunConfig, dataset: Dataset, rows: list[dict[str, Any]]) -
         "present_classes": last["test"]["present"],
         "train_loss": last["train_loss"],
         "best_accuracy": best["test"]["accuracy"],
-        "best_epoch": _ordinal(config, best),
+        "best_epoch": int(best["epoch"]) + 1,
         "best_is_chosen_on": "test (as the published scripts do)",
     }
     validated = [row for row in tested if "val" in row]
@@ -376,7 +376,7 @@ def summarise(config: RunConfig, dataset: Dataset, rows: list[dict[str, Any]]) -
         result |= {
             "val_accuracy": last["val"]["accuracy"],
             "val_balanced_accuracy": last["val"]["balanced_accuracy"],
-            "selected_epoch": _ordinal(config, chosen),
+            "selected_epoch": int(chosen["epoch"]) + 1,
             "selected_accuracy": chosen["test"]["accuracy"],
             **{f"selected_{group}": chosen["test"].get(group) for group in dataset.groups},
         }
@@ -393,11 +393,6 @@ def summarise(config: RunConfig, dataset: Dataset, rows: list[dict[str, Any]]) -
         "version": saddlescape.__version__,
         "torch": torch.__version__,
     }
-
-
-def _ordinal(config: RunConfig, row: dict[str, Any]) -> int:
-    """Epochs done over all stages when ``row`` was written (1-based, as people count epochs)."""
-    return sum(stage.epochs for stage in config.stages[: row["stage"]]) + int(row["epoch"]) + 1
 
 
 def device_name(device: str) -> str:

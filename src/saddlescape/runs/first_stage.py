@@ -10,7 +10,7 @@ import numpy as np
 from torch import nn
 
 from saddlescape.data.types import Dataset
-from saddlescape.errors import InputError
+from saddlescape.errors import InputError, counted
 from saddlescape.records import files
 from saddlescape.runs import config as configuration
 from saddlescape.runs.config import RunConfig
@@ -126,8 +126,8 @@ def _end_of_first_stage(run: Path) -> Path:
     path = run / files.CHECKPOINT / wanted.folder
     if not (path / WEIGHTS).is_file():
         raise InputError(
-            f"{run}: no checkpoint after the {wanted.epoch} epochs of its first stage: let it finish (run the same "
-            "command again)"
+            f"{run}: no checkpoint after the {counted(wanted.epoch, 'epoch')} of its first stage: "
+            "let it finish (run the same command again)"
         )
     return path
 

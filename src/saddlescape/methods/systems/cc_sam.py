@@ -44,7 +44,7 @@ def _stages(facts: Facts, own: Mapping[str, Any], first: Recipe) -> tuple[Stage,
 
 CC_SAM = System(
     "cc-sam",
-    "mixup, the classifier perturbed by class; then adversarial features of a frozen backbone",
+    "mixup, the classifier perturbed by class; then adversarial features; backbone weights frozen, statistics not",
     "Zhou et al., CVPR 2023",
     _stages,
 )

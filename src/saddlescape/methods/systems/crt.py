@@ -22,7 +22,7 @@ def _stages(facts: Facts, own: Mapping[str, Any], first: Recipe) -> tuple[Stage,
 
 CRT = System(
     "crt",
-    "a fresh classifier, trained on class-aware batches over the frozen backbone",
+    "a fresh classifier on class-aware batches; the backbone's weights are frozen, its BatchNorm statistics move",
     "Kang et al., ICLR 2020",
     _stages,
     any_sum=True,

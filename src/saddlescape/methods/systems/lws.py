@@ -19,7 +19,7 @@ def _stages(facts: Facts, own: Mapping[str, Any], first: Recipe) -> tuple[Stage,
 
 LWS = System(
     "lws",
-    "learnable scale of each class's logit, on class-aware batches; everything else frozen",
+    "learnable scale of each class's logit, on class-aware batches; other weights frozen, BatchNorm statistics not",
     "Kang et al., ICLR 2020",
     _stages,
     any_sum=True,

@@ -52,6 +52,7 @@ class Progress:
     label: str
     before: int
     total: int
+    stage: str = ""  # its name, of a method of several stages
     last: float = 0.0
 
     def on_step(self, parts: Parts, epoch: int, running: Running) -> None:
@@ -63,4 +64,5 @@ class Progress:
         self.tell(Step(self.label, done, self.total, where))
 
     def on_epoch(self, parts: Parts, row: dict[str, Any]) -> None:
-        self.tell(Epoch(self.label, row, parts.epochs, tuple(parts.groups)))
+        label = f"{self.label}, stage {self.stage}" if self.stage else self.label
+        self.tell(Epoch(label, row, parts.epochs, tuple(parts.groups)))

@@ -125,7 +125,7 @@ def _result(job: Job, loaded: Loaded, tell: Tell) -> dict[str, Any]:
         index = next((i for i, each in enumerate(config.stages) if each is stage), 0)
         before = sum(each.epochs for each in config.stages[:index])
         tell(Step(job.label, before + start, job.epochs, f"stage {stage.name}" if index else ""))
-        return [Progress(tell, job.label, before, job.epochs)]
+        return [Progress(tell, job.label, before, job.epochs, stage.name if len(config.stages) > 1 else "")]
 
     result = execute(config, dataset, job.folder, say=say, watchers=watch)
     return {**result, "settings": changed(config, dataset)}
