@@ -255,3 +255,9 @@ def test_published_methods_correct_once_and_say_loss_weights_and_sampler_on_a_li
         lines = [note for note in recipe.notes if note.startswith(f"stage {stage.name!r}: loss ")]
         assert len(lines) == (0 if stage.head_fit else 1)
         assert all("class weights" in line and f"sampler {stage.sampler}" in line for line in lines)
+
+
+def test_sam_that_never_begins_is_said() -> None:
+    notes = resolve("ce+sam", facts(), settings=["train.rho_start=200"]).notes
+    assert "SAM starts at epoch 200 but the run ends after 200 epochs: it never begins" in notes
+    assert any("ends after 1 epoch:" in note for note in resolve("ce+drw", facts(), epochs=1).notes)

@@ -130,10 +130,10 @@ def resolve(
 
 def too_late(stages: Sequence[Stage]) -> list[str]:
     """One line for whatever would only start after the last epoch of its stage."""
-    lines = [
-        never_begins(f"stage {stage.name!r}: {what}", start, stage.epochs)
-        for stage in stages for start, what in beginnings(stage)
-    ]  # fmt: skip
+    lines = []
+    for stage in stages:
+        names = {"DRW": "deferred re-weighting", "its loss": f"the loss {stage.loss}"}
+        lines += [never_begins(names.get(what, what), start, stage.epochs) for start, what in beginnings(stage)]
     return [line for line in lines if line is not None]
 
 
