@@ -24,12 +24,12 @@ from markupsafe import Markup
 from saddlescape.disk import write_text
 from saddlescape.errors import MissingExtraError
 from saddlescape.records.files import make_folder
+from saddlescape.records.predictions import TailErrors
 from saddlescape.report import pictures, table, text
 from saddlescape.report.charts import figure
 from saddlescape.report.facts import Facts, facts
 from saddlescape.report.palette import exchange
 from saddlescape.report.panels import Plate, Relief
-from saddlescape.report.predictions import TailErrors
 from saddlescape.report.read import RunData, read, studies
 from saddlescape.report.reading import RULES, Sentence, published_epochs, reading
 from saddlescape.report.select import detailed, measured, pairs, tail_class

@@ -20,11 +20,7 @@ from saddlescape.records.course import Moment
 from saddlescape.records.curvature import Curvature, CurvatureFile
 from saddlescape.records.escape import EscapeFile
 from saddlescape.records.metrics import Epoch
-from saddlescape.records.record import convert
-from saddlescape.records.result import Result
-from saddlescape.records.rho_advice import AdviceFile
-from saddlescape.report.groups import Groups, recovered, valid
-from saddlescape.report.predictions import (
+from saddlescape.records.predictions import (
     PREDICTIONS,
     TAIL_ERRORS,
     Predictions,
@@ -33,6 +29,10 @@ from saddlescape.report.predictions import (
     read_predictions,
     read_tail_errors,
 )
+from saddlescape.records.record import convert
+from saddlescape.records.result import Result
+from saddlescape.records.rho_advice import AdviceFile
+from saddlescape.report.groups import Groups, recovered, valid
 from saddlescape.report.table import published_name
 from saddlescape.report.text import clean
 

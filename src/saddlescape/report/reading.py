@@ -25,7 +25,7 @@ from typing import Literal
 from saddlescape.published import recipes
 from saddlescape.records.course import Moment
 from saddlescape.records.curvature import Curvature
-from saddlescape.report.predictions import calibration
+from saddlescape.report.calibration import calibration
 from saddlescape.report.read import RunData
 from saddlescape.report.select import by_method, comparable, measured, pairs, tail_class
 from saddlescape.report.table import DATASETS

@@ -19,10 +19,10 @@ from saddlescape.data.validation import take
 from saddlescape.errors import InputError
 from saddlescape.losses.logit_adjustment import post_hoc_adjust
 from saddlescape.records import files
-from saddlescape.runs.answers import write_answers
 from saddlescape.runs.images import Image, among, identify, require_same, trained_images
 from saddlescape.runs.opened import Opened, open_run
 from saddlescape.runs.plan import load_data, moved
+from saddlescape.runs.predictions import keep_predictions
 from saddlescape.training.batches import EVALUATION_BATCH
 from saddlescape.training.evaluate import score
 from saddlescape.training.metrics import Scores
@@ -69,7 +69,7 @@ def evaluate_run(
     # Answers of an unfinished run would pass for those of the finished one later on.
     if data is None and split == "test" and post_hoc is None and files.read_result(folder) is not None:
         try:
-            write_answers(folder, scorer, dataset, opened.preprocess)
+            keep_predictions(folder, scorer, dataset, opened.preprocess)
         except InputError as error:
             say(f"warning: the answers are not kept for the report: {error}")
     return scorer.scores(dataset.groups), dataset

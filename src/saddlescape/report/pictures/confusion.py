@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from saddlescape.report import predictions
+from saddlescape.report import calibration
 from saddlescape.report.groups import GROUPS
 from saddlescape.report.panels import Heatmap, Plate, Value
 from saddlescape.report.read import RunData
@@ -40,7 +40,7 @@ def shares(matrix: np.ndarray) -> list[list[Value]]:
 def _by_class(run: RunData) -> Heatmap:
     assert run.predictions is not None
     order = ranked(run)
-    matrix = predictions.confusion(run.predictions, len(order))[np.ix_(order, order)]
+    matrix = calibration.confusion(run.predictions, len(order))[np.ix_(order, order)]
     return _heatmap(matrix, [run.classes[c] for c in order], most_confused(run))
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from saddlescape.report.calibration import Calibration, calibration
 from saddlescape.report.panels import Panel, Picture, Plate, Series, Value
-from saddlescape.report.predictions import Calibration, calibration
 from saddlescape.report.read import RunData
 from saddlescape.report.text import percent
 

@@ -1,4 +1,4 @@
-"""What a run answered on its test images: confusion and calibration, from ``test_predictions.npz``.
+"""What a run predicted on its test images: ``test_predictions.npz`` and ``tail_errors.npz``.
 
 RUN/test_predictions.npz   format "saddlescape-predictions-1"; labels, predictions, indices int64 [N];
                            confidences float32 [N], the probability of the predicted class
@@ -19,16 +19,23 @@ from saddlescape.errors import InputError
 
 PREDICTIONS, PREDICTIONS_FORMAT = "test_predictions.npz", "saddlescape-predictions-1"
 TAIL_ERRORS, TAIL_ERRORS_FORMAT = "tail_errors.npz", "saddlescape-tail-errors-1"
-BINS = 15
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """``labels``, ``predictions`` int64 [N]; ``confidences`` float64 [N] in [0, 1]."""
+    """``labels``, ``predictions`` int64 [N]; ``confidences`` float [N] in [0, 1]."""
 
     labels: np.ndarray
     predictions: np.ndarray
     confidences: np.ndarray
+
+    def save(self, folder: Path) -> None:
+        """Raises InputError where the folder cannot be written."""
+        disk.write_npz(
+            folder / PREDICTIONS, compressed=True, format=PREDICTIONS_FORMAT, labels=self.labels,
+            predictions=self.predictions, indices=np.arange(len(self.labels)),
+            confidences=self.confidences.astype(np.float32),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,14 @@ class TailErrors:
     confidences: np.ndarray
     names: tuple[str, ...]
 
+    def save(self, folder: Path, indices: np.ndarray) -> None:
+        """``indices`` int64 [K]: positions in the test set. Raises InputError where the folder cannot be written."""
+        disk.write_npz(
+            folder / TAIL_ERRORS, compressed=True, format=TAIL_ERRORS_FORMAT, images=self.images, labels=self.labels,
+            predictions=self.predictions, indices=indices, confidences=self.confidences.astype(np.float32),
+            **({"names": np.array(self.names, dtype=np.str_)} if self.names else {}),
+        )  # fmt: skip
+
 
 def read_npz(path: Path, wanted: str, *, in_meta: bool = False) -> dict[str, np.ndarray]:
     """The arrays of a file of ours; nothing in it is executed. ``in_meta``: the format's name is in a JSON ``meta``.
@@ -51,21 +66,20 @@ def read_npz(path: Path, wanted: str, *, in_meta: bool = False) -> dict[str, np.
     arrays = disk.read_npz(path)
     found = str(arrays.pop("meta" if in_meta else "format", ""))
     if wanted not in found:
-        raise InputError(f"{path.name} is no file of format {wanted}; delete it and write it again")
+        raise InputError(f"{path.name} is not a file of format {wanted}; delete it and write it again")
     return arrays
 
 
 def read_predictions(path: Path, classes: int) -> Predictions:
     """Raises InputError for a damaged file or labels outside the ``classes``."""
     arrays = read_npz(path, PREDICTIONS_FORMAT)
-    labels, predictions, confidences = _answers(path, arrays, classes)
-    return Predictions(labels, predictions, confidences)
+    return Predictions(*_checked(path, arrays, classes))
 
 
 def read_tail_errors(path: Path, classes: int) -> TailErrors:
     """Raises InputError as ``read_predictions``, and for images that are not uint8 [K, H, W, 1 or 3]."""
     arrays = read_npz(path, TAIL_ERRORS_FORMAT)
-    labels, predictions, confidences = _answers(path, arrays, classes)
+    labels, predictions, confidences = _checked(path, arrays, classes)
     images = arrays.get("images", np.zeros(0))
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3) or len(images) != len(labels):
         raise InputError(f"{path.name}: images must be uint8 [K, H, W, 1 or 3], not {images.dtype} {images.shape}")
@@ -73,12 +87,12 @@ def read_tail_errors(path: Path, classes: int) -> TailErrors:
     return TailErrors(images, labels, predictions, confidences, names if len(names) == len(labels) else ())
 
 
-def _answers(path: Path, arrays: dict[str, np.ndarray], classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _checked(path: Path, arrays: dict[str, np.ndarray], classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     try:
         labels, predictions = arrays["labels"], arrays["predictions"]
         confidences = arrays["confidences"].astype(float)
     except (KeyError, ValueError) as problem:
-        raise InputError(f"{path.name} is not whole: {problem}; delete it and write it again") from None
+        raise InputError(f"{path.name} is incomplete: {problem}; delete it and write it again") from None
     if not labels.ndim == 1 or not labels.shape == predictions.shape == confidences.shape:
         raise InputError(f"{path.name}: labels, predictions and confidences differ in length; write it again")
     if labels.dtype.kind not in "iu" or predictions.dtype.kind not in "iu":
@@ -89,35 +103,3 @@ def _answers(path: Path, arrays: dict[str, np.ndarray], classes: int) -> tuple[n
     if not np.all((confidences >= 0) & (confidences <= 1 + 1e-6)):
         raise InputError(f"{path.name}: confidences must lie between 0 and 1; write it again")
     return labels.astype(np.int64), predictions.astype(np.int64), confidences
-
-
-def confusion(found: Predictions, classes: int) -> np.ndarray:
-    """Counts int64 [classes, classes]: row true, column predicted."""
-    flat = np.bincount(found.labels * classes + found.predictions, minlength=classes * classes)
-    return flat.reshape(classes, classes)
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Of equal-width bins (lo, hi]: ``confidence`` and ``accuracy`` are means (nan where empty), ``images`` counts,
-    all [bins]; ``error`` is the expected calibration error, all in 0..1."""
-
-    edges: np.ndarray
-    confidence: np.ndarray
-    accuracy: np.ndarray
-    images: np.ndarray
-    error: float
-
-
-def calibration(found: Predictions, chosen: np.ndarray | None = None, bins: int = BINS) -> Calibration:
-    """Reliability of the images where ``chosen`` [N] is true (default: all); bins as in ``training.metrics``."""
-    mask = np.ones(len(found.labels), bool) if chosen is None else chosen
-    confidence = found.confidences[mask]
-    correct = (found.labels == found.predictions)[mask].astype(float)
-    which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    images = np.bincount(which, minlength=bins)
-    with np.errstate(invalid="ignore"):
-        said = np.bincount(which, weights=confidence, minlength=bins) / images
-        right = np.bincount(which, weights=correct, minlength=bins) / images
-    gap = np.abs(np.nan_to_num(said - right)) * images
-    return Calibration(np.linspace(0, 1, bins + 1), said, right, images, float(gap.sum() / max(images.sum(), 1)))

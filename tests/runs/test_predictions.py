@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from saddlescape.errors import InputError
-from saddlescape.report.predictions import confusion, read_predictions, read_tail_errors
-from saddlescape.runs import answers
+from saddlescape.records.predictions import PREDICTIONS, TAIL_ERRORS, read_predictions, read_tail_errors
+from saddlescape.report.calibration import confusion
 from saddlescape.runs.evaluation import evaluate_run
+from saddlescape.runs.predictions import KEPT
 from saddlescape.training.metrics import expected_calibration_error
 
 
@@ -26,7 +27,7 @@ def run(start: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathF
 
 def test_the_report_reads_the_scores_out_of_the_kept_answers(run: Path) -> None:
     scores, dataset = evaluate_run(run)
-    kept = read_predictions(run / answers.PREDICTIONS, dataset.num_classes)
+    kept = read_predictions(run / PREDICTIONS, dataset.num_classes)
     counts = confusion(kept, dataset.num_classes)
     recalls = 100 * counts.diagonal() / counts.sum(axis=1)
     np.testing.assert_allclose(recalls, scores.per_class)
@@ -37,30 +38,30 @@ def test_the_report_reads_the_scores_out_of_the_kept_answers(run: Path) -> None:
 
 def test_the_tail_errors_are_the_surest_wrong_answers_with_their_own_images(run: Path) -> None:
     _, dataset = evaluate_run(run)
-    kept = read_predictions(run / answers.PREDICTIONS, dataset.num_classes)
-    found = read_tail_errors(run / answers.TAIL_ERRORS, dataset.num_classes)
+    kept = read_predictions(run / PREDICTIONS, dataset.num_classes)
+    found = read_tail_errors(run / TAIL_ERRORS, dataset.num_classes)
     wrong = np.isin(kept.labels, dataset.groups["tail"]) & (kept.labels != kept.predictions)
-    assert 0 < len(found.labels) == min(wrong.sum(), answers.KEPT)
-    np.testing.assert_allclose(found.confidences, np.sort(kept.confidences[wrong])[::-1][: answers.KEPT])
+    assert 0 < len(found.labels) == min(wrong.sum(), KEPT)
+    np.testing.assert_allclose(found.confidences, np.sort(kept.confidences[wrong])[::-1][: KEPT])
     assert (found.labels != found.predictions).all()
-    with np.load(run / answers.TAIL_ERRORS) as archive:
+    with np.load(run / TAIL_ERRORS) as archive:
         for image, index in zip(archive["images"], archive["indices"], strict=True):
             assert np.array_equal(image, dataset.test.images[int(index)].permute(1, 2, 0).numpy())  # type: ignore[union-attr]
 
 
 def test_other_questions_leave_the_answers_alone(run: Path) -> None:
     evaluate_run(run)
-    before = (run / answers.PREDICTIONS).read_bytes()
+    before = (run / PREDICTIONS).read_bytes()
     evaluate_run(run, split="train")
     evaluate_run(run, post_hoc=1.0)
-    assert (run / answers.PREDICTIONS).read_bytes() == before
+    assert (run / PREDICTIONS).read_bytes() == before
 
 
 def test_an_unfinished_run_keeps_no_answers_that_would_pass_for_its_last(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("*.npz", "result.json"))
     scores, _ = evaluate_run(tmp_path / "run")
     assert scores.images > 0
-    assert not (tmp_path / "run" / answers.PREDICTIONS).exists()
+    assert not (tmp_path / "run" / PREDICTIONS).exists()
 
 
 def test_a_folder_that_cannot_be_written_costs_the_answers_and_not_the_scores(
@@ -69,7 +70,7 @@ def test_a_folder_that_cannot_be_written_costs_the_answers_and_not_the_scores(
     def full(*args: Any) -> None:
         raise InputError("cannot write: No space left on device")
 
-    monkeypatch.setattr("saddlescape.runs.evaluation.write_answers", full)
+    monkeypatch.setattr("saddlescape.runs.evaluation.keep_predictions", full)
     said: list[str] = []
     scores, _ = evaluate_run(run, say=said.append)
     assert scores.images > 0

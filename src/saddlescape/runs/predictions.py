@@ -1,4 +1,4 @@
-"""What a run answers on its test images, kept for the report: ``test_predictions.npz`` and ``tail_errors.npz``."""
+"""What a run predicts on its test images, kept for the report."""
 
 from __future__ import annotations
 
@@ -9,16 +9,14 @@ import torch
 
 from saddlescape.data.reader import pixels
 from saddlescape.data.types import ArraySplit, Dataset, Preprocess
-from saddlescape.disk import write_npz
+from saddlescape.records.predictions import Predictions, TailErrors
 from saddlescape.training.metrics import Scorer
 
-PREDICTIONS, PREDICTIONS_FORMAT = "test_predictions.npz", "saddlescape-predictions-1"
-TAIL_ERRORS, TAIL_ERRORS_FORMAT = "tail_errors.npz", "saddlescape-tail-errors-1"
 KEPT = 48  # tail images that are wrong most confidently
 THUMBNAIL = 96  # pixels a side at most
 
 
-def write_answers(folder: Path, scorer: Scorer, dataset: Dataset, preprocess: Preprocess) -> None:
+def keep_predictions(folder: Path, scorer: Scorer, dataset: Dataset, preprocess: Preprocess) -> None:
     """Write both files for the test split, whose images ``scorer`` has seen in order.
 
     Raises:
@@ -26,23 +24,16 @@ def write_answers(folder: Path, scorer: Scorer, dataset: Dataset, preprocess: Pr
     """
     labels, predictions = scorer.predicted()
     confidences = np.nan_to_num(torch.cat(scorer.confidences).cpu().numpy().astype(np.float32))  # not finite: 0
-    write_npz(
-        folder / PREDICTIONS, compressed=True, format=PREDICTIONS_FORMAT, labels=labels, predictions=predictions,
-        indices=np.arange(len(labels)), confidences=confidences,
-    )  # fmt: skip
+    Predictions(labels, predictions, confidences).save(folder)
     tail = np.isin(labels, dataset.groups.get("tail", [])) & (labels != predictions)
     chosen = np.flatnonzero(tail)
     chosen = chosen[np.argsort(-confidences[chosen], kind="stable")][:KEPT]
-    names = dataset.test.names
-    write_npz(
-        folder / TAIL_ERRORS, compressed=True, format=TAIL_ERRORS_FORMAT,
-        images=_pictures(dataset, preprocess, chosen), labels=labels[chosen], predictions=predictions[chosen],
-        indices=chosen, confidences=confidences[chosen],
-        **({} if names is None else {"names": np.array([str(names[int(at)]) for at in chosen], dtype=np.str_)}),
-    )  # fmt: skip
+    names = () if dataset.test.names is None else tuple(str(dataset.test.names[int(at)]) for at in chosen)
+    images = _images(dataset, preprocess, chosen)
+    TailErrors(images, labels[chosen], predictions[chosen], confidences[chosen], names).save(folder, chosen)
 
 
-def _pictures(dataset: Dataset, preprocess: Preprocess, chosen: np.ndarray) -> np.ndarray:
+def _images(dataset: Dataset, preprocess: Preprocess, chosen: np.ndarray) -> np.ndarray:
     """uint8 [K, H, W, C] as the network saw them, before normalisation; large ones thinned out."""
     split = dataset.test
     if isinstance(split, ArraySplit):

@@ -1,0 +1,43 @@
+"""Confusion and calibration, from the predictions that a run kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from saddlescape.records.predictions import Predictions
+
+BINS = 15
+
+
+def confusion(found: Predictions, classes: int) -> np.ndarray:
+    """Counts int64 [classes, classes]: row true, column predicted."""
+    flat = np.bincount(found.labels * classes + found.predictions, minlength=classes * classes)
+    return flat.reshape(classes, classes)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Of equal-width bins (lo, hi]: ``confidence`` and ``accuracy`` are means (nan where empty), ``images`` counts,
+    all [bins]; ``error`` is the expected calibration error, all in 0..1."""
+
+    edges: np.ndarray
+    confidence: np.ndarray
+    accuracy: np.ndarray
+    images: np.ndarray
+    error: float
+
+
+def calibration(found: Predictions, chosen: np.ndarray | None = None, bins: int = BINS) -> Calibration:
+    """Reliability of the images where ``chosen`` [N] is true (default: all); bins as in ``training.metrics``."""
+    mask = np.ones(len(found.labels), bool) if chosen is None else chosen
+    confidence = found.confidences[mask]
+    correct = (found.labels == found.predictions)[mask].astype(float)
+    which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    images = np.bincount(which, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        said = np.bincount(which, weights=confidence, minlength=bins) / images
+        right = np.bincount(which, weights=correct, minlength=bins) / images
+    gap = np.abs(np.nan_to_num(said - right)) * images
+    return Calibration(np.linspace(0, 1, bins + 1), said, right, images, float(gap.sum() / max(images.sum(), 1)))
