@@ -147,17 +147,6 @@ class SplitOptimizer(WrappedOptimizer):
         self._descend(scaler)
         return losses.detach().mean()
 
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        try:
-            yield
-        except BaseException:
-            self.restore()
-            # GradScaler takes its marks off only after a step that ended well.
-            for mark in ("found_inf", "grad_scale"):
-                self.__dict__.pop(mark, None)
-            raise
-
     def _checked(self, closure: SplitClosure | None, targets: Tensor | None) -> tuple[SplitClosure, Tensor]:
         name = type(self).__name__
         if hasattr(self, "found_inf"):

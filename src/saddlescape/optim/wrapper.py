@@ -200,7 +200,7 @@ class WrappedOptimizer(Optimizer):
         The closure follows torch's convention: it zeroes the gradients, runs forward and backward, returns the loss.
         With an enabled ``scaler`` it scales the loss before ``backward``; ``scaler.update()`` stays with the caller.
         """
-        try:
+        with self._transaction():
             if closure is None:
                 self._finish(scaler)
                 return None
@@ -211,7 +211,14 @@ class WrappedOptimizer(Optimizer):
                 )
             self._refuse_if_begun()
             return self._step(closure, scaler)
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """After an error inside, weights and running statistics are those of before and nothing is left of a step."""
+        try:
+            yield
         except BaseException:
+            self.restore()
             # GradScaler takes its marks off only after a step that ended well.
             for mark in ("found_inf", "grad_scale"):
                 self.__dict__.pop(mark, None)
