@@ -113,6 +113,7 @@ def columns() -> list[str]:
 def cells(row: dict[str, Any]) -> list[str]:
     """One row of the table as text, in the order of :func:`columns`."""
     mark = (f" [{row['letter']}]" if "letter" in row else "") + ("" if row["comparable"] else " *")
+    mark += " †" if row.get("before_repair") else ""
     difference = [row["difference"]["acc"], row["difference"]["tail"]]
     return [
         row["method"] + mark,
@@ -143,6 +144,8 @@ def caption(table: dict[str, Any]) -> str:
     text += _formats(table["rows"])
     if not all(row["comparable"] for row in table["rows"]):
         text += " Rows marked * were trained on other images or another network than the first row."
+    for commit in sorted({row["before_repair"] for row in table["rows"] if row.get("before_repair")}):
+        text += f" Rows marked † were made at commit {commit}, before a repair of their recipe."
     if any("letter" in row for row in table["rows"]):
         text += (
             " A letter in brackets names the first stage that a system was built on: rows of different letters differ "
