@@ -13,7 +13,9 @@ import numpy as np
 
 from saddlescape.errors import InputError
 
+OUTPUT_SUFFIXES = ("md", "json", "jsonl", "toml", "html")  # beside runs: tables, searches, pages
 REPAIR = "make room or choose another folder"
+MARK = ".saddlescape"  # in a folder of figures, so that they are never taken for images to train on
 
 
 @contextlib.contextmanager
@@ -127,3 +129,18 @@ def read_npz(path: str | Path, repair: str = "delete it and write it again") -> 
     except Exception as error:  # zip, zlib and numpy each raise their own for a damaged file
         told = reason(error) if isinstance(error, OSError) else "damaged"
         raise InputError(f"{path} cannot be read ({told}); {repair}") from error
+
+
+def is_output(folder: str | Path) -> bool:
+    """Whether a folder is a run, a folder of figures, or holds nothing but such: no class of images."""
+    try:
+        with os.scandir(folder) as entries:
+            here = list(entries)
+        names = {entry.name for entry in here}
+        if MARK in names or ("config.toml" in names and names & {"metrics.jsonl", "checkpoint", ".lock"}):
+            return True
+        below = [entry for entry in here if entry.is_dir()]
+    except OSError:
+        return False
+    others = [entry for entry in here if entry not in below and entry.name.rpartition(".")[2] not in OUTPUT_SUFFIXES]
+    return bool(below) and not others and all(is_output(entry.path) for entry in below)

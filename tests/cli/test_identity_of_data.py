@@ -405,3 +405,71 @@ def test_images_of_the_same_name_and_size_are_not_the_same(cli, make_folder):
             Image.new("RGB", (16, 16), (shade + number, number, 2 * number)).save(path)
     assert cli("train", "photos", "--out", "run", *SMALL).code == 0
     assert accuracy(cli("evaluate", "run", "--data", "new").out)[0] == 12
+
+
+# What saddlescape writes is no class of images.
+
+
+def test_runs_and_figures_in_the_data_folder_are_no_classes(cli, make_folder, make_picture, monkeypatch):
+    pytest.importorskip("matplotlib")
+    root = make_folder(Path("photos"), cat=10, dog=8)
+    monkeypatch.chdir(root)
+    first = cli("train", ".", *SMALL)
+    assert first.code == 0, first.err
+    run = Path("runs/photos-ce-seed0")
+    assert result(run)["classes"] == ["cat", "dog"]
+    again = cli("train", ".", *SMALL)
+    assert again.code == 0 and "is finished" in again.err, again.err
+    assert cli("report", run, "--out", "report.html", "--figures", "figures").code == 0
+    assert cli("report", run, "--out", "runs/report.html", "--figures", run / "figures").code == 0
+    assert any(Path("figures").rglob("*.png")) and any(Path("runs").rglob("*.png"))
+    make_picture(Path("runs/old/checkpoint/image.png"))
+    Path("runs/old/config.toml").touch()
+    for _ in range(2):
+        outcome = cli("train", ".", "--seed", 1, *SMALL)
+        assert outcome.code == 0, outcome.err
+        assert "results of saddlescape in" in outcome.err and outcome.err.count("results of saddlescape in") == 1
+    assert result(Path("runs/photos-ce-seed1"))["class_counts"] == [8, 6]
+    assert "2 classes" in cli("datasets", "check", ".").out
+    assert cli("evaluate", run).code == 0
+    # Within a class folder too; and a folder of images is a class whatever else is in it.
+    assert cli("train", ".", "--out", "cat/run", "--seed", 2, *SMALL).code == 0
+    assert cli("report", run, "--out", "report.html", "--figures", "cat/figures").code == 0
+    assert cli("evaluate", run).code == 0
+    make_picture(Path("runs/1.png"))
+    assert "runs" in cli("datasets", "check", ".").out.split()
+
+
+def test_home_in_every_path(cli, photos, monkeypatch):
+    """Shells leave ``~`` after ``--option=`` as it is, and so does whoever calls without a shell."""
+    monkeypatch.setenv("HOME", str(Path.cwd()))
+    outcome = cli("train", "~/photos", "--out=~/runs/x", "--recipe=~/run/config.toml")
+    assert outcome.code == 0, outcome.err
+    assert Path("runs/x", RESULT).is_file()
+    assert cli("train", "~/photos", "--out", "~/run", *SMALL).code == 0
+    assert cli("evaluate", "~/run", "--data=~/photos", "--out=~/scores.json").code == 0
+    assert cli("evaluate", "~/run", "--root", "~/photos").code == 0
+    image = next(Path("photos/cat").iterdir())
+    assert cli("predict", "~/run", f"~/{image}").code == 0
+    assert cli("export", "~/run", "--out=~/model.pt2").code == 0
+    assert cli("report", "~/run", "--out=~/report.html").code == 0
+    assert cli("datasets", "check", "~/photos", "--json=~/check.json").code == 0
+    assert cli("curvature", "~/run", "--classes", "owl", "--extremes-only", "--products", 5).code == 0
+    assert cli("surface", "~/run", "--steps", 2, "--out=~/surface.npz").code == 0
+    assert cli("train", "~/photos", "--method", "crt", *SMALL[2:], "--from=~/run", "--out=~/crt").code == 0
+    for name in ("scores.json", "model.pt2", "report.html", "check.json", "surface.npz", "crt"):
+        assert Path(name).exists(), name
+    assert not Path("~").exists()
+
+
+def test_a_search_repeated_with_another_spelling_of_the_folder(cli, make_folder):
+    pytest.importorskip("optuna")
+    make_folder(Path("photos"), cat=10, dog=8)
+    options = ("--method", "ce", "--epochs", 1, "--trials", 1, "--out", "search", "--model", "smallcnn")
+    assert cli("tune", "photos", *options).code == 0
+    Path("linked").symlink_to("photos")
+    for spelling in ("photos/", Path("photos").resolve(), "linked"):
+        outcome = cli("tune", spelling, *options)
+        assert outcome.code == 0, outcome.err
+    (Path("photos") / "cat" / "photos-cat-1.png").unlink()
+    assert "search was searched on other images: restore" in cli("tune", "photos", *options).complaint

@@ -62,6 +62,12 @@ def main(tokens: Sequence[str] | None = None) -> None:
     sys.exit(code)
 
 
+def _at_home(argument: str) -> str:
+    """``~`` where a path begins with it; shells leave it as it is after ``--option=``."""
+    option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    return option + equals + (os.path.expanduser(value) if value.startswith("~") else value)  # noqa: PTH111
+
+
 def run(arguments: Sequence[str], debug: bool = False) -> int:
     mute = False  # whether a mistake on the command line is another process's to tell
     try:
@@ -72,6 +78,7 @@ def run(arguments: Sequence[str], debug: bool = False) -> int:
             mute = launch.rank > 0
             check_command(arguments, launch)
             mute = False
+        arguments = [_at_home(argument) for argument in arguments]
         build()(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except ReportedElsewhere as told:
         stopped = isinstance(told.__cause__, KeyboardInterrupt) or type(told.__cause__).__name__ == "Interrupted"

@@ -157,7 +157,7 @@ def train(
             sync_sam=sync_sam, sync_batchnorm=sync_batchnorm,
         )  # fmt: skip
         named = "recipe" if recipe else canonical(method) if method else "default"
-        folder = out or Path("runs") / f"{Path(data).name}-{named}-seed{seed or 0}"
+        folder = out or Path("runs") / f"{Path(data).expanduser().resolve().name}-{named}-seed{seed or 0}"
         with reading() as progress:
 
             def decided(before: RunConfig | None) -> tuple[RunConfig, Dataset, list[str]]:

@@ -7,13 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from saddlescape.data.types import Dataset
 from saddlescape.disk import write_text
 from saddlescape.errors import InputError, MissingExtraError
 from saddlescape.methods.resolve import resolve
 from saddlescape.records import files
 from saddlescape.runs import config as configuration
 from saddlescape.runs.config import to_toml
-from saddlescape.runs.execute import Say, execute
+from saddlescape.runs.execute import OTHER_OUT, Say, execute
 from saddlescape.runs.plan import Loaded, Request, facts_of, plan
 from saddlescape.runs.search_space import Range, space
 from saddlescape.training.loop import Watcher
@@ -59,7 +60,7 @@ def tune(
     )  # fmt: skip
     ranges = space(recipe, searches)
     files.make_folder(folder, "choose another --out")
-    _same_search(folder, base, ranges)
+    _same_search(folder, base, ranges, dataset)
     done = files.read_rows(folder / TRIALS)
     files.keep_rows(folder / TRIALS, done)
     for number in range(len(done), trials):
@@ -117,13 +118,23 @@ def _values(settings: Sequence[str], ranges: Sequence[Range]) -> dict[str, float
     return {one.path: float(given[one.path]) for one in ranges if one.path in given}
 
 
-def _same_search(folder: Path, base: configuration.RunConfig, ranges: Sequence[Range]) -> None:
+def _same_search(folder: Path, base: configuration.RunConfig, ranges: Sequence[Range], dataset: Dataset) -> None:
     """Raises InputError where the folder holds another search; writes what this one is into a new folder."""
     about = {"config": to_toml(replace(base, threads=0)), "ranges": [vars(one) for one in ranges]}
+    images = {"draw_hash": dataset.draw_hash, "held_hash": dataset.held_hash}
     path = folder / "search.json"
     if not path.exists():
-        files.write_json(path, about)
-    elif files.read_json(path) != about:
+        files.write_json(path, about | images)
+        return
+    begun = files.read_json(path)
+    try:
+        refused, _ = configuration.differences(configuration.from_toml(begun["config"], str(path)), base)
+        same = not refused and begun["ranges"] == about["ranges"]
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path}: incomplete ({error}); restore it, or choose another --out") from error
+    if any(begun.get(name, value) != value for name, value in images.items()):
+        raise InputError(f"{folder} was searched on other images: {OTHER_OUT}")
+    if not same:
         raise InputError(f"{folder} holds a search with other settings or ranges: use those, or choose another --out")
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from saddlescape.data.reader import looks_like_image
 from saddlescape.data.sources.classes import plain_name
 from saddlescape.data.sources.pictures import FilePictures, Found, Request
+from saddlescape.disk import is_output
 from saddlescape.errors import InputError, counted
 
 SPLIT_NAMES = {"train": "train", "training": "train", "test": "test", "testing": "test", "val": "val", "valid": "val",
@@ -39,8 +40,9 @@ def load_folder(request: Request) -> Found:
     keeps its label and is simply not measured; a class there that training does not know is an ``InputError``. Images
     lie at any depth below their class folder, in the order of their paths. What counts as an image: a known ending, or
     else a content that begins like an image. Stray files (``.DS_Store``, ``Thumbs.db``, ``.ipynb_checkpoints``, text
-    ...) are ignored and listed. With ``val/`` but no ``test/``, ``val/`` is the test set. A ``test/`` or ``val/`` with
-    images but without class folders is unlabelled: a note says so, and it is not used.
+    ...) are ignored and listed; run folders and figures of ours are not used. With ``val/`` but no ``test/``, ``val/``
+    is the test set. A ``test/`` or ``val/`` with images but without class folders is unlabelled: a note says so, and it
+    is not used.
 
     Raises ``InputError`` for a link to nothing in the place of a split or class, a folder that cannot be listed, and
     images with neither a class nor a split (with ``request.lenient`` these go into ``Found.unreadable``).
@@ -137,7 +139,12 @@ def _subfolders(root: Path, notes: list[str]) -> list[Path]:
     hidden = [name for name in hidden if _images_below(root / name, [])]
     if hidden:
         notes.append(f"hidden folders with images in {root}, not used (rename them to use them): {', '.join(hidden)}")
-    return [path for path in folders if not _is_stray(path.name)]
+    folders = [path for path in folders if not _is_stray(path.name)]
+    outputs = [path for path in folders if is_output(path)]
+    line = f"results of saddlescape in {root}, not used: {', '.join(path.name for path in outputs)}"
+    if outputs and line not in notes:
+        notes.append(line)
+    return [path for path in folders if path not in outputs]
 
 
 def _is_stray(name: str) -> bool:
@@ -214,7 +221,7 @@ def _images_below(place: Path, ignored: list[str]) -> list[Path]:
             below.clear()
             continue
         seen.add(real)
-        below[:] = sorted(name for name in below if not _is_stray(name))
+        below[:] = sorted(name for name in below if not (_is_stray(name) or is_output(os.path.join(here, name))))  # noqa: PTH118
         for name in sorted(files):
             path = Path(here) / name
             if _is_stray(name):

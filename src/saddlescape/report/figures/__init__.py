@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from saddlescape.disk import whole, writing
+from saddlescape.disk import MARK, whole, writing
 from saddlescape.report.figures import heatmap, panels, surface
 from saddlescape.report.figures.style import STYLE, figure_class
 from saddlescape.report.page import study
@@ -38,6 +38,8 @@ def write_figures(paths: Sequence[Path], folder: Path) -> list[Path]:
     found = studies(read(paths))
     with writing(folder, "choose another --figures"):
         folder.mkdir(parents=True, exist_ok=True)
+        if not any(folder.iterdir()):
+            (folder / MARK).touch()
     with rc_context(dict(STYLE)):
         for index, runs in enumerate(found):
             key = f"s{index + 1}"
