@@ -261,3 +261,8 @@ def test_sam_that_never_begins_is_said() -> None:
     notes = resolve("ce+sam", facts(), settings=["train.rho_start=200"]).notes
     assert "SAM starts at epoch 200 but the run ends after 200 epochs: it never begins" in notes
     assert any("ends after 1 epoch:" in note for note in resolve("ce+drw", facts(), epochs=1).notes)
+
+
+def test_a_method_without_a_radius_keeps_the_schedule_of_former_runs() -> None:
+    """So that their folders can be resumed."""
+    assert resolve("ce", facts()).stages[0].rho_schedule == "constant"

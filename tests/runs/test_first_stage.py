@@ -232,3 +232,11 @@ def test_a_grid_trains_a_shared_first_stage_once(runs: Path, tmp_path: Path, mon
     trained.clear()
     again = run_grid(request, ["ce", "crt", "lws", "ncm"], [0], tmp_path / "grid")
     assert trained == [] and [r["accuracy"] for r in again] == [r["accuracy"] for r in results]
+
+
+def test_a_source_named_for_a_folder_behind_a_link(planned: Planned, runs: Path, tmp_path: Path) -> None:
+    """".." leads out of the folder itself, not of the link through which it was named."""
+    (tmp_path / "disk" / "deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "deep")
+    config, dataset = onwards(planned, "crt", runs / "ce", tmp_path / "link" / "crt")
+    execute(config, dataset, tmp_path / "link" / "crt")

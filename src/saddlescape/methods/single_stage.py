@@ -53,7 +53,7 @@ def build(method: Sum, facts: Facts, table: Mapping[str, Any], epochs: int | Non
         optimizer=optimizer,
         optimizer_options=optimizer_options,
         rho=rho,
-        rho_schedule={1: "constant", 2: "step"}.get(len(rho), "large-scale-step"),
+        rho_schedule={0: "constant", 1: "constant", 2: "step"}.get(len(rho), "large-scale-step"),
         rho_start=rho_start,
         freeze_bn_stats=bool(table["freeze_bn_stats"]),
     )
