@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import shlex
 import shutil
@@ -10,6 +12,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from saddlescape.cli import main, streams
 
 
 def shell(line: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -107,3 +111,16 @@ def test_files_follow_the_umask(cli, photos):
 )  # fmt: skip
 def test_the_sum_that_is_meant(cli, given, meant):
     assert f"did you mean '{meant}'?" in cli("train", "digits", "--method", given).complaint
+
+
+def test_main_writes_to_a_stream_that_a_caller_has_put_there() -> None:
+    """A notebook's streams, and ``io.StringIO``, are not files of the system; called again nothing is wrapped twice."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        for _ in range(2):
+            with pytest.raises(SystemExit) as end:
+                main(["methods"])
+            assert end.value.code == 0
+            wrapped = sys.stdout
+            assert not isinstance(wrapped._stream, streams.Output)  # type: ignore[union-attr]
+    assert "ldam" in said.getvalue()

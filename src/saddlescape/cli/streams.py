@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 from pathlib import Path
@@ -54,8 +55,9 @@ def open_all() -> None:
     os.close(number)
     for name, kind in (("stdout", Output), ("stderr", Notes)):
         stream = getattr(sys, name) or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  it stays open
-        stream.reconfigure(errors="backslashreplace")
-        setattr(sys, name, kind(stream))
+        if isinstance(stream, io.TextIOWrapper):  # not a notebook's, nor one that a caller has put there to read
+            stream.reconfigure(errors="backslashreplace")
+        setattr(sys, name, stream if isinstance(stream, kind) else kind(stream))
 
 
 def close() -> None:
