@@ -148,17 +148,32 @@ class KillOne:
 
 
 @pytest.mark.slow
-def test_processes_of_which_one_is_killed(serial: tuple[Path, FailedRuns, Told], tuned: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("engine", "cause"),
+    [("processes", "killed or crashed; if out of memory, use fewer --jobs"), ("ray", "WorkerCrashedError: ")],
+)
+def test_workers_of_which_one_is_killed(
+    engine: str, cause: str, request: pytest.FixtureRequest, serial: tuple[Path, FailedRuns, Told], tuned: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     whole, expected, _ = serial
+    monkeypatch.chdir(tmp_path)  # a relative folder is the same to all workers
     kill = KillOne()
-    failed, said = carry_out(tmp_path / "grid", tuned, Processes(2), kill)
-    assert_same(whole, tmp_path / "grid", failed, expected)
+    failed, said = carry_out(Path("grid"), tuned, engine_of(engine, request), kill)
+    assert_same(whole, Path("grid"), failed, expected)
     (method,) = kill.killed
-    died = "its worker died (killed or crashed; if out of memory, use fewer --jobs); another one resumes it"
-    assert died in said.about(method)
+    assert f"its worker died ({cause}" in said.about(method)
+    assert "another one resumes it" in said.about(method)
     assert "resuming" in said.about(method)
     assert "first stage: that of" in said.about("crt")
     assert not multiprocessing.active_children()
+
+
+def engine_of(name: str, request: pytest.FixtureRequest) -> Engine:
+    if name == "processes":
+        return Processes(2)
+    request.getfixturevalue("ray")
+    return RayCluster(2)
 
 
 class StopOnce:
@@ -174,12 +189,15 @@ class StopOnce:
 
 
 @pytest.mark.slow
-def test_processes_that_are_stopped(serial: tuple[Path, FailedRuns, Told], tuned: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["processes", "ray"])
+def test_workers_that_are_stopped(
+    engine: str, request: pytest.FixtureRequest, serial: tuple[Path, FailedRuns, Told], tuned: Path, tmp_path: Path
+) -> None:
     whole, expected, _ = serial
-    grid = tmp_path / "grid"
+    grid, workers = tmp_path / "grid", engine_of(engine, request)
     with pytest.raises(Interrupted):
-        run_grid(REQUEST, METHODS, [0], grid, tuned=tuned, engine=Processes(2), threads=1, watch=StopOnce())
-    assert not multiprocessing.active_children()
+        run_grid(REQUEST, METHODS, [0], grid, tuned=tuned, engine=workers, threads=1, watch=StopOnce())
+    assert not [child for child in psutil.Process().children(recursive=True) if at_work(child)]
     assert CheckpointFolder(grid / "ce-seed0" / files.CHECKPOINT).cursors()
     assert not (grid / "crt-seed0").exists()
     failed, said = carry_out(grid, tuned, serial_engine)
@@ -226,36 +244,6 @@ def ray() -> Any:
     ray.shutdown()
 
 
-@pytest.mark.slow
-def test_ray_workers_of_which_one_is_killed(
-    ray: Any, serial: tuple[Path, FailedRuns, Told], tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole, expected, _ = serial
-    monkeypatch.chdir(tmp_path)
-    kill = KillOne()
-    failed, said = carry_out(Path("grid"), tuned, RayCluster(), kill)
-    assert_same(whole, Path("grid"), failed, expected)
-    (method,) = kill.killed
-    assert "its worker died (WorkerCrashedError: " in said.about(method)
-    assert "resuming" in said.about(method)
-    assert ray.is_initialized()  # it was not ours to end
-
-
-@pytest.mark.slow
-def test_ray_workers_that_are_stopped(
-    ray: Any, serial: tuple[Path, FailedRuns, Told], tuned: Path, tmp_path: Path
-) -> None:
-    whole, expected, _ = serial
-    grid = tmp_path / "grid"
-    with pytest.raises(Interrupted):
-        run_grid(REQUEST, METHODS, [0], grid, tuned=tuned, engine=RayCluster(2), threads=1, watch=StopOnce())
-    assert not [child for child in psutil.Process().children(recursive=True) if at_work(child)]
-    assert not (grid / "crt-seed0").exists()
-    failed, _ = carry_out(grid, tuned, serial_engine)
-    assert_same(whole, grid, failed, expected)
-
-
-@pytest.mark.slow
 def test_a_run_that_no_machine_of_the_cluster_has_room_for(ray: Any, tmp_path: Path) -> None:
     with pytest.raises(files.InputError, match=r"no machine of the Ray cluster has 64 CPU for a run; use --threads"):
         run_grid(REQUEST, ["ce"], [0], tmp_path / "grid", engine=RayCluster(), threads=64)

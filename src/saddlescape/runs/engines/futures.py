@@ -22,8 +22,11 @@ class Pool(Protocol):
 
     size: int
     """Runs at a time."""
-    lost: type[Exception]
-    """What a future raises whose worker died."""
+
+    @property
+    def lost(self) -> type[Exception]:
+        """What a future raises whose worker died."""
+        ...
 
     def submit(self, place: int, job: Job, again: bool) -> Future[Outcome]:
         """Start a job on worker ``place`` below ``size``; ``again``: a worker died over it."""
