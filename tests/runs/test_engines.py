@@ -188,8 +188,7 @@ class StopOnce:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("engine", ["processes", "ray"])
+@pytest.mark.parametrize("engine", ["processes", pytest.param("ray", marks=pytest.mark.slow)])
 def test_workers_that_are_stopped(
     engine: str, request: pytest.FixtureRequest, serial: tuple[Path, FailedRuns, Told], tuned: Path, tmp_path: Path
 ) -> None:
