@@ -30,6 +30,18 @@ def test_it_prints_the_table_and_reuses_what_is_measured(cli: Any, run: Path) ->
     assert again.out == outcome.out
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["curvature --batch-size 1.5", "curvature --products 1.5", "curvature --seed 1e20", "surface --steps 3.5",
+     "surface --samples-per-class 2.5", "escape --epochs 1e20", "escape --products 0.5"],
+)  # fmt: skip
+def test_numbers_that_are_not_whole_are_refused(cli: Any, run: Path, words: str) -> None:
+    command, *rest = words.split()
+    outcome = cli(command, run, *rest)
+    assert outcome.code == 2
+    assert "is not a whole number" in outcome.err
+
+
 def test_a_line_and_an_arm(cli: Any, run: Path) -> None:
     line = cli("surface", run, "--line", "--steps", 3, "--directions", "random", "--classes", "9", "--device", "cpu")
     assert line.code == 0, line.err

@@ -56,6 +56,8 @@ def test_exact_on_a_quadratic_over_mini_batches():
     assert float(edge.gain[0]) == pytest.approx(1)
     assert found.gain[-1] > 1 and found.sign[-1] == -1 and found.gain[0] < 1 and found.sign[0] == 1
     assert found.measured_threshold is not None
+    high = sam_gain(model, loss, data, [50.0, 100.0], batch_size=3)
+    assert high.measured_threshold == 50  # all amplify: from the smallest on, and not from none
 
 
 def test_equals_sam_run_by_hand(net):

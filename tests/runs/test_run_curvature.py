@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import math
@@ -17,7 +18,8 @@ import torch.nn.functional as F
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor, nn
 
-from saddlescape.curvature import Spectrum, Surface, class_spectra
+from saddlescape.curvature import Spectrum, Surface, class_spectra, extreme_eigenpairs
+from saddlescape.curvature.samples import gather
 from saddlescape.errors import InputError
 from saddlescape.runs import config as configuration
 from saddlescape.runs import curvature as room
@@ -25,6 +27,7 @@ from saddlescape.runs import curvature_course, escape, rho_advice, surface
 from saddlescape.runs.curvature import CURVATURE, Depth, measure_run
 from saddlescape.runs.curvature_course import COURSE, Course, Tracking, measure_course, parse_tracking, read_course
 from saddlescape.runs.execute import execute
+from saddlescape.runs.hessian_parts import hessian_parts
 from saddlescape.runs.plan import Request, plan
 from saddlescape.runs.subject import Subject, open_subject, parse_classes, training_loss
 from saddlescape.training.checkpoint import Cursor
@@ -435,6 +438,54 @@ def test_the_hint_speaks_of_tail_classes_with_proved_negative_curvature_only() -
     assert hint["class_batches"] == {"some_from": 0.2, "all_from": 0.6}
     assert hint["training_batches"] == {"some_from": 0.4, "all_from": None}
     assert rho_advice.hint(rows[2:], (0.1,)) is None
+
+
+def test_where_every_radius_amplifies_the_hint_is_the_smallest_tried() -> None:
+    rows = [advised("tail", True, 0.1, None)]
+    rows[0]["training_batches"]["amplified_rho"] = [0.1, 1.0]  # a file of a former version: no threshold beside it
+    hint = rho_advice.hint(rows, (0.1, 1.0))
+    assert hint is not None
+    assert hint["class_batches"] == hint["training_batches"] == {"some_from": 0.1, "all_from": 0.1}
+    assert hint["smallest_rho_tried"] == 0.1
+
+
+class Bowls(nn.Module):
+    """Logits whose mean is ``sum h w^2 / 2``: under a loss linear in them the residual part is all, ``diag(h)``."""
+
+    def __init__(self, h: Tensor) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.ones(len(h), dtype=h.dtype))
+        self.register_buffer("h", h)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (0.5 * (self.h * self.w**2).sum()).expand(len(x))[:, None]
+
+
+def test_extremes_of_the_parts_are_good_to_one_percent_or_flagged() -> None:
+    """The second eigenvalue lies close by the first: where the value seems settled, it may be between the two."""
+    h = torch.cat([torch.tensor([-10.0, -8.9, 8.9, 10.0]), torch.linspace(-4, 4, 400)]).double()
+    model, samples = Bowls(h), gather((torch.zeros(4, 1).double(), torch.zeros(4, dtype=torch.long)))
+    unsettled = 0
+    for seed in range(20):
+        vectors = torch.nn.functional.normalize(torch.randn(2, 404, generator=torch.Generator().manual_seed(seed)))
+        found = hessian_parts(model, lambda z, t: z.mean(), samples, vectors, batch_size=4, tol=1e-3, seed=seed)
+        part = found["residual_part"]
+        for end, truth in (("min", -10), ("max", 10)):
+            unsettled += not part[f"converged_{end}"]
+            assert not part[f"converged_{end}"] or part[f"lambda_{end}"] == pytest.approx(truth, rel=0.01)
+            assert part["rounding"] > 0
+    assert unsettled <= 4
+    assert found["gauss_newton"]["lambda_max"] == 0
+    assert found["gauss_newton"]["converged"]
+
+
+def test_what_is_written_bounds_the_error_in_float32(subject: Subject) -> None:
+    """Beside a residual that is small because it is of float32's own operator stands what rounding may have done."""
+    row = measure_run(subject, Depth(extremes_only=True, gauss_newton=False, tol=1e-5), classes=[9])["classes"][0]
+    data, _ = subject.samples([9])
+    exact = extreme_eigenpairs(copy.deepcopy(subject.model), subject.loss, data, dtype=torch.float64, tol=1e-8).values
+    for end, truth in (("min", exact[0]), ("max", exact[-1])):
+        assert abs(row[f"lambda_{end}"] - float(truth)) <= row[f"residual_{end}"] + row["rounding"]
 
 
 def test_a_line_through_the_loss(run: Path, subject: Subject) -> None:

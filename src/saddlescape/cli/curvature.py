@@ -236,7 +236,9 @@ def show(content: dict[str, Any]) -> None:
             "-" if mass is None else f"{' to '.join(mass)} %",
         ]
         if "gauss_newton" in row:
-            cells += [number(row["gauss_newton"]["lambda_max"]), number(row["at_lambda_min"]["gauss_newton"])]
+            top = row["gauss_newton"]
+            cells += [number(top["lambda_max"], top.get("converged", True))]
+            cells += [number(row["at_lambda_min"]["gauss_newton"])]
         table.add_row(*cells)
     wide(table)
     console.print(

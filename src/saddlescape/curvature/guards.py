@@ -63,26 +63,31 @@ def held_still(model: nn.Module | None = None, mode: str = "eval") -> Iterator[N
 
 
 def exactly(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """``function`` under the numerics of ``held_still``: what is done with products is as exact as they are."""
+    """``function`` under the numerics of ``held_still``: what is done with products is as exact as they are.
+
+    An operator that is the first argument holds its model too, once for all its products.
+    """
 
     @functools.wraps(function)
     def held(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        with held_still():
+        hold: Callable[[], Any] = getattr(args[0], "held_still", held_still) if args else held_still
+        with hold():
             return function(*args, **kwargs)
 
     return held
 
 
 def _hold_model(model: nn.Module, mode: str, stack: ExitStack) -> None:
-    modules = [(module, module.training, _plain_tensors(module)) for module in model.modules()]
+    modules = [(module, module.training, len(vars(module)), _plain_tensors(module)) for module in model.modules()]
     before = _held.modes.get(id(model))
 
     def restore() -> None:
-        for module, training, tensors in modules:
+        for module, training, size, tensors in modules:
             module.training = training
-            for name in _plain_tensors(module).keys() - tensors.keys():
-                delattr(module, name)
-            vars(module).update(tensors)
+            if tensors or len(vars(module)) != size:
+                for name in _plain_tensors(module).keys() - tensors.keys():
+                    delattr(module, name)
+                vars(module).update(tensors)
         _held.modes.pop(id(model)) if before is None else _held.modes.update({id(model): before})
 
     stack.callback(restore)

@@ -14,6 +14,7 @@ all is one batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -97,12 +98,16 @@ class HessianOperator:
         """What the mean divides by: ``"samples"`` or ``"class weights"``."""
         return self._normaliser
 
+    def held_still(self) -> AbstractContextManager[None]:
+        """What every product holds, for many of them."""
+        return held_still(self.function.model, self.function.mode)
+
     def __call__(self, vector: Tensor) -> Tensor:
         """``H v``; raises ``InputError`` for a vector of the wrong length."""
         if vector.shape != (self.dim,):
             raise InputError(f"the vector has shape {tuple(vector.shape)}, the parameters chosen number {self.dim}")
         self.num_products += 1
-        with held_still(self.function.model, self.function.mode):
+        with self.held_still():
             vector = to_computing_dtype(vector, self.like.dtype, self.like.device).contiguous()
             total = torch.zeros_like(vector)
             for index, batch, weights in self._batches():
@@ -111,7 +116,7 @@ class HessianOperator:
 
     def loss_and_gradient(self, vector: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The mean loss and its gradient [P], at the weights or at the weights ``vector`` [P] instead."""
-        with held_still(self.function.model, self.function.mode):
+        with self.held_still():
             loss, gradient = self.like.new_zeros(()), self.like.new_zeros(self.dim)
             source = self._weights_at(vector)
             for _, batch, weights in self._batches():
@@ -126,7 +131,7 @@ class HessianOperator:
 
     def loss(self, vector: Tensor | None = None) -> Tensor:
         """The mean loss, at the weights or at the weights ``vector`` [P] instead."""
-        with held_still(self.function.model, self.function.mode), torch.no_grad():
+        with self.held_still(), torch.no_grad():
             total, source = self.like.new_zeros(()), self._weights_at(vector)
             for _, batch, weights in self._batches():
                 total += self._total(source, batch, weights)
