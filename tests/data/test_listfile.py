@@ -107,6 +107,8 @@ def test_classes_file_orders_names(folder: Path) -> None:
         ("a.png 0\né.png 1\nsub/c.png cat\n", "line 3: label 'cat' is not an integer"),
         ("a.png cat\né.png dog\nsub/c.png 3\n", "line 3: label '3' is an integer"),
         ("a.png 0\né.png 1.5\n", "line 2: label '1.5' is not an integer"),
+        ("what,ever\na.png,0\né.png,1\n", "line 1: label 'ever' is not an integer.*if this line is a header"),
+        ("a.png 0\né.png 1\nx.png 1\ny.png 1\n", r"no file .*x\.png \(and 1 more line like it\)"),
         ("", "empty; expected 'path label'"),
         ("\n\n", "empty"),
         ("path label\n", "empty"),

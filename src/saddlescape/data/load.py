@@ -184,7 +184,7 @@ def _with_test(found: Found, split: str, notes: list[str]) -> tuple[Pictures, Pi
         raise InputError(f"{found.name}: no class has two images, so none can be set aside for testing: add images")
     single = [found.classes[c] for c, n in enumerate(count_labels(found.train.labels, len(found.classes))) if n == 1]
     notes.append(
-        f"no test set given: {len(aside):,} images (a fifth of each class, at least one; a fixed draw) are set aside"
+        f"no test set given: {counted(len(aside), 'image')} set aside (a fifth of each class, at least one; fixed)"
         + (f"; classes with a single image keep it for training: {', '.join(single[:8])}" if single else "")
     )
     return found.train.take(stay), found.train.take(aside)
@@ -333,7 +333,7 @@ def _splits(
             f"{work.found.name}: {total:,} images take {need / 2**30:.1f} GiB as pixels, over the memory limit of "
             f"{memory_limit / 2**30:.1f} GiB: raise the limit, choose a smaller image size, or unpack them as files"
         )
-    notes.append(f"{total:,} images stay on disk and are decoded when needed ({need / 2**30:.2g} GiB as pixels)")
+    notes.append(f"{counted(total, 'image')} on disk, decoded when needed ({need / 2**30:.2g} GiB as pixels)")
     white = preprocess.white_level
     splits = {name: _on_disk(work, part, white) for name, part in parts.items() if isinstance(part, FilePictures)}
     train = splits["train"]
@@ -375,7 +375,7 @@ def _measured(images: Tensor, preprocess: Preprocess, notes: list[str]) -> Prepr
     mean = values.mean(axis=(0, 2, 3)) / 255
     square = (values**2).mean(axis=(0, 2, 3)) / 255**2
     std = np.sqrt(np.maximum(square - mean**2, 0))
-    notes.append(f"normalisation: mean and std of {len(images):,} training images; augmentation crop-flip")
+    notes.append(f"normalisation: mean and std of {counted(len(images), 'training image')}; augmentation crop-flip")
     return replace(
         preprocess,
         mean=tuple(round(float(v), 4) for v in mean),

@@ -13,7 +13,7 @@ from saddlescape.data.paths import relative_names, take_paths
 from saddlescape.data.profiles import count_labels
 from saddlescape.data.split import stratified_split
 from saddlescape.data.types import ArraySplit, Dataset, FileSplit, Split
-from saddlescape.errors import InputError
+from saddlescape.errors import InputError, counted
 
 
 def hold_out(dataset: Dataset, fraction: float, seed: int = 0) -> Dataset:
@@ -35,7 +35,7 @@ def hold_out(dataset: Dataset, fraction: float, seed: int = 0) -> Dataset:
         raise InputError(f"{dataset.name}: no class has two training images, so none can be held out for validation")
     train, val = take(dataset.train, stay), take(dataset.train, aside)
     single = [name for name, count in zip(dataset.classes, dataset.class_counts, strict=True) if count == 1]
-    held = f"validation: {len(aside):,} training images held out ({fraction:g} of each class, seed {seed})"
+    held = f"validation: {counted(len(aside), 'training image')} held out ({fraction:g} of each class, seed {seed})"
     notes = [*dataset.notes, held]
     if single:
         notes.append(f"too few images to hold one out, all stay in training: {', '.join(single)}")

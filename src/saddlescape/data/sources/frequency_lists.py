@@ -31,7 +31,7 @@ from saddlescape.data.sources.frequency import frequency_order
 from saddlescape.data.sources.listfile import EXPECTED, read_text
 from saddlescape.data.sources.pictures import FilePictures, Found, Published, Request
 from saddlescape.data.types import Preprocess
-from saddlescape.errors import InputError
+from saddlescape.errors import InputError, counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,7 +244,7 @@ def _pictures(
         gone = np.flatnonzero(~there)
         messages = [f"{lines.file} line {lines.numbers[i]}: no file {base / paths[i]}" for i in gone.tolist()]
         if not request.lenient:
-            more = f" (and {len(gone) - 1:,} more lines like it)" if len(gone) > 1 else ""
+            more = f" (and {counted(len(gone) - 1, 'more line')} like it)" if len(gone) > 1 else ""
             raise InputError(f"{messages[0]}{more}: complete the images, or go on without: --bad-images skip")
         missing.unreadable += [(str(base / paths[i]), text) for i, text in zip(gone.tolist(), messages, strict=True)]
         paths = [paths[i] for i in np.flatnonzero(there).tolist()]

@@ -315,6 +315,7 @@ def _are_integers(path: Path, entries: list[Entry]) -> bool:
     odd = entries[numeric.index(not mostly)]
     raise InputError(
         f"{path} line {odd.line}: label {odd.label!r} is {'not ' if mostly else ''}an integer, unlike the others"
+        + ("; if this line is a header, call its columns image and label" if odd is entries[0] else "")
     )
 
 
@@ -365,7 +366,7 @@ def _pictures(
             kept.append(label)
     if missing and not lenient:
         entry, line = missing[0]
-        more = f" (and {len(missing) - 1} more lines like it)" if len(missing) > 1 else ""
+        more = f" (and {counted(len(missing) - 1, 'more line')} like it)" if len(missing) > 1 else ""
         raise InputError(f"{line}{more}: paths are relative to the list's folder, or to --root")
     unreadable += [(str(base / entry.path), line) for entry, line in missing]
     return FilePictures(paths, np.asarray(kept, dtype=np.int64))
