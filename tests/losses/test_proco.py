@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -248,3 +249,33 @@ def test_mistakes_are_one_line() -> None:
 
 if __name__ == "__main__":
     worker(int(sys.argv[1]))
+
+
+@pytest.mark.parametrize("name", ["sgd", "sam", "asam", "momentum-sam", "pgd", "imbsam", "focal-sam", "partial-sam"])
+def test_the_means_take_a_batch_in_once_a_step_in_a_persons_own_closure(name: str) -> None:
+    """However often the optimiser runs the closure: the counts are those of one look at each image of each batch."""
+    from saddlescape.optim.registry import build_optimizer
+
+    torch.manual_seed(0)
+    model, loss = torch.nn.Linear(6, 8), ProCoLoss(COUNTS, 8)
+    base = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    split = name in ("imbsam", "focal-sam", "partial-sam")
+    options: dict[str, Any] = {"class_counts": COUNTS} if split else {"t_thr": 1} if name == "pgd" else {}
+    optimizer = base if name == "sgd" else build_optimizer(base, name, rho=0.1, model=model, **options)
+    target = torch.tensor([0, 0, 0, 1, 1, 2, 3, 3])
+    for _ in range(3):
+        images = torch.randn(8, 6)
+
+        def closure(subset: Tensor | None = None, images: Tensor = images) -> Tensor:
+            chosen = slice(None) if subset is None else subset
+            losses = loss.per_sample(F.normalize(model(images[chosen]), dim=1), target[chosen])
+            if split:
+                return losses
+            optimizer.zero_grad()
+            losses.mean().backward()
+            return losses.mean()
+
+        optimizer.step(closure, targets=target) if split else optimizer.step(closure)
+    assert loss.count.tolist() == [9, 6, 3, 6]
+    loss.per_sample(F.normalize(model(torch.randn(8, 6)), dim=1), target)  # outside a step every call observes
+    assert loss.count.sum() == 32

@@ -12,6 +12,7 @@ from saddlescape.counts import ClassCounts, check_class_counts
 from saddlescape.errors import InputError
 from saddlescape.losses.log_bessel import log_bessel
 from saddlescape.losses.targets import check_targets
+from saddlescape.passes import is_repeated
 
 Concentration = Literal["simple", "sra"]
 
@@ -153,7 +154,7 @@ class ProCoLoss(nn.Module):
             raise InputError("ProCoLoss needs one label per image, not soft labels: leave mixing of images out of it")
         losses = []
         for view in features.unbind(dim=1) if features.ndim == 3 else (features,):
-            if self.training if observe is None else observe:
+            if self.training and not is_repeated() if observe is None else observe:
                 self.observe(view, target)
             logits = self.class_logits(view)
             prior = self._exact_log_prior.to(logits) if logits.dtype == torch.float64 else self.log_prior
@@ -167,8 +168,9 @@ class ProCoLoss(nn.Module):
             features: [N, V, p] or [N, p] (one view), projected and of unit length. Each view is taken into the running
                 means before its own loss is computed, one after the other, as in the published code.
             target: integer labels [N].
-            observe: whether the running means take these features in; None: in training mode. A second pass over the
-                same batch (SAM) should say False.
+            observe: whether the running means take these features in; None: in training mode, once a step where an
+                optimiser of this library runs a closure several times. In its two-call form, or with another one, a
+                further pass over the same batch must say False.
 
         Raises:
             InputError: shapes, devices or (on the CPU) label values that do not fit.

@@ -170,7 +170,8 @@ class SplitOptimizer(WrappedOptimizer):
     def _losses(self, closure: SplitClosure, count: int, *subset: Tensor) -> Tensor:
         """The closure's vector of losses, checked, in float32 at least."""
         with torch.enable_grad():
-            losses = closure(*subset)
+            with self._a_pass(whole=not subset):
+                losses = closure(*subset)
             if not isinstance(losses, Tensor) or losses.shape != (count,):
                 found = list(losses.shape) if isinstance(losses, Tensor) else f"a {type(losses).__name__}"
                 raise InputError(

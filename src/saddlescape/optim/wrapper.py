@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
+from saddlescape import passes
 from saddlescape.errors import InputError
 from saddlescape.optim.batchnorm import KeptStatistics
 from saddlescape.optim.perturb import Perturbation
@@ -96,6 +97,7 @@ class WrappedOptimizer(Optimizer):
         self._statistics = KeptStatistics(self.model)
         self._begun = _Begun()
         self._first_pass = _FirstPass(self)
+        self._seen = False  # whether this step has run the whole batch
 
     # --- an optimiser to all who look -------------------------------------------------------------------------------
 
@@ -215,6 +217,7 @@ class WrappedOptimizer(Optimizer):
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
         """After an error inside, weights and running statistics are those of before and nothing is left of a step."""
+        self._seen = False
         try:
             yield
         except BaseException:
@@ -295,8 +298,15 @@ class WrappedOptimizer(Optimizer):
             raise
 
     def _run(self, closure: Closure) -> Any:
-        with torch.enable_grad():
+        with torch.enable_grad(), self._a_pass():
             return closure()
+
+    @contextlib.contextmanager
+    def _a_pass(self, whole: bool = True) -> Iterator[None]:
+        """Around a call of the closure: only the first one over the whole batch is no repetition."""
+        with passes.repeated(self._seen or not whole):
+            yield
+        self._seen = self._seen or whole
 
     def _groups_at_work(self) -> list[dict[str, Any]]:
         """Groups that are perturbed. A tensor's value is not looked at: that would wait for the device."""
