@@ -195,3 +195,16 @@ def test_a_logger_that_nobody_knows_is_refused_before_anything_is_written(cli):
     assert outcome.code == 2
     assert "tensorboard, wandb, mlflow" in outcome.err
     assert not Path("run").exists()
+
+
+def test_stages_are_named_and_a_changed_method_says_so(cli):
+    outcome = cli("train", "digits", "--method", "crt", "--epochs", 2, "--set", "train.sampler=class-aware",
+                  "--set", "train.reweight=drw", "--set", "classifier.epochs=3", "--out", "run")  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    assert "crt (changed: " in outcome.err and "sampler class-aware (instance-balanced)" in outcome.err
+    assert "warning: stage 'train' corrects" in outcome.err
+    assert "class weights (reweight drw) and the sampler class-aware" in outcome.err
+    assert "crt, stage train epoch 2/2" in outcome.err and "crt, stage classifier epoch 3/3" in outcome.err
+    best = result(Path("run"))["best_epoch"]
+    assert 1 <= best <= 3
+    assert f"(epoch {best} of 3 of the last stage)" in outcome.out
