@@ -32,7 +32,8 @@ def evaluate(
     run:
         A run folder.
     data:
-        Other images of the same classes (a name or a path); classes are matched by name.
+        Other images of some of the same classes (a name or a path), matched by name. Without a test set of their own
+        all are scored. Images that the run was trained on are left out.
     root:
         Folder with the data, if it has moved.
     split:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -149,7 +150,8 @@ def other_data(
             raise InputError(f"{data}: the run was trained on all of these {len(seen)} images; give others")
         elif seen.any():
             say(f"{int(seen.sum())} of {len(seen)} images are left out: the run was trained on them")
-            dataset = dataclasses.replace(dataset, **{split: take(chosen, np.flatnonzero(~seen))})
+            kept: Any = {split: take(chosen, np.flatnonzero(~seen))}
+            dataset = dataclasses.replace(dataset, **kept)
     counts, groups = _counts_and_groups(opened, progress)
     return dataclasses.replace(dataset, class_counts=counts, groups=groups, preprocess=opened.preprocess)
 
