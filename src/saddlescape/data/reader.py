@@ -498,7 +498,7 @@ def _tiff_bands(stream: io.BufferedIOBase) -> str | None:
         head = stream.read(16)
         tags = TiffImagePlugin.ImageFileDirectory_v2(head if 43 in head[2:4] else head[:8])
         stream.seek(tags.next)
-        tags.load(stream)
+        tags.load(stream)  # type: ignore[arg-type]
         bands, bits, kinds = int(tags.get(277, 1)), tags.get(258, (1,)), tags.get(339, (1,))
         kind = {2: "signed integer ", 3: "floating-point ", 5: "complex ", 6: "complex "}.get(int(kinds[0]), "")
         number = _NUMBERS[bands] if bands < len(_NUMBERS) else str(bands)

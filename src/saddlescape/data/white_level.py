@@ -64,8 +64,8 @@ def _ranges(part: Pictures) -> list[tuple[bool, float]]:
     if isinstance(part, ArrayPictures):
         return []
     most = _SURVEY_ENCODED if isinstance(part, EncodedPictures) else _SURVEY
-    some = np.unique(np.linspace(0, len(part) - 1, min(len(part), most)).astype(np.int64)) if len(part) else []
-    if not _scan(part.take(np.asarray(some, dtype=np.int64)), decode=False):
+    some = np.unique(np.linspace(0, len(part) - 1, min(len(part), most)).astype(np.int64))
+    if not len(part) or not _scan(part.take(some), decode=False):
         return []
     return _scan(part, decode=True)
 
