@@ -54,6 +54,12 @@ def cli() -> Cli:
     return command
 
 
+@pytest.fixture(scope="session")
+def run_command() -> Cli:
+    """``cli`` for fixtures that live longer than a test."""
+    return command
+
+
 @pytest.fixture(autouse=True)
 def _here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """An empty current folder, and neither data nor cache of whoever runs the tests."""
