@@ -104,6 +104,11 @@ def write_text(path: Path, text: str, repair: str = REPAIR) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def expanded(path: str | Path) -> Path:
+    """``path`` with the home of ``~`` or ``~name``; as it is where nobody has that name."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  Path.expanduser raises for an unknown name
+
+
 def read_text(path: Path, repair: str = "", errors: str = "strict") -> str:
     """Raises InputError where the file is missing, cannot be read, or is not UTF-8 text."""
     repair = f"; {repair}" if repair else ""

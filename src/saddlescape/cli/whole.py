@@ -12,9 +12,12 @@ def whole(type_: Any, tokens: Sequence[Any]) -> int:
     """Read one token as an integer. Raises ValueError, which cyclopts turns into its one line."""
     text = tokens[0].value
     try:
-        return int(text)
+        number = int(text)
     except ValueError:
         raise ValueError(f'"{text}" is not a whole number') from None
+    if abs(number) >= 2**63:
+        raise ValueError(f'"{text}" is too large')
+    return number
 
 
 Whole = Annotated[int, Parameter(converter=whole)]

@@ -14,6 +14,7 @@ from saddlescape.data.profiles import count_labels
 from saddlescape.data.sources.pictures import Pictures, Progress, Request
 from saddlescape.data.sources.registry import SOURCES, find, name_of
 from saddlescape.data.white_level import measure
+from saddlescape.disk import expanded
 from saddlescape.errors import counted
 
 _SHOWN = 10
@@ -129,8 +130,8 @@ def check(
     found = find(
         Request(
             name=name_of(name_or_path),
-            root=Path(root).expanduser() if root is not None else None,
-            test=Path(test).expanduser() if test is not None else None,
+            root=expanded(root) if root is not None else None,
+            test=expanded(test) if test is not None else None,
             download=download,
             lenient=True,
             progress=progress,

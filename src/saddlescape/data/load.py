@@ -22,6 +22,7 @@ from saddlescape.data.sources.registry import find, name_of
 from saddlescape.data.split import stratified_split
 from saddlescape.data.types import ArraySplit, Dataset, FileSplit, Preprocess, Split
 from saddlescape.data.white_level import measure
+from saddlescape.disk import expanded
 from saddlescape.errors import InputError, counted
 
 TEST_FRACTION = 0.2
@@ -94,7 +95,7 @@ def load(
         raise InputError(f"image_size is {image_size}: it must be at least 1 pixel")
     request = Request(
         name=name_of(name_or_path),
-        root=Path(root).expanduser() if root is not None else None,
+        root=expanded(root) if root is not None else None,
         test=_existing(test),
         download=download,
         lenient=bad_images == "skip",
@@ -165,7 +166,7 @@ def load(
 def _existing(path: str | Path | None) -> Path | None:
     if path is None:
         return None
-    place = Path(path).expanduser()
+    place = expanded(path)
     if not place.is_file():
         raise InputError(f"{place}: no such test list")
     return place

@@ -6,13 +6,15 @@ import os
 import sys
 from pathlib import Path
 
+from saddlescape.disk import expanded
+
 
 def data_roots(root: str | Path | None = None) -> list[Path]:
     """Folders to look in, first one first; a download goes to the first. ``root`` given: only that."""
     if root is not None:
-        return [Path(root).expanduser()]
+        return [expanded(root)]
     named = os.environ.get("SADDLESCAPE_DATA")
-    return [*([Path(named).expanduser()] if named else []), user_cache() / "data"]
+    return [*([expanded(named)] if named else []), user_cache() / "data"]
 
 
 def user_cache() -> Path:

@@ -12,7 +12,7 @@ import msgspec
 import tomli_w
 
 from saddlescape.data.sources.registry import dataset_names
-from saddlescape.disk import read_text, write_text
+from saddlescape.disk import expanded, read_text, write_text
 from saddlescape.errors import InputError
 from saddlescape.records.files import CONFIG
 from saddlescape.training.epoch import without_usual_normalization
@@ -141,7 +141,7 @@ def _same_place(one: str, two: str) -> bool:
     """Whether two paths, however they are written, are of one file or folder."""
     if {one, two} & {*dataset_names()}:
         return False
-    return Path(one).expanduser().resolve() == Path(two).expanduser().resolve()
+    return expanded(one).resolve() == expanded(two).resolve()
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -17,6 +17,7 @@ from saddlescape.data.loader import build_loader
 from saddlescape.data.sources.registry import dataset_names
 from saddlescape.data.types import ArraySplit, Dataset, FileSplit, Split
 from saddlescape.data.validation import take
+from saddlescape.disk import expanded
 from saddlescape.errors import InputError
 from saddlescape.losses.logit_adjustment import post_hoc_adjust
 from saddlescape.records import files
@@ -95,7 +96,7 @@ def run_data(
         dataset = load_data(data, progress=progress, white_level=opened.preprocess.white_level)
     except InputError as error:
         own = data.name not in dataset_names()
-        if own and root is None and not Path(data.name).expanduser().exists():
+        if own and root is None and not expanded(data.name).exists():
             raise InputError(f"{error}; if the data have moved, name their folder with --root") from error
         raise
     if dataset.classes != opened.classes and sorted(dataset.classes) == sorted(opened.classes):

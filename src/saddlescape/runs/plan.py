@@ -15,6 +15,7 @@ from saddlescape.data.load import load
 from saddlescape.data.sources.registry import dataset_names, locate
 from saddlescape.data.types import Dataset
 from saddlescape.data.validation import hold_out
+from saddlescape.disk import expanded
 from saddlescape.errors import InputError
 from saddlescape.methods.recipe import Facts, Recipe
 from saddlescape.methods.resolve import resolve
@@ -100,7 +101,7 @@ def moved(config: DataConfig, root: str | None) -> DataConfig:
     """``config`` for data that have moved below ``root``: there by their name, or ``root`` is their folder."""
     if root is None or config.name in dataset_names():
         return dataclasses.replace(config, root=root or config.root)
-    place, stored = Path(root).expanduser(), Path(config.name)
+    place, stored = expanded(root), Path(config.name)
     places = [place / stored.name, *([place] if place.name == stored.name else [])]
     if not stored.is_absolute():
         places.insert(0, place / stored)
@@ -114,7 +115,7 @@ def _identified(request: Request) -> str:
     """The data's name, or where they really lie, so that no spelling of a path and no working folder matters."""
     if request.data in dataset_names():
         return request.data
-    found = locate(request.data, Path(request.root).expanduser() if request.root else None)
+    found = locate(request.data, expanded(request.root) if request.root else None)
     return request.data if found is None else str(found.resolve())
 
 

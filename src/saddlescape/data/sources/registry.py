@@ -18,6 +18,7 @@ from saddlescape.data.sources.frequency_lists import load_frequency_lists
 from saddlescape.data.sources.listfile import load_list
 from saddlescape.data.sources.parquet import load_parquet, shards_under
 from saddlescape.data.sources.pictures import Found, Request
+from saddlescape.disk import expanded
 from saddlescape.errors import InputError
 
 Loader = Callable[[Request], Found]
@@ -101,7 +102,7 @@ def _at_path(request: Request) -> Found:
 
 def locate(name: str, root: Path | None) -> Path | None:
     """Where the data called ``name`` lie: there, or below ``root``, where a folder may have been moved."""
-    path = Path(name).expanduser()
+    path = expanded(name)
     places = [path] if root is None else [path, root / path, root / path.name]
     return next((place for place in places if place.exists()), None)
 
