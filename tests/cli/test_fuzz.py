@@ -111,6 +111,7 @@ def test_any_value_of_any_flag(cli, digits_run, tmp_path, monkeypatch, part):
     assert not problems, "\n".join(problems)
 
 
+MEASURED = ("*.npz", "surface-*", "curvature*", "*advice*", "escape*")
 DAMAGES = ("cut", "zeros", "flip", "empty", "{}", "list", "text", "deleted", "folder")
 
 
@@ -213,7 +214,7 @@ def test_a_full_disk(cli, full_run, make_picture, tmp_path, room):
     problems = []
     for name, words in {**commands(full_run, image), **more}.items():
         run = Path(shutil.copytree(full_run, tmp_path / name / full_run.name))
-        for path in [*run.glob("*.npz"), *run.glob("curvature*"), *run.glob("*advice*"), *run.glob("escape*")]:
+        for path in [found for name in MEASURED for found in run.glob(name)]:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         (run / "result.json").unlink()
         before = contents(run)

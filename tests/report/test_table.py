@@ -194,3 +194,12 @@ def test_rows_of_another_test_set_are_marked() -> None:
     assert [row["comparable"] for row in same["rows"]] == [True, True, True]
     other = build([result("ce", held_hash="aa"), result("vs", held_hash="bb")], 200)
     assert [row["comparable"] for row in other["rows"]] == [True, False]
+
+
+def test_results_are_held_against_what_most_have_in_common() -> None:
+    rows = [result("ce", draw_hash="bb"), result("vs"), result("ldam"), result("la", model="resnet20"),
+            result("bs", held_hash="cc"), result("focal", held_hash="cc"), result("ib", held_hash="dd")]  # fmt: skip
+    table = build(rows, 200)
+    assert [row["comparable"] for row in table["rows"]] == [False, True, True, False, True, True, False]
+    assert table["draw_hash"] == "aa"
+    assert cells(table["rows"][0])[0] == "ce *"

@@ -32,7 +32,7 @@ from saddlescape.report.palette import exchange
 from saddlescape.report.panels import Plate, Relief
 from saddlescape.report.read import RunData, read, studies
 from saddlescape.report.reading import RULES, Sentence, published_epochs, reading
-from saddlescape.report.select import detailed, measured, pairs, tail_class
+from saddlescape.report.select import detailed, in_common, measured, pairs, tail_class
 
 MOST_MISTAKES, MOST_SENTENCES = 18, 9
 DATASETS = {**table.DATASETS, "digits": "Digits-LT"}
@@ -110,6 +110,7 @@ def render(runs: Sequence[RunData], title: str = "") -> str:
         most_sentences=MOST_SENTENCES,
         cell=cell,
         number=table.number,
+        mark=table.mark,
         caption=table.caption,
         data=plate_data,
         height=plate_height,
@@ -201,7 +202,7 @@ def tiles(runs: Sequence[RunData]) -> list[Tile]:
     """At most four figures: tail accuracy without and with SAM, the deepest saddle, and the work."""
     found: list[Tile] = []
     couples = pairs(runs)
-    done = [run for run in runs if run.result]
+    done = in_common(runs)
     if couples:
         plain, sam = couples[-1]
         assert plain.result and sam.result
@@ -224,6 +225,7 @@ def tiles(runs: Sequence[RunData]) -> list[Tile]:
         found.append(Tile("Most of a saddle in the tail", f"{share} of λmax",
                           f"λmin {text.number(row.lambda_min)}, class "
                           f"{text.short(run.class_name(row.label or 0))}, {run.title}"))  # fmt: skip
+    done = [run for run in runs if run.result]
     seconds = [run.result.seconds for run in done if run.result and run.result.seconds is not None]
     if seconds and done[0].result:
         found.append(Tile("Training time", text.duration(sum(seconds)),

@@ -27,7 +27,7 @@ from saddlescape.records.course import Moment
 from saddlescape.records.curvature import Curvature
 from saddlescape.report.calibration import calibration
 from saddlescape.report.read import RunData
-from saddlescape.report.select import by_method, comparable, measured, pairs, tail_class
+from saddlescape.report.select import by_method, comparable, in_common, measured, pairs, tail_class
 from saddlescape.report.table import DATASETS
 from saddlescape.report.text import clean, count, listed, number, percent, points, short
 
@@ -113,7 +113,7 @@ def short_runs(runs: Sequence[RunData]) -> list[Sentence]:
 
 def accuracy(runs: Sequence[RunData]) -> list[Sentence]:
     """One sentence on the best method by balanced accuracy and one on where it fails."""
-    done = [run for run in runs if run.result and run.result.accuracy is not None]
+    done = [run for run in in_common(runs) if run.result and run.result.accuracy is not None]
     if not done:
         return []
     means = {title: _mean([_balanced(run) for run in seeds]) for title, seeds in by_method(done).items()}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from saddlescape.records.curvature import Curvature
+from saddlescape.report import table
 from saddlescape.report.palette import dash, run_colour, symbol
 from saddlescape.report.read import RunData
 
@@ -77,6 +78,13 @@ def comparable(one: RunData, other: RunData) -> bool:
     return len(held) < 2 and (one.result.draw_hash, one.result.model, one.result.epochs) == (
         other.result.draw_hash, other.result.model, other.result.epochs,
     )  # fmt: skip
+
+
+def in_common(runs: Sequence[RunData]) -> list[RunData]:
+    """The finished runs on the images and the network that most have: those which may be ranked."""
+    done = [run for run in runs if run.result]
+    alike = table.comparable([run.raw_result or {} for run in done])
+    return [run for run, one in zip(done, alike, strict=True) if one]
 
 
 def ranked(run: RunData) -> list[int]:

@@ -50,7 +50,8 @@ def spread(values: Sequence[float | None]) -> dict[str, float | None]:
 def build(results: Sequence[dict[str, Any]], published_epochs: int | None) -> dict[str, Any]:
     """``table.json``: one row per method, in order of appearance; results on other draws or backbones are marked."""
     rows: list[dict[str, Any]] = []
-    reference = results[0] if results else {}
+    alike = comparable(results)
+    reference = next((result for result, one in zip(results, alike, strict=True) if one), {})
     for method in dict.fromkeys(result["method"] for result in results):
         mine = [result for result in results if result["method"] == method]
         known = published(mine[0]["dataset"], mine[0]["imbalance"], method)
@@ -66,10 +67,7 @@ def build(results: Sequence[dict[str, Any]], published_epochs: int | None) -> di
             metric: _minus(row["last"][metric]["mean"], known.get(metric, {}).get("mean")) for metric in METRICS
         }
         row["comparable"] = all(
-            result["draw_hash"] == reference["draw_hash"]
-            and result["model"] == reference["model"]
-            and len({result.get("held_hash", ""), reference.get("held_hash", "")} - {""}) < 2  # older results: none
-            for result in mine
+            one for result, one in zip(results, alike, strict=True) if result["method"] == method
         )
         row["first_stage"] = sorted({result["first_stage"] for result in mine if result.get("first_stage")})
         row["settings"] = sorted({setting for result in mine for setting in result.get("settings", [])})
@@ -88,6 +86,20 @@ def build(results: Sequence[dict[str, Any]], published_epochs: int | None) -> di
         "draw_hash": reference.get("draw_hash"),
         "rows": rows,
     }
+
+
+def comparable(results: Sequence[dict[str, Any]]) -> list[bool]:
+    """For each ``result.json``: whether it has the training and test images and the network that most have (of equally
+    many, the first), so that it may be ranked."""
+
+    def common(values: Sequence[Any]) -> Any:
+        return max(values, key=values.count, default=None)
+
+    kinds = [(result.get("draw_hash"), result.get("model")) for result in results]
+    kind = common(kinds)
+    held = [result.get("held_hash", "") for result in results]  # older results have none
+    test = common([one for one, mine in zip(held, kinds, strict=True) if one and mine == kind])
+    return [mine == kind and one in ("", test) for mine, one in zip(kinds, held, strict=True)]
 
 
 def _letter(number: int) -> str:
@@ -110,13 +122,17 @@ def columns() -> list[str]:
     return heads + [f"published {metric}" for metric in METRICS] + ["difference acc", "difference tail"]
 
 
+def mark(row: dict[str, Any]) -> str:
+    """What stands behind a row's name: the letter of its first stage, and a star where it is out of comparison, a dagger where its recipe was repaired."""
+    letter = f" [{row['letter']}]" if "letter" in row else ""
+    return letter + ("" if row["comparable"] else " *") + (" †" if row.get("before_repair") else "")
+
+
 def cells(row: dict[str, Any]) -> list[str]:
     """One row of the table as text, in the order of :func:`columns`."""
-    mark = (f" [{row['letter']}]" if "letter" in row else "") + ("" if row["comparable"] else " *")
-    mark += " †" if row.get("before_repair") else ""
     difference = [row["difference"]["acc"], row["difference"]["tail"]]
     return [
-        row["method"] + mark,
+        row["method"] + mark(row),
         str(len(row["seeds"])),
         *(number(row["last"][metric]) for metric in METRICS),
         number(row["best"]["acc"]),
@@ -143,7 +159,7 @@ def caption(table: dict[str, Any]) -> str:
     text += _changes(table["rows"])
     text += _formats(table["rows"])
     if not all(row["comparable"] for row in table["rows"]):
-        text += " Rows marked * were trained on other images or another network than the first row."
+        text += " Rows marked * were trained on other images or another network than the others: do not compare them."
     for commit in sorted({row["before_repair"] for row in table["rows"] if row.get("before_repair")}):
         text += f" Rows marked † were made at commit {commit}, before a repair of their recipe."
     if any("letter" in row for row in table["rows"]):

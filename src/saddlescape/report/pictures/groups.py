@@ -7,7 +7,7 @@ from typing import Any
 
 from saddlescape.report.palette import run_colour, symbol
 from saddlescape.report.panels import Panel, Picture, Plate, Series
-from saddlescape.report.table import published_name
+from saddlescape.report.table import mark, published_name
 from saddlescape.report.text import clean, percent
 
 PANELS = (("acc", "All test images"), ("head", "Head"), ("mid", "Mid"), ("tail", "Tail"))
@@ -18,7 +18,7 @@ def groups(table: dict[str, Any]) -> Plate | None:
     rows = table["rows"]
     if not rows:
         return None
-    names = [clean(published_name(row["method"])) for row in rows]
+    names = [clean(published_name(row["method"])) + mark(row) for row in rows]
     ticks = [(float(len(rows) - 1 - i), name) for i, name in enumerate(names)]
     panels = []
     for key, title in PANELS:
