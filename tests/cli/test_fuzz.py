@@ -172,12 +172,15 @@ def test_any_damaged_file_of_a_run(cli, full_run, make_picture, tmp_path, part):
     names = sorted(name for name in contents(full_run) if not name.startswith(".") and not name.endswith(".lock"))
     words = commands(Path(), image)
     every = [(name, kind, command) for name in names for kind in DAMAGES for command in words if command != "export"]
-    chosen = draw.sample(every, 75) + [(name, "flip", "export") for name in draw.sample(names, 2)]
+    resumes = [one for one in every if one[0] == "metrics.jsonl" and one[2] in ("resume", "course")]
+    chosen = draw.sample(every, 75) + resumes[part::4] + [(name, "flip", "export") for name in draw.sample(names, 2)]
     problems = []
     for name, kind, command in chosen:
         shutil.rmtree(tmp_path / "grid", ignore_errors=True)
         run = Path(shutil.copytree(full_run, tmp_path / "grid" / full_run.name))
         damage(run / name, kind, draw)
+        if command in ("resume", "reproduce") and name != "result.json":
+            (run / "result.json").unlink()  # else there is nothing to resume
         before = contents(run)
         with stopped_after(60):
             outcome = cli(*commands(run, image)[command])

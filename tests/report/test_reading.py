@@ -13,6 +13,7 @@ import pytest
 
 from saddlescape.records.course import Moment
 from saddlescape.records.curvature import Curvature
+from saddlescape.report.page import render, tiles
 from saddlescape.report.read import RunData, read
 from saddlescape.report.reading import (
     Sentence,
@@ -230,3 +231,18 @@ def test_the_whole_reading_of_a_pair(pair: list[Path]) -> None:
 
 def test_no_runs_no_words() -> None:
     assert reading([]) == [Sentence("missing", "unknown", "Curvature was not measured, so nothing is said of saddles.")]
+
+
+def test_runs_on_other_images_or_another_network_are_not_ranked(make: Make, tmp_path: Path) -> None:
+    """The best of those that can be compared, in the sentence and on the tile, though another run has more right."""
+    for place, (method, draw, value) in enumerate((("vs", "bb", 99.0), ("ce", "aa", 50.0), ("la", "aa", 60.0))):
+        folder = make(tmp_path / f"run{place}", method=method, draw=draw, parts="result")
+        result = json.loads((folder / "result.json").read_text())
+        (folder / "result.json").write_text(json.dumps(result | {"balanced_accuracy": value, "first_stage": "1111"}))
+    runs = read([tmp_path])
+    (best,) = [one.text for one in reading(runs) if one.text.startswith("Best of")]
+    assert best.startswith("Best of 2 methods by the mean over classes (60.0 %): LA")
+    assert ("Best mean over classes", "60.0 %") in [(tile.what, tile.value) for tile in tiles(runs)]
+    page = render(runs)
+    assert "VS [a] *" in page
+    assert "LA [a]<" in page

@@ -21,7 +21,7 @@ def export(run: Path, /, *, out: Path | None = None, onnx: bool = False) -> None
     onnx:
         Short for --out RUN/model.onnx.
     """
-    from saddlescape.errors import InputError
+    from saddlescape.errors import InputError, counted
     from saddlescape.runs.export import export as write
     from saddlescape.runs.opened import open_run
 
@@ -33,6 +33,6 @@ def export(run: Path, /, *, out: Path | None = None, onnx: bool = False) -> None
     size = path.stat().st_size / 1e6
     console.print(
         f"{path} ({size:.1f} MB): uint8 [N, {opened.preprocess.channels}, {opened.preprocess.image_size}, "
-        f"{opened.preprocess.image_size}] in, probabilities of {len(opened.classes)} classes out; "
+        f"{opened.preprocess.image_size}] in, probabilities of {counted(len(opened.classes), 'class', 'classes')} out; "
         f"checked against the run, largest difference {gap:.1e}"
     )  # fmt: skip

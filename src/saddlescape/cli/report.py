@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from saddlescape.cli.display import console
-from saddlescape.errors import InputError
+from saddlescape.errors import InputError, counted
 
 
 def report(
@@ -46,4 +46,4 @@ def report(
         from saddlescape.report.figures import write_figures
 
         written = write_figures(paths, figures)
-        console.print(f"-> {figures}: {len(written)} files")
+        console.print(f"-> {figures}: {counted(len(written), 'file')}")

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from saddlescape.cli.display import TrainingBar, bar, console, percent, reading, say
 from saddlescape.cli.whole import Whole
-from saddlescape.errors import InputError
+from saddlescape.errors import InputError, counted
 
 if TYPE_CHECKING:
     from saddlescape.data.types import Dataset
@@ -183,7 +183,7 @@ def train(
         counts = f"{dataset.class_counts[0]} .. {min(dataset.class_counts)}"
         say(f"{config.method}{_changed(config, dataset)} on {dataset.name}: "
             f"{sum(dataset.class_counts)} training images, "
-            f"{dataset.num_classes} classes ({counts}), {config.device}, {config.precision}"
+            f"{counted(dataset.num_classes, 'class', 'classes')} ({counts}), {config.device}, {config.precision}"
             f"{', compiled' if config.compile else ''}{_shared(config)} -> {folder}")  # fmt: skip
         live = None if tracking is None else LiveCourse(folder, config, dataset, tracking, say)
         names = logger_names(f"tensorboard,{log}" if tensorboard else log)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from saddlescape.records.record import Record
+from pathlib import Path
+from typing import Any
+
+from saddlescape.records.files import read_rows
+from saddlescape.records.record import Record, convert
 
 
 class Scores(Record, frozen=True, kw_only=True):
@@ -30,3 +34,11 @@ class Epoch(Record, frozen=True, kw_only=True):
     train_accuracy: float | None = None
     seconds: float | None = None
     test: Scores | None = None
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows of ``metrics.jsonl`` as they are, each checked. Raises InputError for a damaged one, by its line."""
+    rows = read_rows(path, {"stage", "epoch"})
+    for number, row in enumerate(rows, start=1):
+        convert(row, Epoch, f"{path}, line {number}")
+    return rows

@@ -107,7 +107,7 @@ def short_runs(runs: Sequence[RunData]) -> list[Sentence]:
         return []
     told = listed([str(length) for length in lengths])
     claim = "this checks the machinery and is no claim about the methods"
-    text = f"Trained for {told} epochs, the paper for {wanted}: {claim}."
+    text = f"Trained for {told} {'epoch' if told == '1' else 'epochs'}, the paper for {wanted}: {claim}."
     return [Sentence("data", "unknown", text)]
 
 

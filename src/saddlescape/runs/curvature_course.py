@@ -23,6 +23,7 @@ from saddlescape.data.types import Dataset
 from saddlescape.errors import InputError
 from saddlescape.losses.base import ClassLoss
 from saddlescape.records import files
+from saddlescape.records.metrics import read_metrics
 from saddlescape.runs import config as configuration
 from saddlescape.runs.config import RunConfig
 from saddlescape.runs.curvature import SPECTRA, duration
@@ -129,7 +130,8 @@ class Course:
         self._held.enter_context(files.locked(folder / SPECTRA / LOCKED))
         self.rows: Rows = []
         lines = files.read_rows(self.path)
-        if lines and (lines[0].get("format"), lines[0].get("settings")) == (FORMAT, self.settings):
+        whole = all({"stage", "epoch"} <= row.keys() for row in lines[1:])
+        if whole and lines and (lines[0].get("format"), lines[0].get("settings")) == (FORMAT, self.settings):
             self.rows = lines[1:]
         elif lines:
             say(f"measuring the course with other settings; the former is now {set_aside(self.path)}")
@@ -351,7 +353,7 @@ def _reopen(subject: Subject, cursor: Cursor, tracking: Tracking) -> Subject:
 
 def _tested(folder: Path) -> dict[tuple[int, int], list[float | None]]:
     """Test accuracy per class by (stage, epochs done), where the epoch was evaluated."""
-    rows = files.read_rows(folder / files.METRICS)
+    rows = read_metrics(folder / files.METRICS)
     return {(row["stage"], row["epoch"] + 1): row["test"]["per_class"] for row in rows if "test" in row}
 
 

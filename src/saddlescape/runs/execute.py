@@ -22,6 +22,7 @@ from saddlescape.data.types import Dataset
 from saddlescape.errors import InputError
 from saddlescape.parallel.ranks import ALONE, Ranks, device_of, sync_batchnorm
 from saddlescape.records import files
+from saddlescape.records.metrics import read_metrics
 from saddlescape.runs import config as configuration
 from saddlescape.runs.config import RunConfig
 from saddlescape.runs.first_stage import first_stage_hash, load_first_stage
@@ -265,7 +266,13 @@ def _run(
                 )  # fmt: skip
     if not ranks.first:
         return {}
-    result = summarise(config, dataset, files.read_rows(folder / files.METRICS))
+    try:
+        result = summarise(config, dataset, read_metrics(folder / files.METRICS))
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{folder / files.METRICS}: a row is damaged ({error}); restore it, or score the run with saddlescape "
+            "evaluate"
+        ) from error
     if len(config.stages) > 1:
         result["first_stage"] = config.start_hash or first_stage_hash(folder)
     files.write_json(folder / files.RESULT, result)
@@ -324,7 +331,7 @@ def _restore(parts: Parts, checkpoint: Checkpoint) -> Running | None:
 
 def _go_back(config: RunConfig, folder: Path, cursor: Cursor, say: Say) -> None:
     """Leave in the metrics what the checkpoint at ``cursor`` knows of."""
-    rows = _rows_before(files.read_rows(folder / files.METRICS), cursor)
+    rows = _rows_before(read_metrics(folder / files.METRICS), cursor)
     files.keep_rows(folder / files.METRICS, rows)
     first = 1 if config.start else 0  # the stages before it were another run's
     done = sum(stage.epochs for stage in config.stages[first : cursor.stage]) + cursor.epoch
