@@ -63,7 +63,8 @@ def evaluate(
     loss = "n/a" if scores.loss is None else f"{scores.loss:.3f}"
     groups = ", ".join(f"{name} {percent(value)}" for name, value in scores.groups.items())
     console.print(
-        f"{run} on {dataset.name} ({split}, {counted(scores.images, 'image')}): accuracy {percent(scores.accuracy)} ({groups}), "
+        f"{run} on {dataset.name} ({split}, {counted(scores.images, 'image')}): "
+        f"accuracy {percent(scores.accuracy)} ({groups}), "
         f"balanced {percent(scores.balanced_accuracy)}, calibration error {percent(scores.ece)}, loss {loss}"
     )  # fmt: skip
     if scores.present < dataset.num_classes:

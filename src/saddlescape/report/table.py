@@ -123,7 +123,8 @@ def columns() -> list[str]:
 
 
 def mark(row: dict[str, Any]) -> str:
-    """What stands behind a row's name: the letter of its first stage, and a star where it is out of comparison, a dagger where its recipe was repaired."""
+    """What stands behind a row's name: the letter of its first stage; a star: do not compare; a dagger: made before a
+    repair."""
     letter = f" [{row['letter']}]" if "letter" in row else ""
     return letter + ("" if row["comparable"] else " *") + (" †" if row.get("before_repair") else "")
 
