@@ -45,7 +45,7 @@ def test_a_page_and_figures(tmp_path: Path, told: list[str]) -> None:
     assert "page.html" in told[0]
     assert "MB" in told[0]
     assert told[1] == f"-> {tmp_path / 'figures'}: 6 files"
-    assert len(list((tmp_path / "figures").iterdir())) == 6
+    assert len(list((tmp_path / "figures").glob("[!.]*"))) == 6
 
 
 @pytest.mark.parametrize(
