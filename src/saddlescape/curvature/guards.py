@@ -28,7 +28,8 @@ from saddlescape.errors import InputError
 
 _DROPOUTS = (nn.modules.dropout._DropoutNd,)
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
-_P, _R = ParamSpec("_P"), TypeVar("_R")
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
 class _Held(threading.local):

@@ -173,7 +173,7 @@ _ARRAYS = ("ritz_values", "ritz_weights")
 _META = [field.name for field in fields(Spectrum) if field.name not in (*_ARRAYS, "vectors")]
 
 
-def write_npz(path: str | Path, arrays: dict[str, np.ndarray], format_name: str, meta: dict[str, Any]) -> None:
+def write_npz(path: str | Path, arrays: dict[str, Any], format_name: str, meta: dict[str, Any]) -> None:
     """Arrays and a JSON text in one ``.npz``, written whole or not at all."""
     disk.write_npz(path, meta=np.array(json.dumps({"format": format_name, **meta})), **arrays)
 

@@ -142,13 +142,13 @@ class CurvatureTracker:
     def _read(self, model: nn.Module) -> LossFunction:
         known = self._function
         if known is None or not known.is_of(model):
-            self._function = loss_function(
+            known = self._function = loss_function(
                 model, self.loss_fn, self._all, batch_size=self._batch_size, check=self._check, params=self._params,
                 forward=self._forward,
             )  # fmt: skip
         else:  # the traces stay: they do not depend on the weights
-            self._function.refresh()
-        return self._function
+            known.refresh()
+        return known
 
     def _measure(self, function: LossFunction, label: int, epoch: int) -> TrackPoint:
         began = time.monotonic()

@@ -43,7 +43,7 @@ class _Executors:
     ``stop``, or by our death.
     """
 
-    lost = BrokenProcessPool
+    lost: type[Exception] = BrokenProcessPool
 
     def __init__(self, size: int, devices: set[str]) -> None:
         self.size = size
