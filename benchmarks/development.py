@@ -8,7 +8,7 @@ import numpy as np
 
 from saddlescape.data.sources import registry
 from saddlescape.data.sources.digits import load_digits
-from saddlescape.data.sources.pictures import Found, Request
+from saddlescape.data.sources.found import Found, Request
 
 TRAIN_PER_CLASS = 80  # of 120; the other 40 take the place of the test images
 IMBALANCE = 30  # so that the smallest of its classes has two images, as in digits at 50

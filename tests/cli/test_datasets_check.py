@@ -135,14 +135,13 @@ def test_leaks_and_contradictions_in_own_images_are_not_ready(cli, make_folder, 
 
 
 def test_leaks_of_a_published_set_are_its_own(cli, tmp_path, monkeypatch):
-    import numpy as np
+    import torch
 
     from saddlescape.data.sources import registry
-    from saddlescape.data.sources.pictures import ArrayPictures, Found
-    from saddlescape.data.types import Preprocess
+    from saddlescape.data.sources.found import Found
+    from saddlescape.data.types import ArraySplit, Preprocess
 
-    images = np.zeros((2, 3, 8, 8), dtype=np.uint8)
-    both = ArrayPictures(images, np.arange(2), ["x", "y"])
+    both = ArraySplit(torch.zeros((2, 3, 8, 8), dtype=torch.uint8), torch.arange(2), ["x", "y"])
     found = Found(
         name="digits", kind="made", classes=["0", "1"], train=both, test=both, preprocess=Preprocess(image_size=8)
     )

@@ -8,17 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from saddlescape.data import inspection
 from saddlescape.data.inspection import inspect, same
 from saddlescape.data.paths import PackedPaths
-from saddlescape.data.sources.pictures import FilePictures
+from saddlescape.data.types import FileSplit
 from saddlescape.errors import InputError
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> FilePictures:
+def pictures(tmp_path: Path) -> FileSplit:
     rng = np.random.default_rng(0)
     names = [f"{i:03d}.jpg" for i in range(100)]
     for i, name in enumerate(names):
@@ -29,12 +30,12 @@ def pictures(tmp_path: Path) -> FilePictures:
     (tmp_path / names[9]).write_bytes((tmp_path / names[9]).read_bytes()[:-200])
     (tmp_path / names[10]).write_text("no picture")
     (tmp_path / names[99]).unlink()
-    return FilePictures(PackedPaths.pack(names, tmp_path), np.zeros(100, dtype=np.int64))
+    return FileSplit(PackedPaths.pack(names, tmp_path), torch.zeros(100, dtype=torch.int64))
 
 
 @pytest.mark.parametrize("processes", [False, True])
 def test_finds_what_was_done_to_the_files(
-    pictures: FilePictures, processes: bool, monkeypatch: pytest.MonkeyPatch
+    pictures: FileSplit, processes: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if processes:
         monkeypatch.setattr(inspection, "_FEW", 10)
@@ -56,7 +57,7 @@ def _die(paths: object, white_level: float) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_killed_worker_is_one_line(pictures: FilePictures, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_worker_is_one_line(pictures: FileSplit, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inspection, "_FEW", 10)
     monkeypatch.setattr(inspection, "_of_files", _die)
     with pytest.raises(InputError, match=r"a worker of the check was killed.*fewer"):

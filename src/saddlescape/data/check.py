@@ -11,8 +11,9 @@ import numpy as np
 from saddlescape.counts import class_groups
 from saddlescape.data.inspection import Inspection, inspect, same
 from saddlescape.data.profiles import count_labels
-from saddlescape.data.sources.pictures import Pictures, Progress, Request
+from saddlescape.data.sources.found import Progress, Request
 from saddlescape.data.sources.registry import SOURCES, find, name_of
+from saddlescape.data.types import Images
 from saddlescape.data.white_level import measure
 from saddlescape.disk import expanded
 from saddlescape.errors import counted
@@ -137,7 +138,7 @@ def check(
             progress=progress,
         )
     )
-    splits: dict[str, Pictures] = {"train": found.train}
+    splits: dict[str, Images] = {"train": found.train}
     if found.val is not None:
         splits["val"] = found.val
     if found.test is not None:

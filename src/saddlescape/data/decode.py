@@ -13,15 +13,15 @@ from torch import Tensor
 from saddlescape.data import cache
 from saddlescape.data.inspection import inspect
 from saddlescape.data.reader import collect_remarks
-from saddlescape.data.sources.pictures import ArrayPictures, EncodedPictures, Pictures, Progress
-from saddlescape.data.types import Preprocess
+from saddlescape.data.sources.found import Progress
+from saddlescape.data.types import ArraySplit, EncodedSplit, Images, Preprocess
 from saddlescape.errors import InputError
 
 _CHUNK = 64
 
 
 def decode_all(
-    pictures: Pictures,
+    pictures: Images,
     preprocess: Preprocess,
     *,
     progress: Progress | None = None,
@@ -32,12 +32,12 @@ def decode_all(
 
     What is odd about readable ones is added to ``remarks``, a line each.
     """
-    if isinstance(pictures, ArrayPictures):
-        return torch.from_numpy(pictures.images), np.arange(len(pictures)), []
+    if isinstance(pictures, ArraySplit):
+        return pictures.images, np.arange(len(pictures)), []
     size, total = preprocess.image_size, len(pictures)
     shape = (total, preprocess.channels, size, size)
     kept = None
-    if isinstance(pictures, EncodedPictures):
+    if isinstance(pictures, EncodedSplit):
         kept = cache.entry(pictures.identity, pictures.rows, preprocess)
         known = cache.read(kept, shape) if kept else None
         if known is not None:
@@ -74,9 +74,9 @@ def decode_all(
 
 
 def check_all(
-    pictures: Pictures, *, progress: Progress | None = None, white_level: float = 0.0
+    pictures: Images, *, progress: Progress | None = None, white_level: float = 0.0
 ) -> list[tuple[int, str]]:
     """Decode every picture and keep nothing: the unreadable ones as (position, reason), ascending."""
-    if isinstance(pictures, ArrayPictures):
+    if isinstance(pictures, ArraySplit):
         return []
     return sorted(inspect(pictures, progress=progress, white_level=white_level).unreadable.items())

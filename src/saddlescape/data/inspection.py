@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from saddlescape.data.cores import usable_cores
 from saddlescape.data.reader import collect_remarks, open_image, read_file
-from saddlescape.data.sources.pictures import ArrayPictures, EncodedPictures, FilePictures, Pictures, Progress
+from saddlescape.data.sources.found import Progress
+from saddlescape.data.types import ArraySplit, EncodedSplit, FileSplit, Images
 from saddlescape.errors import InputError
 
 _CHUNK = 32
@@ -40,7 +41,7 @@ class Inspection:
 
 
 def inspect(
-    pictures: Pictures,
+    pictures: Images,
     *,
     what: str = "checking images",
     workers: int | None = None,
@@ -77,9 +78,9 @@ Row = tuple[bytes, int, str, list[str]]
 """Hash, shorter side, why the picture cannot be read ("" where it can), and remarks where it can."""
 
 
-def _chunks(pictures: Pictures, workers: int | None, white_level: float) -> Iterator[tuple[int, list[Row]]]:
+def _chunks(pictures: Images, workers: int | None, white_level: float) -> Iterator[tuple[int, list[Row]]]:
     starts = range(0, len(pictures), _CHUNK)
-    if isinstance(pictures, ArrayPictures):
+    if isinstance(pictures, ArraySplit):
         for start in starts:
             yield start, [_of_array(pictures, i) for i in range(start, min(start + _CHUNK, len(pictures)))]
         return
@@ -87,7 +88,7 @@ def _chunks(pictures: Pictures, workers: int | None, white_level: float) -> Iter
     if number < 1:
         raise InputError(f"a check needs at least one worker, got {number}")
     of_bytes, of_files = (functools.partial(read, white_level=white_level) for read in (_of_bytes, _of_files))
-    if isinstance(pictures, EncodedPictures):
+    if isinstance(pictures, EncodedSplit):
         loaded = pictures.loaded()
         with ThreadPoolExecutor(number) as threads:
             yield from _mapped(threads, starts, number, lambda start: (of_bytes, _encoded(loaded, start)))
@@ -132,11 +133,11 @@ def _quiet() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _names(pictures: FilePictures, start: int) -> list[str]:
+def _names(pictures: FileSplit, start: int) -> list[str]:
     return [pictures.name(i) for i in range(start, min(start + _CHUNK, len(pictures)))]
 
 
-def _encoded(pictures: EncodedPictures, start: int) -> list[tuple[str, bytes]]:
+def _encoded(pictures: EncodedSplit, start: int) -> list[tuple[str, bytes]]:
     return [(pictures.name(i), pictures.content(i)) for i in range(start, min(start + _CHUNK, len(pictures)))]
 
 
@@ -163,5 +164,5 @@ def _row(content: bytes, name: str, white_level: float) -> Row:
     return hashlib.blake2b(content, digest_size=16).digest(), min(picture.size), "", remarks
 
 
-def _of_array(pictures: ArrayPictures, i: int) -> Row:
+def _of_array(pictures: ArraySplit, i: int) -> Row:
     return hashlib.blake2b(pictures.content(i), digest_size=16).digest(), min(pictures.size(i)), "", []

@@ -14,13 +14,13 @@ from torch import Tensor
 from saddlescape.counts import GroupRule, class_groups
 from saddlescape.data.decode import check_all, decode_all
 from saddlescape.data.draw import draw_hash
-from saddlescape.data.paths import PackedPaths, relative_names, take_paths
+from saddlescape.data.paths import PackedPaths, relative_names
 from saddlescape.data.profiles import class_counts as profile_counts
 from saddlescape.data.profiles import count_labels, longtail_indices
-from saddlescape.data.sources.pictures import EncodedPictures, FilePictures, Found, Pictures, Progress, Request
+from saddlescape.data.sources.found import Found, Progress, Request
 from saddlescape.data.sources.registry import find, name_of
 from saddlescape.data.split import stratified_split
-from saddlescape.data.types import ArraySplit, Dataset, FileSplit, Preprocess, Split
+from saddlescape.data.types import ArraySplit, Dataset, EncodedSplit, FileSplit, Images, Preprocess, Split
 from saddlescape.data.white_level import measure
 from saddlescape.disk import expanded
 from saddlescape.errors import InputError, counted
@@ -111,7 +111,7 @@ def load(
     if imbalance is not None or n_max is not None:
         train = _thinned(train, found.classes, 1.0 if imbalance is None else imbalance, profile, seed, n_max, notes)
     work = _Work(found, bad_images, progress, [*found.unreadable])
-    parts: dict[str, Pictures] = {"train": train, "test": held}
+    parts: dict[str, Images] = {"train": train, "test": held}
     if found.val is not None:
         parts["val"] = found.val
     preprocess = _preprocess(found, parts["train"], image_size, size_limit, background, notes)
@@ -172,7 +172,7 @@ def _existing(path: str | Path | None) -> Path | None:
     return place
 
 
-def _with_test(found: Found, split: str, notes: list[str]) -> tuple[Pictures, Pictures]:
+def _with_test(found: Found, split: str, notes: list[str]) -> tuple[Images, Images]:
     if found.test is not None:
         return found.train, found.test
     if split == "none":
@@ -191,7 +191,7 @@ def _with_test(found: Found, split: str, notes: list[str]) -> tuple[Pictures, Pi
     return found.train.take(stay), found.train.take(aside)
 
 
-def _require_images(classes: list[str], train: Pictures) -> None:
+def _require_images(classes: list[str], train: Images) -> None:
     for label, count in enumerate(count_labels(train.labels, len(classes))):
         if count == 0:
             raise InputError(
@@ -200,8 +200,8 @@ def _require_images(classes: list[str], train: Pictures) -> None:
 
 
 def _thinned(
-    train: Pictures, classes: list[str], imbalance: float, profile: str, seed: int, n_max: int | None, notes: list[str]
-) -> Pictures:
+    train: Images, classes: list[str], imbalance: float, profile: str, seed: int, n_max: int | None, notes: list[str]
+) -> Images:
     present = count_labels(train.labels, len(classes))
     largest = max(present) if n_max is None else n_max
     wanted = profile_counts(len(classes), largest, imbalance, profile)
@@ -261,7 +261,7 @@ class _Work:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
-    def note_bad(self, pictures: Pictures, bad: list[tuple[int, str]]) -> None:
+    def note_bad(self, pictures: Images, bad: list[tuple[int, str]]) -> None:
         self.skipped += [(pictures.name(i), reason) for i, reason in bad]
         if bad and self.bad_images == "error":
             more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
@@ -270,7 +270,7 @@ class _Work:
 
 def _preprocess(
     found: Found,
-    train: Pictures,
+    train: Images,
     image_size: int | None,
     size_limit: int | None,
     background: int,
@@ -298,10 +298,10 @@ def _preprocess(
     return Preprocess(image_size=size, resize_to=size, background=background)
 
 
-def _median_short_side(train: Pictures) -> float:
+def _median_short_side(train: Images) -> float:
     sides = []
     some = train.take(np.array(_spread(len(train), _SURVEY), dtype=np.int64))
-    if isinstance(some, EncodedPictures):
+    if isinstance(some, EncodedSplit):
         some = some.loaded()
     for i in range(len(some)):
         try:
@@ -317,7 +317,7 @@ def _spread(total: int, most: int) -> list[int]:
 
 
 def _splits(
-    work: _Work, parts: dict[str, Pictures], preprocess: Preprocess, memory_limit: int, notes: list[str]
+    work: _Work, parts: dict[str, Images], preprocess: Preprocess, memory_limit: int, notes: list[str]
 ) -> tuple[dict[str, Split], Preprocess]:
     total = sum(len(pictures) for pictures in parts.values())
     need = total * preprocess.channels * preprocess.image_size**2
@@ -329,19 +329,19 @@ def _splits(
             assert isinstance(train, ArraySplit)
             preprocess = _measured(train.images[torch.tensor(_spread(len(train), _SAMPLE))], preprocess, notes)
         return splits, preprocess
-    if not all(isinstance(part, FilePictures) for part in parts.values()):
+    if not all(isinstance(part, FileSplit) for part in parts.values()):
         raise InputError(
             f"{work.found.name}: {total:,} images take {need / 2**30:.1f} GiB as pixels, over the memory limit of "
             f"{memory_limit / 2**30:.1f} GiB: raise the limit, choose a smaller image size, or unpack them as files"
         )
     notes.append(f"{counted(total, 'image')} on disk, decoded when needed ({need / 2**30:.2g} GiB as pixels)")
     white = preprocess.white_level
-    splits = {name: _on_disk(work, part, white) for name, part in parts.items() if isinstance(part, FilePictures)}
+    splits = {name: _on_disk(work, part, white) for name, part in parts.items() if isinstance(part, FileSplit)}
     train = splits["train"]
     assert isinstance(train, FileSplit)
     if measured and len(train):
         chosen = _spread(len(train), _SAMPLE)
-        sample = FilePictures(take_paths(train.paths, chosen), train.labels[chosen].numpy())
+        sample = train.take(chosen)
         images, _, bad = decode_all(sample, preprocess, remarks=work.remarks)
         if bad:
             work.note_bad(sample, bad)
@@ -349,25 +349,25 @@ def _splits(
     return splits, preprocess
 
 
-def _in_memory(work: _Work, name: str, pictures: Pictures, preprocess: Preprocess) -> ArraySplit:
+def _in_memory(work: _Work, name: str, pictures: Images, preprocess: Preprocess) -> ArraySplit:
     images, kept, bad = decode_all(
         pictures, preprocess, progress=work.progress, what=f"reading {name} images", remarks=work.remarks
     )
     work.note_bad(pictures, bad)
     return ArraySplit(
         images=images,
-        labels=torch.from_numpy(pictures.labels[kept].astype(np.int64)),
+        labels=pictures.labels[kept],
         names=[pictures.name(int(i)) for i in kept],
     )
 
 
-def _on_disk(work: _Work, pictures: FilePictures, white_level: float) -> FileSplit:
+def _on_disk(work: _Work, pictures: FileSplit, white_level: float) -> FileSplit:
     if work.bad_images == "skip":
         bad = check_all(pictures, progress=work.progress, white_level=white_level)
         work.note_bad(pictures, bad)
         pictures = pictures.take(np.setdiff1d(np.arange(len(pictures)), [i for i, _ in bad]))
     packed = pictures.paths if isinstance(pictures.paths, PackedPaths) else PackedPaths.pack(pictures.paths)
-    return FileSplit(paths=packed, labels=torch.from_numpy(pictures.labels.astype(np.int64)))
+    return FileSplit(packed, pictures.labels)
 
 
 def _measured(images: Tensor, preprocess: Preprocess, notes: list[str]) -> Preprocess:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
-from saddlescape.data.types import Preprocess
+from saddlescape.data.preprocess import Preprocess
 from saddlescape.disk import reason
 from saddlescape.errors import InputError
 

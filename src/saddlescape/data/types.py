@@ -1,14 +1,17 @@
-"""What the rest of the house sees of data: splits, a data set, a batch, and the way from pixels to network input."""
+"""What the other packages see of data: splits, a data set, a batch, and the way from pixels to network input."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
+
+from saddlescape.data.images import ArraySplit, EncodedSplit, FileSplit, Images, Split
+from saddlescape.data.preprocess import Preprocess
+
+__all__ = ["ArraySplit", "Batch", "Dataset", "EncodedSplit", "FileSplit", "Images", "Preprocess", "Split"]
 
 
 class Batch(NamedTuple):
@@ -25,62 +28,6 @@ class Batch(NamedTuple):
     views: tuple[Tensor, ...] = ()
     partner: Batch | None = None
     whole: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preprocess:
-    """From a decoded picture (uint8) to what the network sees; travels with checkpoints and exports.
-
-    ``image_size`` S: the network sees S x S. ``resize_to``: shorter side is first scaled to this many pixels and the
-    S x S centre is cut out; 0 means that pictures are already S x S or are scaled to it exactly.
-    ``mean`` and ``std`` are per channel, in units of [0, 1] pixel values. ``background`` (0-255 grey level) is put
-    behind transparent pixels. ``white_level`` is the value that becomes 255 in images of more than 8 bits a channel
-    (4095 for 12-bit data in 16-bit files); 0: that of the file, 65535 for integers and 1 for floats.
-    """
-
-    image_size: int
-    channels: int = 3
-    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
-    std: tuple[float, ...] = (0.25, 0.25, 0.25)
-    resize_to: int = 0
-    background: int = 255
-    white_level: float = 0.0
-
-    def normalize(self, images: Tensor) -> Tensor:
-        """uint8 [N, C, H, W] in 0..255 -> float32 [N, C, H, W]: ``(x / 255 - mean) / std``."""
-        mean = torch.tensor(self.mean, device=images.device).view(-1, 1, 1)
-        std = torch.tensor(self.std, device=images.device).view(-1, 1, 1)
-        return (images.float() / 255 - mean) / std
-
-
-@dataclass(frozen=True)
-class ArraySplit:
-    """A split that lives whole in memory. ``images`` uint8 [N, C, H, W], ``labels`` int64 [N]."""
-
-    images: Tensor
-    labels: Tensor
-    names: Sequence[str] | None = None  # what to call image i in a message, e.g. its path
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-@dataclass(frozen=True)
-class FileSplit:
-    """A split that stays on disk. ``paths`` [N], ``labels`` int64 [N]; decoded by workers when a batch needs them."""
-
-    paths: Sequence[Path]
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @property
-    def names(self) -> list[str]:
-        return [str(path) for path in self.paths]
-
-
-Split = ArraySplit | FileSplit
 
 
 @dataclass(frozen=True, kw_only=True)

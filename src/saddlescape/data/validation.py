@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
 from saddlescape.data.draw import draw_hash
-from saddlescape.data.paths import relative_names, take_paths
+from saddlescape.data.paths import relative_names
 from saddlescape.data.profiles import count_labels
 from saddlescape.data.split import stratified_split
-from saddlescape.data.types import ArraySplit, Dataset, FileSplit, Split
+from saddlescape.data.types import Dataset
 from saddlescape.errors import InputError, counted
 
 
@@ -33,7 +29,7 @@ def hold_out(dataset: Dataset, fraction: float, seed: int = 0) -> Dataset:
     stay, aside = stratified_split(dataset.train.labels.numpy(), fraction, seed, names)
     if len(aside) == 0:
         raise InputError(f"{dataset.name}: no class has two training images, so none can be held out for validation")
-    train, val = take(dataset.train, stay), take(dataset.train, aside)
+    train, val = dataset.train.take(stay), dataset.train.take(aside)
     single = [name for name, count in zip(dataset.classes, dataset.class_counts, strict=True) if count == 1]
     held = f"validation: {counted(len(aside), 'training image')} held out ({fraction:g} of each class, seed {seed})"
     notes = [*dataset.notes, held]
@@ -48,12 +44,3 @@ def hold_out(dataset: Dataset, fraction: float, seed: int = 0) -> Dataset:
         held_hash="" if dataset.base is None else draw_hash(dataset.test, val),
         notes=notes,
     )
-
-
-def take(split: Split, positions: NDArray[np.int64]) -> Split:
-    """The images of a split at these positions, in this order."""
-    index = torch.from_numpy(np.asarray(positions, dtype=np.int64))
-    if isinstance(split, FileSplit):
-        return FileSplit(paths=take_paths(split.paths, positions), labels=split.labels[index])
-    names = None if split.names is None else [split.names[i] for i in positions]
-    return ArraySplit(images=split.images[index], labels=split.labels[index], names=names)

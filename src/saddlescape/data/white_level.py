@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from saddlescape.data.reader import deep_range
-from saddlescape.data.sources.pictures import ArrayPictures, EncodedPictures, FilePictures, Pictures
+from saddlescape.data.types import ArraySplit, EncodedSplit, FileSplit, Images
 from saddlescape.errors import InputError, counted
 
 _SURVEY = 2048
@@ -22,7 +22,7 @@ _SURVEY_ENCODED = 512  # these are read into memory for it
 _DEPTHS = (1, 2, 4, 8, 10, 12, 14, *range(16, 33))
 
 
-def measure(parts: Iterable[Pictures]) -> tuple[float, list[str]]:
+def measure(parts: Iterable[Images]) -> tuple[float, list[str]]:
     """The white level of a set and a note about it; 0 and no note where no image has more than 8 bits a channel.
 
     Integers: ``2**b - 1``, with b the smallest usual number of bits that holds every value. Floats: 1 where all are in
@@ -59,24 +59,24 @@ def _level(largest: float, is_float: bool) -> float:
     return next((float(2**bits - 1) for bits in _DEPTHS if largest <= 2**bits - 1 and largest > 0), 65535.0)
 
 
-def _ranges(part: Pictures) -> list[tuple[bool, float]]:
+def _ranges(part: Images) -> list[tuple[bool, float]]:
     """(floats, largest value) of every image with more than 8 bits a channel."""
-    if isinstance(part, ArrayPictures):
+    if isinstance(part, ArraySplit):
         return []
-    most = _SURVEY_ENCODED if isinstance(part, EncodedPictures) else _SURVEY
+    most = _SURVEY_ENCODED if isinstance(part, EncodedSplit) else _SURVEY
     some = np.unique(np.linspace(0, len(part) - 1, min(len(part), most)).astype(np.int64))
     if not len(part) or not _scan(part.take(some), decode=False):
         return []
     return _scan(part, decode=True)
 
 
-def _scan(part: FilePictures | EncodedPictures, *, decode: bool) -> list[tuple[bool, float]]:
-    if isinstance(part, EncodedPictures):
+def _scan(part: FileSplit | EncodedSplit, *, decode: bool) -> list[tuple[bool, float]]:
+    if isinstance(part, EncodedSplit):
         part = part.loaded()
 
     def one(i: int) -> tuple[bool, float] | None:
         try:
-            source = part.content(i) if isinstance(part, EncodedPictures) else part.paths[i]
+            source = part.content(i) if isinstance(part, EncodedSplit) else part.paths[i]
             return deep_range(source, name=part.name(i), decode=decode)
         except InputError:
             return None  # named when it is decoded

@@ -15,8 +15,7 @@ from saddlescape.data.draw import draw_hash
 from saddlescape.data.load import load
 from saddlescape.data.loader import build_loader
 from saddlescape.data.sources.registry import dataset_names
-from saddlescape.data.types import ArraySplit, Dataset, FileSplit, Split
-from saddlescape.data.validation import take
+from saddlescape.data.types import Dataset, Split
 from saddlescape.disk import expanded
 from saddlescape.errors import InputError
 from saddlescape.losses.logit_adjustment import post_hoc_adjust
@@ -151,7 +150,7 @@ def other_data(
             raise InputError(f"{data}: the run was trained on all of these {len(seen)} images; give others")
         elif seen.any():
             say(f"{int(seen.sum())} of {len(seen)} images are left out: the run was trained on them")
-            kept: Any = {split: take(chosen, np.flatnonzero(~seen))}
+            kept: Any = {split: chosen.take(np.flatnonzero(~seen))}
             dataset = dataclasses.replace(dataset, **kept)
     counts, groups = _counts_and_groups(opened, progress)
     return dataclasses.replace(dataset, class_counts=counts, groups=groups, preprocess=opened.preprocess)
@@ -227,7 +226,4 @@ def _differences(old: list[str], new: list[str]) -> str:
 
 
 def _relabelled(split: Split, position: Tensor) -> Split:
-    labels = position[split.labels]
-    if isinstance(split, FileSplit):
-        return FileSplit(split.paths, labels)
-    return ArraySplit(split.images, labels, split.names)
+    return dataclasses.replace(split, labels=position[split.labels])

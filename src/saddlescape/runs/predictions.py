@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from saddlescape.data.reader import pixels
-from saddlescape.data.types import ArraySplit, Dataset, Preprocess
+from saddlescape.data.types import Dataset, Preprocess
 from saddlescape.records.predictions import Predictions, TailErrors
 from saddlescape.training.metrics import Scorer
 
@@ -35,12 +34,8 @@ def keep_predictions(folder: Path, scorer: Scorer, dataset: Dataset, preprocess:
 
 def _images(dataset: Dataset, preprocess: Preprocess, chosen: np.ndarray) -> np.ndarray:
     """uint8 [K, H, W, C] as the network saw them, before normalisation; large ones thinned out."""
-    split = dataset.test
-    if isinstance(split, ArraySplit):
-        images = split.images[torch.from_numpy(chosen)]
-    else:
-        shown = [pixels(preprocess, split.paths[int(at)]) for at in chosen]
-        size = preprocess.image_size
-        images = torch.stack(shown) if shown else torch.zeros((0, preprocess.channels, size, size), dtype=torch.uint8)
+    shown = [dataset.test.pixels(int(at), preprocess) for at in chosen]
+    size = preprocess.image_size
+    images = torch.stack(shown) if shown else torch.zeros((0, preprocess.channels, size, size), dtype=torch.uint8)
     stride = -(-max(images.shape[2:]) // THUMBNAIL)
     return images[:, :, ::stride, ::stride].permute(0, 2, 3, 1).cpu().numpy()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from saddlescape.data.augment import build_augment
 from saddlescape.data.loader import build_loader
-from saddlescape.data.types import ArraySplit, Dataset, FileSplit
+from saddlescape.data.types import ArraySplit, Dataset
 from saddlescape.errors import InputError
 from saddlescape.losses.base import ClassLoss
 from saddlescape.records.files import CHECKPOINT
@@ -180,13 +180,9 @@ def class_samples(
         chosen.append(_some(by_class[label], per_class, seed))
     indices = _some(torch.cat(chosen), most, seed)
     check_memory(dataset, len(indices) * max(views, 1))
-    targets = dataset.train.labels[indices]
-    if isinstance(dataset.train, ArraySplit):
-        part: ArraySplit | FileSplit = ArraySplit(dataset.train.images[indices], targets)
-    else:
-        part = FileSplit([dataset.train.paths[i] for i in indices.tolist()], targets)
+    part = dataset.train.take(indices)
     if isinstance(part, ArraySplit) and not views:
-        return (dataset.preprocess.normalize(part.images), targets), available
+        return (dataset.preprocess.normalize(part.images), part.labels), available
     loader = build_loader(
         part, dataset.preprocess, batch_size=256, seed=seed,
         augment=build_augment(augment, dataset.preprocess.image_size) if views else None,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from saddlescape.data.augment import build_augment
 from saddlescape.data.loader import build_loader
 from saddlescape.data.samplers import Sampler, build_sampler
-from saddlescape.data.types import ArraySplit, Batch, Dataset, FileSplit, Split
+from saddlescape.data.types import Batch, Dataset, Split
 from saddlescape.data.views import JoinedLoader, Loader, SharedOrder
 from saddlescape.parallel.ranks import ALONE, Ranks
 from saddlescape.training.precision import Precision
@@ -58,10 +58,7 @@ def _share(split: Split, ranks: Ranks) -> Split:
     if ranks.alone:
         return split
     begin, end = (edge * len(split) // ranks.size for edge in (ranks.rank, ranks.rank + 1))
-    if isinstance(split, ArraySplit):
-        names = None if split.names is None else split.names[begin:end]
-        return ArraySplit(split.images[begin:end], split.labels[begin:end], names)
-    return FileSplit([split.paths[i] for i in range(begin, end)], split.labels[begin:end])
+    return split.take(range(begin, end))
 
 
 def training_loader(

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from saddlescape.data.download import fetch_cifar
 from saddlescape.data.places import data_roots
 from saddlescape.data.sources.classes import read_class_names
+from saddlescape.data.sources.found import Found, Request
 from saddlescape.data.sources.parquet import ShardedTable, missing_shards, shards_under, split_of
-from saddlescape.data.sources.pictures import ArrayPictures, Found, Pictures, Request
-from saddlescape.data.types import Preprocess
+from saddlescape.data.types import ArraySplit, Images, Preprocess
 from saddlescape.errors import InputError
 
 # The constants of the paper's official code, used there for CIFAR-10 and CIFAR-100 alike (methods 0.1).
@@ -133,7 +134,7 @@ def _has_parquet(folder: Path) -> bool:
 
 def _from_parquet(name: str, folder: Path, layout: Layout) -> Found:
     shards = shards_under(folder)
-    found: dict[str, Pictures] = {}
+    found: dict[str, Images] = {}
     notes: list[str] = []
     classes = layout.classes
     for split in ("train", "test"):
@@ -156,7 +157,7 @@ def _from_pickles(name: str, folder: Path, layout: Layout) -> Found:
     return _found(name, f"original pickles in {folder}", list(layout.classes), train, test, notes)
 
 
-def _found(name: str, kind: str, classes: list[str], train: Pictures, test: Pictures, notes: list[str]) -> Found:
+def _found(name: str, kind: str, classes: list[str], train: Images, test: Images, notes: list[str]) -> Found:
     if len(train) < 50000:
         notes.append(f"{name}: this copy holds {len(train):,} of the 50,000 training images")
     elif not kind.startswith("original"):
@@ -167,7 +168,7 @@ def _found(name: str, kind: str, classes: list[str], train: Pictures, test: Pict
     )  # fmt: skip
 
 
-def _read_batches(folder: Path, files: dict[str, tuple[str, int]], layout: Layout, notes: list[str]) -> ArrayPictures:
+def _read_batches(folder: Path, files: dict[str, tuple[str, int]], layout: Layout, notes: list[str]) -> ArraySplit:
     images, labels, where = [], [], []
     for file, (md5, published) in files.items():
         path = folder / file
@@ -186,7 +187,7 @@ def _read_batches(folder: Path, files: dict[str, tuple[str, int]], layout: Layou
         images.append(data.reshape(-1, 3, 32, 32))
         labels.append(targets)
         where += [f"{file} image {i}" for i in range(len(data))]
-    return ArrayPictures(np.concatenate(images), np.concatenate(labels), where)
+    return ArraySplit(torch.from_numpy(np.concatenate(images)), torch.from_numpy(np.concatenate(labels)), where)
 
 
 def _validated(path: Path, batch: Any, layout: Layout) -> tuple[np.ndarray, np.ndarray]:

@@ -6,9 +6,10 @@ Source: UCI "Optical Recognition of Handwritten Digits" (its test part), as ship
 from __future__ import annotations
 
 import numpy as np
+import torch
 
-from saddlescape.data.sources.pictures import ArrayPictures, Found, Request
-from saddlescape.data.types import Preprocess
+from saddlescape.data.sources.found import Found, Request
+from saddlescape.data.types import ArraySplit, Preprocess
 
 TRAIN_PER_CLASS = 120
 
@@ -28,14 +29,15 @@ def load_digits(request: Request) -> Found:
         [np.sort(generator.permutation(np.flatnonzero(labels == digit))[:TRAIN_PER_CLASS]) for digit in range(10)]
     )
     test = np.setdiff1d(np.arange(len(labels)), train)
-    pictures = ArrayPictures(images, labels, [f"digits image {i}" for i in range(len(labels))])
+    names = [f"digits image {i}" for i in range(len(labels))]
+    split = ArraySplit(torch.from_numpy(images), torch.from_numpy(labels), names)
     scaled = images[train] / 255
     return Found(
         name="digits",
         kind="scikit-learn's digits, 8 x 8 grey",
         classes=[str(digit) for digit in range(10)],
-        train=pictures.take(train),
-        test=pictures.take(test),
+        train=split.take(train),
+        test=split.take(test),
         preprocess=Preprocess(
             image_size=8, channels=1, mean=(round(float(scaled.mean()), 4),), std=(round(float(scaled.std()), 4),)
         ),

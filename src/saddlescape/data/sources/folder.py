@@ -7,10 +7,12 @@ import unicodedata
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from saddlescape.data.reader import looks_like_image
 from saddlescape.data.sources.classes import plain_name
-from saddlescape.data.sources.pictures import FilePictures, Found, Request
+from saddlescape.data.sources.found import Found, Request
+from saddlescape.data.types import FileSplit
 from saddlescape.disk import is_output
 from saddlescape.errors import InputError, counted
 
@@ -57,7 +59,7 @@ def load_folder(request: Request) -> Found:
     if not (request.partial and classes):
         _require_classes(root, parts["train"], classes)
     numbers = {name: label for label, name in enumerate(classes)}
-    splits: dict[str, FilePictures] = {}
+    splits: dict[str, FileSplit] = {}
     for split, folder in parts.items():
         beside = _loose_images(folder, ignored)
         splits[split] = _pictures(folder, class_folders if split == "train" else None, numbers, ignored, notes)
@@ -175,7 +177,7 @@ def _require_classes(root: Path, train: Path, classes: list[str]) -> None:
 
 def _pictures(
     folder: Path, places: dict[str, Path] | None, numbers: dict[str, int], ignored: list[str], notes: list[str]
-) -> FilePictures:
+) -> FileSplit:
     paths: list[Path] = []
     labels: list[int] = []
     for name, place in (_class_folders(folder, notes) if places is None else places).items():
@@ -192,7 +194,7 @@ def _pictures(
         paths += images
         labels += [numbers[name]] * len(images)
     order = np.argsort(np.asarray(labels, dtype=np.int64), kind="stable")
-    return FilePictures([paths[i] for i in order], np.asarray(labels, dtype=np.int64)[order])
+    return FileSplit([paths[i] for i in order], torch.tensor(labels, dtype=torch.int64)[order])
 
 
 def _loose_images(folder: Path, ignored: list[str]) -> list[Path]:

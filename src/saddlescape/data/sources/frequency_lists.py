@@ -23,14 +23,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from saddlescape.data.paths import PackedPaths
 from saddlescape.data.places import data_roots
+from saddlescape.data.sources.found import Found, Published, Request
 from saddlescape.data.sources.frequency import frequency_order
 from saddlescape.data.sources.listfile import EXPECTED, read_text
-from saddlescape.data.sources.pictures import FilePictures, Found, Published, Request
-from saddlescape.data.types import Preprocess
+from saddlescape.data.types import FileSplit, Preprocess
 from saddlescape.errors import InputError, counted
 
 
@@ -237,7 +238,7 @@ def _base(train: Lines, candidates: Sequence[Path]) -> Path:
 
 def _pictures(
     lines: Lines, base: Path, new_label: NDArray[np.int64], request: Request, missing: _Missing
-) -> FilePictures:
+) -> FileSplit:
     paths = [path.replace("\\", "/") for path in lines.paths]
     there = _present(paths, base, request, lines.file.name)
     if not there.all():
@@ -248,7 +249,7 @@ def _pictures(
             raise InputError(f"{messages[0]}{more}: complete the images, or go on without: --bad-images skip")
         missing.unreadable += [(str(base / paths[i]), text) for i, text in zip(gone.tolist(), messages, strict=True)]
         paths = [paths[i] for i in np.flatnonzero(there).tolist()]
-    return FilePictures(PackedPaths.pack(paths, base), new_label[lines.labels[there]])
+    return FileSplit(PackedPaths.pack(paths, base), torch.from_numpy(new_label[lines.labels[there]]))
 
 
 def _present(paths: Sequence[str], base: Path, request: Request, what: str) -> NDArray[np.bool_]:

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
+import torch
 
 from saddlescape.data.sources.classes import read_class_names
 from saddlescape.data.sources.folder import IMAGE_SUFFIXES
-from saddlescape.data.sources.pictures import FilePictures, Found, Request
+from saddlescape.data.sources.found import Found, Request
+from saddlescape.data.types import FileSplit
 from saddlescape.errors import InputError, counted
 
 EXPECTED = "expected 'path label', the two separated by a space, a tab or a comma"
@@ -57,7 +58,7 @@ def load_list(request: Request) -> Found:
     partners = {"test": request.test} if request.test else partner_lists(path)
     unreadable: list[tuple[str, str]] = []
 
-    def pictures(source: Path, lines: list[Entry], base: Path) -> FilePictures:
+    def pictures(source: Path, lines: list[Entry], base: Path) -> FileSplit:
         if _are_integers(source, lines) != integers:
             raise InputError(f"{source}: its labels are {'names' if integers else 'integers'}, unlike those of {path}")
         labels = [_label(source, entry, numbers, integers) for entry in lines]
@@ -355,7 +356,7 @@ def _label(path: Path, entry: Entry, numbers: dict[str, int], integers: bool) ->
 
 def _pictures(
     path: Path, entries: list[Entry], labels: list[int], base: Path, lenient: bool, unreadable: list[tuple[str, str]]
-) -> FilePictures:
+) -> FileSplit:
     paths, kept, missing = [], [], []
     for entry, label in zip(entries, labels, strict=True):
         there = _located(base, entry.path)
@@ -369,7 +370,7 @@ def _pictures(
         more = f" (and {counted(len(missing) - 1, 'more line')} like it)" if len(missing) > 1 else ""
         raise InputError(f"{line}{more}: paths are relative to the list's folder, or to --root")
     unreadable += [(str(base / entry.path), line) for entry, line in missing]
-    return FilePictures(paths, np.asarray(kept, dtype=np.int64))
+    return FileSplit(paths, torch.tensor(kept, dtype=torch.int64))
 
 
 def _located(base: Path, written: str) -> Path | None:

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from saddlescape.data.sources.classes import read_class_names
-from saddlescape.data.sources.pictures import EncodedPictures, Found, Request
+from saddlescape.data.sources.found import Found, Request
+from saddlescape.data.types import EncodedSplit
 from saddlescape.errors import InputError, MissingExtraError, counted
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "png", "picture", "bytes")
@@ -160,7 +162,7 @@ class ShardedTable:
             names = [names[key] for key in sorted(names, key=int)]
         return [str(name) for name in names] or None
 
-    def pictures(self, classes: Sequence[str]) -> EncodedPictures:
+    def pictures(self, classes: Sequence[str]) -> EncodedSplit:
         """All rows as pictures; text labels are mapped by name. ``InputError`` for a label outside the classes."""
         numbers = {name: i for i, name in enumerate(classes)}
         labels = np.empty(len(self.raw_labels), dtype=np.int64)
@@ -169,7 +171,7 @@ class ShardedTable:
             if not 0 <= number < len(classes):
                 raise InputError(f"{self.where(row)}: label {label!r} is none of the {len(classes)} classes")
             labels[row] = number
-        return EncodedPictures(self.fetch, np.arange(len(labels)), labels, self.where, self.identity())
+        return EncodedSplit(self.fetch, np.arange(len(labels)), torch.from_numpy(labels), self.where, self.identity())
 
     def identity(self) -> str:
         """Path, size and time of change of every shard."""

@@ -14,10 +14,10 @@ from saddlescape.data.sources.cifar import load_cifar
 from saddlescape.data.sources.classes import look_alikes
 from saddlescape.data.sources.digits import load_digits
 from saddlescape.data.sources.folder import load_folder
+from saddlescape.data.sources.found import Found, Request
 from saddlescape.data.sources.frequency_lists import load_frequency_lists
 from saddlescape.data.sources.listfile import load_list
 from saddlescape.data.sources.parquet import load_parquet, shards_under
-from saddlescape.data.sources.pictures import Found, Request
 from saddlescape.disk import expanded
 from saddlescape.errors import InputError
 

@@ -1,0 +1,34 @@
+"""The way from an image to what the network sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocess:
+    """From a decoded picture (uint8) to what the network sees; travels with checkpoints and exports.
+
+    ``image_size`` S: the network sees S x S. ``resize_to``: shorter side is first scaled to this many pixels and the
+    S x S centre is cut out; 0 means that pictures are already S x S or are scaled to it exactly.
+    ``mean`` and ``std`` are per channel, in units of [0, 1] pixel values. ``background`` (0-255 grey level) is put
+    behind transparent pixels. ``white_level`` is the value that becomes 255 in images of more than 8 bits a channel
+    (4095 for 12-bit data in 16-bit files); 0: that of the file, 65535 for integers and 1 for floats.
+    """
+
+    image_size: int
+    channels: int = 3
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    std: tuple[float, ...] = (0.25, 0.25, 0.25)
+    resize_to: int = 0
+    background: int = 255
+    white_level: float = 0.0
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """uint8 [N, C, H, W] in 0..255 -> float32 [N, C, H, W]: ``(x / 255 - mean) / std``."""
+        mean = torch.tensor(self.mean, device=images.device).view(-1, 1, 1)
+        std = torch.tensor(self.std, device=images.device).view(-1, 1, 1)
+        return (images.float() / 255 - mean) / std
