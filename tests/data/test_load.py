@@ -66,6 +66,17 @@ def test_bad_input_is_one_line(name: str, options: dict[str, object], words: str
     assert "\n" not in str(caught.value)
 
 
+def test_a_small_first_class_is_told_what_can_be_done(tmp_path: Path) -> None:
+    """Nobody who named a folder chose an n_max, so nobody is told to choose another one."""
+    for name, count in (("a", 3), ("b", 9), ("c", 9)):
+        (tmp_path / name).mkdir()
+        for i in range(count):
+            Image.new("RGB", (4, 4), (i * 20, count, 0)).save(tmp_path / name / f"{i}.png")
+    with pytest.raises(InputError, match="class 'a' has too few images.*order the classes by size") as caught:
+        load(tmp_path, imbalance=2, image_size=4)
+    assert "n_max" not in str(caught.value)
+
+
 def test_other_things_a_path_may_be(tmp_path: Path) -> None:
     (tmp_path / "data.zip").write_bytes(b"PK")
     with pytest.raises(InputError, match="unpack it"):

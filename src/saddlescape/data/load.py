@@ -218,10 +218,14 @@ def _thinned(
         return train.take(np.arange(sum(wanted)))
     for label, (want, there) in enumerate(zip(wanted, present, strict=True)):
         if want > there:
-            larger = "a larger imbalance or " if label else ""
+            remedies = ["choose a larger imbalance"] if label else []
+            if n_max is not None:
+                remedies.append(f"choose n_max at most {_fitting(present, imbalance, profile)}")
+            elif not label:
+                remedies.append("order the classes by size, as the profile gives the first one most; or no imbalance")
             raise InputError(
                 f"class {classes[label]!r} has too few images for imbalance {imbalance:g} ({profile}): {want} wanted, "
-                f"{there} present; choose {larger}n_max at most {_fitting(present, imbalance, profile)}"
+                f"{there} present; {' or '.join(remedies)}"
             )
     notes.append(f"long-tailed draw: {profile} profile, imbalance {imbalance:g}, seed {seed}, {sum(wanted):,} images")
     return train.take(longtail_indices(train.labels, wanted, seed))
