@@ -72,7 +72,7 @@ def test_a_small_first_class_is_told_what_can_be_done(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         for i in range(count):
             Image.new("RGB", (4, 4), (i * 20, count, 0)).save(tmp_path / name / f"{i}.png")
-    with pytest.raises(InputError, match="class 'a' has too few images.*order the classes by size") as caught:
+    with pytest.raises(InputError, match=r"class 'a' has too few images.*order the classes by size") as caught:
         load(tmp_path, imbalance=2, image_size=4)
     assert "n_max" not in str(caught.value)
 
