@@ -168,7 +168,7 @@ def test_paper_cut_of_cifar100_in_counts() -> None:
 
 def test_many_medium_few_has_the_known_sizes() -> None:
     assert sizes(class_groups(class_counts(100, 500, 100), rule="thresholds")[0]) == (35, 35, 30)
-    # 20 and 100 themselves are medium; few has an empty group here and says so instead of failing (K53).
+    # 20 and 100 themselves are medium; few has an empty group here and says so instead of failing.
     groups, line = class_groups([101, 100, 20, 300], rule="thresholds")
     assert groups == {"head": [0, 3], "mid": [1, 2], "tail": []}
     assert "more than 100" in line and "fewer than 20" in line

@@ -165,7 +165,7 @@ def test_a_folder_that_cannot_be_written(cli, place):
 
 
 def test_a_folder_with_other_things_in_it(cli, photos, untouched):
-    """K84: an output folder that holds somebody's files is left alone."""
+    """An output folder that holds somebody's files is left alone."""
     untouched(photos)
     complaint = cli("train", "digits", "--epochs", 1, "--out", photos).complaint
     assert f"{photos} is not empty and not a run" in complaint
@@ -271,7 +271,7 @@ def test_a_class_with_too_few_samples(cli, make_folder):
 
 
 def test_one_class_or_a_flat_folder(cli, make_folder, make_picture):
-    """K43: one line that says what layout is wanted."""
+    """One line that says what layout is wanted."""
     make_folder(Path("single"), cat=4)
     for number in range(4):
         make_picture(Path("flat") / f"{number}.png")

@@ -1,4 +1,4 @@
-"""What comes from outside in the middle of a run: Ctrl-C, a full disk, a second process. K84."""
+"""What comes from outside in the middle of a run: Ctrl-C, a full disk, a second process."""
 
 from __future__ import annotations
 

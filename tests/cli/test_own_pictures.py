@@ -1,4 +1,4 @@
-"""People's own pictures, through the command line: what broke other tools (cases K32 to K53), end to end."""
+"""People's own pictures, through the command line: what broke other tools, end to end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def result(run: str = "run") -> dict[str, Any]:
 
 
 def test_strays_beside_the_images_are_no_classes(cli, make_folder):
-    """K32, K46: strays, upper-case endings, another format than the ending says, an animation."""
+    """Strays, upper-case endings, another format than the ending says, an animation."""
     root = make_folder(Path("mine"), cat=5, dog=5)
     for stray in (".DS_Store", "cat/.DS_Store", "cat/._mine-cat-0.png", "dog/Thumbs.db"):
         (root / stray).write_bytes(b"stray")
@@ -40,7 +40,7 @@ def test_strays_beside_the_images_are_no_classes(cli, make_folder):
 
 
 def test_black_on_transparent_is_seen_in_training_and_in_predict(cli, make_folder):
-    """K39: the stated background is the same grey for both."""
+    """The stated background is the same grey for both."""
     root = make_folder(Path("mine"), cat=4, dog=4)
     shape = Image.new("RGBA", (16, 16), (0, 0, 0, 0))
     shape.paste((0, 0, 0, 255), (4, 4, 12, 12))
@@ -56,7 +56,7 @@ def test_black_on_transparent_is_seen_in_training_and_in_predict(cli, make_folde
 
 @pytest.mark.parametrize("how", ["no folder", "empty folder"])
 def test_a_class_that_the_test_set_lacks(cli, make_folder, how):
-    """K40, K51: labels stay those of training, the class is n/a and is left out of the balanced accuracy."""
+    """Labels stay those of training, the class is n/a and is left out of the balanced accuracy."""
     make_folder(Path("mine/train"), ant=6, bee=6, cat=6, dog=6)
     make_folder(Path("mine/val"), ant=2, bee=2, dog=2)
     if how == "empty folder":
@@ -75,7 +75,6 @@ def test_a_class_that_the_test_set_lacks(cli, make_folder, how):
 
 
 def test_a_class_with_one_image_stays_in_training(cli, make_folder):
-    """K48."""
     make_folder(Path("mine"), ant=10, bee=5, cat=1)
     outcome = cli("train", "mine", "--val", 0.2, "--out", "run", *SMALL)
     assert outcome.code == 0, outcome.err
@@ -86,7 +85,7 @@ def test_a_class_with_one_image_stays_in_training(cli, make_folder):
 
 
 def test_a_last_batch_of_one_image(cli, make_folder):
-    """K49: 33 images in batches of 32, through BatchNorm; none is dropped."""
+    """33 images in batches of 32, through BatchNorm; none is dropped."""
     make_folder(Path("mine/train"), ant=20, bee=13)
     make_folder(Path("mine/test"), ant=2, bee=1)
     outcome = cli("train", "mine", "--batch-size", 32, "--out", "run", *SMALL)
@@ -95,7 +94,7 @@ def test_a_last_batch_of_one_image(cli, make_folder):
 
 
 def test_a_group_without_classes_is_not_available(cli, make_folder):
-    """K53: two classes make a head and a tail, and nothing between."""
+    """Two classes make a head and a tail, and nothing between."""
     make_folder(Path("mine"), ant=8, bee=5)
     outcome = cli("train", "mine", "--out", "run", *SMALL)
     assert outcome.code == 0, outcome.err

@@ -127,7 +127,7 @@ def test_a_recipe_takes_another_seed_even_zero(cli, digits_run):
 
 
 def test_other_settings_in_the_same_folder_are_refused_and_shown(cli, digits_run, untouched):
-    """K76: what was begun with other numbers is not continued; what moves no weight may change."""
+    """What was begun with other numbers is not continued; what moves no weight may change."""
     untouched(digits_run)
     same = ("train", "digits", "--epochs", 2, "--out", digits_run, "--device", "cpu")
     assert "stages.0.lr: 0.05 -> 0.01" in cli(*same, "--lr", 0.01).complaint
@@ -145,7 +145,7 @@ def test_what_moves_no_weight_may_change(cli, digits_run, tmp_path):
 
 
 def test_other_classes_in_the_same_folder_are_refused(cli, photo_run, photos, tmp_path, untouched):
-    """K76: the class count (and any other change of the images) is held against the checkpoint."""
+    """The class count (and any other change of the images) is held against the checkpoint."""
     shutil.copytree(photos, tmp_path / "data" / "photos")
     moved = tmp_path / "data" / "photos"
     same = ("train", moved, "--method", "ce", "--epochs", 3, "--out", "run", *SMALL)
@@ -165,7 +165,7 @@ def test_other_classes_in_the_same_folder_are_refused(cli, photo_run, photos, tm
     ],
 )
 def test_what_never_begins_is_said_at_the_start(cli, method, settings, line):
-    """K31: a start beyond the last epoch is said before training, also when it comes from --set."""
+    """A start beyond the last epoch is said before training, also when it comes from --set."""
     outcome = cli("train", "digits", "--method", method, "--epochs", 2, "--set", *settings, "--dry-run")
     assert outcome.code == 0, outcome.err
     assert "never begins" in outcome.err

@@ -110,7 +110,7 @@ def test_predict_for_people(cli, photo_run, photos):
 
 
 def test_an_image_turned_by_exif_is_the_upright_image(cli, photo_run, make_picture):
-    """K36: orientation 6 says "turn this a quarter to the right to see it"."""
+    """Orientation 6 says "turn this a quarter to the right to see it"."""
     upright = Image.open(make_picture(Path("upright.png"), size=(20, 28)))
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -149,7 +149,7 @@ print(json.dumps([dict(zip(classes, row)) for row in rows]))
 
 
 def test_export_to_onnx(cli, photo_run, photos):
-    """K79: batches of 1 and of 7 raw images; names and preprocessing inside."""
+    """Batches of 1 and of 7 raw images; names and preprocessing inside."""
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     outcome = cli("export", photo_run, "--out", "model.onnx")

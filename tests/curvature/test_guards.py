@@ -107,7 +107,7 @@ def test_training_goes_on_to_the_same_bits():
         assert torch.equal(a, b)
 
 
-def test_k60_dropout_in_train_mode_is_refused_and_named():
+def test_dropout_in_train_mode_is_refused_and_named():
     model = small(nn.Dropout(0.5))
     model.train()
     with pytest.raises(InputError, match=r"'1'.*Dropout\(p=0.5\)"):
@@ -115,7 +115,7 @@ def test_k60_dropout_in_train_mode_is_refused_and_named():
     class_spectra(model.eval(), F.cross_entropy, (X, Y), lanczos_steps=3)
 
 
-def test_k60_functional_dropout_is_found_out():
+def test_functional_dropout_is_found_out():
     class Hidden(nn.Module):
         def __init__(self):
             super().__init__()
@@ -128,7 +128,7 @@ def test_k60_functional_dropout_is_found_out():
         class_spectra(Hidden(), F.cross_entropy, (X, Y))
 
 
-def test_k60_random_layer_is_found_out_with_a_decomposable_loss():
+def test_random_layer_is_found_out_with_a_decomposable_loss():
     class Noisy(nn.Module):
         def __init__(self):
             super().__init__()
@@ -141,7 +141,7 @@ def test_k60_random_layer_is_found_out_with_a_decomposable_loss():
         build_operator(Noisy(), nn.CrossEntropyLoss(), (X, Y))
 
 
-def test_k60_augmenting_loader_is_refused():
+def test_augmenting_loader_is_refused():
     class Augmented(TensorDataset):
         def __getitem__(self, index):
             x, y = super().__getitem__(index)
@@ -151,7 +151,7 @@ def test_k60_augmenting_loader_is_refused():
         class_spectra(small(), F.cross_entropy, DataLoader(Augmented(X, Y), batch_size=5))
 
 
-def test_k60_shuffling_loader_is_fine_but_drop_last_is_told():
+def test_shuffling_loader_is_fine_but_drop_last_is_told():
     shuffled = class_spectra(
         small(), F.cross_entropy, DataLoader(TensorDataset(X, Y), batch_size=5, shuffle=True), lanczos_steps=4
     )
@@ -241,7 +241,7 @@ def test_sum_loss_is_refused():
 
 
 @pytest.mark.parametrize("method", ["traced", "double_backward"])
-def test_k54_attention_equals_explicit_attention(dense, method):
+def test_attention_equals_explicit_attention(dense, method):
     class Attention(nn.Module):
         def __init__(self, fused):
             super().__init__()
@@ -274,7 +274,7 @@ def slope_difference(operator, v):
 
 
 @pytest.mark.parametrize("method", ["traced", "double_backward"])
-def test_k54_transformer_encoder_layer(method):
+def test_transformer_encoder_layer(method):
     """Against differences: ``torch.func.hessian`` of layer norm is not symmetric in torch 2.13 (off by 0.06 here)."""
 
     class Encoder(nn.Module):
@@ -296,7 +296,7 @@ def test_k54_transformer_encoder_layer(method):
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
-def test_k55_recurrent_layers(kind):
+def test_recurrent_layers(kind):
     class Recurrent(nn.Module):
         def __init__(self):
             super().__init__()
@@ -314,7 +314,7 @@ def test_k55_recurrent_layers(kind):
     torch.testing.assert_close(operator(v), slope_difference(operator, v), rtol=1e-6, atol=1e-8)
 
 
-def test_k56_train_mode_model_is_measured_in_eval_and_says_so(net, dense):
+def test_train_mode_model_is_measured_in_eval_and_says_so(net, dense):
     truth = dense(*net)
     net.model.train()
     net.model.register_buffer("counter", torch.tensor(3))
@@ -328,7 +328,7 @@ def test_k56_train_mode_model_is_measured_in_eval_and_says_so(net, dense):
 
 
 @pytest.mark.parametrize("method", ["traced", "double_backward"])
-def test_k56_batch_statistics_only_in_one_batch(method):
+def test_batch_statistics_only_in_one_batch(method):
     model = small(nn.BatchNorm1d(5))
     model.train()
     before = [b.clone() for b in model.buffers()]
@@ -358,20 +358,20 @@ class Wrapped(nn.Module):
 
 @pytest.mark.parametrize("how", ["tuple", "dict", "object"])
 @pytest.mark.parametrize("method", ["traced", "double_backward"])
-def test_k68_logits_are_found(how, method):
+def test_logits_are_found(how, method):
     truth = build_operator(small(), F.cross_entropy, (X, Y), method="double_backward")
     v = torch.randn(truth.dim, dtype=torch.float64)
     operator = build_operator(Wrapped(how), F.cross_entropy, (X, Y), method=method)
     torch.testing.assert_close(operator(v), truth(v))
 
 
-def test_k68_unknown_output_asks_for_a_function():
+def test_unknown_output_asks_for_a_function():
     with pytest.raises(InputError, match=r"scores.*forward="):
         build_operator(Wrapped("odd"), F.cross_entropy, (X, Y))
     build_operator(Wrapped("odd"), F.cross_entropy, (X, Y), forward=lambda model, x: model(x)["scores"])
 
 
-def test_k68_dict_and_tuple_inputs_and_dict_batches():
+def test_dict_and_tuple_inputs_and_dict_batches():
     scale = torch.full((18, 1), 2.0, dtype=torch.float64)
     truth = build_operator(small(), F.cross_entropy, (X * 2, Y))
     v = torch.randn(truth.dim, dtype=torch.float64)
@@ -387,7 +387,7 @@ def test_k68_dict_and_tuple_inputs_and_dict_batches():
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_k69_half_weights_are_computed_in_float32_with_a_note(dtype):
+def test_half_weights_are_computed_in_float32_with_a_note(dtype):
     model = small().to(dtype)
     found = spectrum(model, F.cross_entropy, (X.to(dtype), Y), lanczos_steps=60)
     exact = spectrum(small().to(dtype).float(), F.cross_entropy, (X.to(dtype).float(), Y), lanczos_steps=60)

@@ -51,7 +51,7 @@ def test_all_steps_give_all_eigenvalues():
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_k63_rank_one_and_multiple_of_identity(dtype):
+def test_rank_one_and_multiple_of_identity(dtype):
     u = start(50, dtype)
     u = u / u.norm()
     rank_one = FunctionOperator(lambda v: 7 * u * (u @ v), 50, u)
@@ -75,7 +75,7 @@ def test_k63_rank_one_and_multiple_of_identity(dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_k61_smallest_of_minus_five_to_hundred(dtype):
+def test_smallest_of_minus_five_to_hundred(dtype):
     operator = diagonal(torch.linspace(-5, 100, 400, dtype=dtype))
     found = extremes(operator, which="smallest", tol=1e-4, max_products=2000)
     (pair,) = found.smallest

@@ -199,7 +199,7 @@ def test_refresh_reads_new_weights(mlp, dense, method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_k58_unused_layer_has_zero_rows_and_frozen_is_left_out(dense, method):
+def test_unused_layer_has_zero_rows_and_frozen_is_left_out(dense, method):
     class Net(nn.Module):
         def __init__(self):
             super().__init__()
@@ -263,7 +263,7 @@ def test_network_that_cannot_be_traced_goes_the_slower_way(mlp, dense):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
-def test_k66_memory_is_flat(mlp, method):
+def test_memory_is_flat(mlp, method):
     wide = nn.Sequential(nn.Linear(9, 100), nn.Tanh(), nn.Linear(100, 3))
     operator = build_operator(
         wide, F.cross_entropy, (mlp.inputs.float().repeat(20, 1), mlp.targets.repeat(20)), method=method
@@ -283,7 +283,7 @@ def test_k66_memory_is_flat(mlp, method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_k71_inplace_relu_and_inplace_add(dense, method):
+def test_inplace_relu_and_inplace_add(dense, method):
     class Block(nn.Module):
         def __init__(self):
             super().__init__()

@@ -47,7 +47,7 @@ def test_filter_normalisation(net):
             torch.testing.assert_close(piece.flatten(1).norm(dim=1), weight.detach().flatten(1).norm(dim=1))
 
 
-def test_k72_same_seed_same_numbers_weights_untouched(net):
+def test_same_seed_same_numbers_weights_untouched(net):
     before = {k: v.clone() for k, v in net.model.state_dict().items()}
     options = {"directions": "random", "span": 0.5, "steps": 3}
     first = loss_surface(net.model, F.cross_entropy, net.data, **options)

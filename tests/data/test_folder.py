@@ -35,7 +35,7 @@ def test_train_and_test_are_mapped_by_name(tmp_path: Path) -> None:
     for split_folder in ("test",):
         paint(tmp_path / split_folder / "fox" / "a.png", 200)
         paint(tmp_path / split_folder / "cat" / "a.png", 100)
-    (tmp_path / "test" / "eel").mkdir()  # an empty folder; dog has none at all (K40)
+    (tmp_path / "test" / "eel").mkdir()  # an empty folder; dog has none at all
     dataset = load(tmp_path)
     assert dataset.name == tmp_path.name
     assert dataset.classes == ["cat", "dog", "eel", "fox"] and dataset.class_counts == [3, 3, 3, 3]

@@ -1,4 +1,4 @@
-"""List files as people write them (K44), and the line number where they slip."""
+"""List files as people write them, and the line number where they slip."""
 
 from __future__ import annotations
 

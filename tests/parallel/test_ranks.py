@@ -288,7 +288,7 @@ SHARED = [
 
 
 @pytest.mark.parametrize("name", SHARED)
-def test_processes_agree_bit_for_bit(ranks: list[dict[str, Any]], name: str) -> None:  # K20
+def test_processes_agree_bit_for_bit(ranks: list[dict[str, Any]], name: str) -> None:
     assert off(ranks[0][name], ranks[1][name]) == 0
 
 

@@ -177,7 +177,6 @@ def test_a_finished_run_says_so_and_does_nothing(finished: Path, start: Start, t
 def test_resuming_with_other_settings_is_refused_with_the_difference(
     start: Start, tmp_path: Path, changes: dict[str, Any], difference: str
 ) -> None:
-    """K76."""
     begin(start, tmp_path / "run")
     before = (tmp_path / "run" / "config.toml").read_text()
     with pytest.raises(InputError) as caught:
@@ -261,7 +260,6 @@ def test_a_folder_in_use_is_refused(start: Start, tmp_path: Path) -> None:
 
 
 def test_a_strangers_folder_is_refused_and_left_alone(start: Start, tmp_path: Path) -> None:
-    """K84."""
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(InputError, match=r"not empty and not a run of saddlescape \(it holds 'thesis.tex'\)"):
         start(tmp_path)

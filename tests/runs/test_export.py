@@ -75,7 +75,6 @@ def test_a_stranger_without_the_library_gets_the_same_probabilities(
 def test_onnx_predicts_the_same_and_carries_names_and_preprocessing(
     opened: Opened, test_split: ArraySplit, tmp_path: Path
 ) -> None:
-    """K79."""
     onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
     pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
     export(opened, tmp_path / "model.onnx")
@@ -116,7 +115,7 @@ def test_an_export_that_disagrees_is_not_kept(opened: Opened, tmp_path: Path, mo
 
 
 def test_predict_reads_files_as_evaluate_reads_the_data(opened: Opened, test_split: ArraySplit, tmp_path: Path) -> None:
-    """K36: one reader. The pictures are written as PNG and come back as the same pixels, so the same answers."""
+    """One reader. The pictures are written as PNG and come back as the same pixels, so the same answers."""
     paths = []
     for number, image in enumerate(test_split.images[:70]):  # more than one part
         paths.append(tmp_path / f"{number}.png")

@@ -24,7 +24,7 @@ from saddlescape.training.checkpoint import CheckpointFolder, Cursor
 
 pytestmark = pytest.mark.slow
 
-# Four steps an epoch; deferred re-weighting begins with the last of three epochs (K31: resuming across the switch).
+# Four steps an epoch; deferred re-weighting begins with the last of three epochs (resuming across the switch).
 COMMAND = [
     "train", "digits", "--method", "ce+drw+sam", "--epochs", "3", "--batch-size", "100",
     "--device", "cpu", "--no-compile",

@@ -76,7 +76,6 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
 
 
 def test_tied_and_channels_last_weights(tmp_path: Path) -> None:
-    """K78."""
 
     class Tied(nn.Module):
         def __init__(self) -> None:
@@ -121,7 +120,6 @@ def empty(path: Path) -> None:
 @pytest.mark.parametrize("damage", [truncate, flip, empty, Path.unlink])
 @pytest.mark.parametrize("name", FILES)
 def test_a_damaged_newest_falls_back_and_is_named(tmp_path: Path, name: str, damage: Any) -> None:
-    """K74."""
     folder = filled(tmp_path)
     damage(tmp_path / Cursor(0, 3).folder / name)
     problems: list[str] = []

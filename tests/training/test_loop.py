@@ -163,7 +163,7 @@ def test_a_stage_after_a_frozen_one_trains_everything() -> None:
 def test_interrupted_in_mid_epoch_and_gone_on_is_the_same_to_the_bit(stop: int, changes: dict[str, Any]) -> None:
     whole = build(**changes)
     steps_an_epoch = len(whole.loader)
-    assert steps_an_epoch == 4  # 33 images, batches of 8: the last image joins the fourth (K49)
+    assert steps_an_epoch == 4  # 33 images, batches of 8: the last image joins the fourth
     kept = train(whole)
     parts, done = build(**changes), [0]
 

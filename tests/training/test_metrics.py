@@ -82,7 +82,7 @@ def test_calibration_error_by_hand() -> None:
 
 
 def test_absent_classes_and_groups() -> None:
-    """K51: the test set lacks class 2 of 5 and every prediction is right."""
+    """The test set lacks class 2 of 5 and every prediction is right."""
     targets = torch.tensor([0, 0, 1, 3, 4, 4, 4])
     scores = scorer(10 * torch.eye(5)[targets], targets).scores(
         {"head": [0, 1], "mid": [2, 3], "tail": [2], "none": []}

@@ -56,7 +56,7 @@ def by_hand(logits: Tensor, targets: Tensor, normalization: str) -> Tensor:
 @pytest.mark.parametrize("normalization", ["weights", "samples"])
 @pytest.mark.parametrize("sizes", [[8, 8, 8, 8], [8, 8, 8, 5], [1, 20, 11], [32]])
 def test_accumulated_parts_equal_the_whole(optimizer: str, normalization: str, sizes: list[int]) -> None:
-    """K3, with class weights and an uneven cut: means of means would be wrong here."""
+    """With class weights and an uneven cut: means of means would be wrong here."""
     whole = batch(sum(sizes))
     results = []
     for parts in ([whole], cut(whole, sizes)):
@@ -144,7 +144,7 @@ def test_bfloat16_is_close_to_float32_with_weights_and_losses_in_float32() -> No
 
 
 def test_the_fp16_scale_moves_once_a_step_and_an_overflow_skips_the_step() -> None:
-    """K1: two passes, one verdict; without the update the second step would be refused by the scaler."""
+    """Two passes, one verdict; without the update the second step would be refused by the scaler."""
     model = net()
     optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1), rho=0.1)
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=2)
