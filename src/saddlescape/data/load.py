@@ -210,7 +210,7 @@ def _thinned(
             f"imbalance {imbalance:g} leaves class {classes[wanted.index(0)]!r} without images "
             f"(largest class: {largest}): choose a smaller imbalance"
         )
-    if seed == 0 and _is_drawn(train.labels, wanted):
+    if seed == 0 and _is_drawn(train.labels.numpy(), wanted):
         notes.append(
             f"long-tailed draw: the first {sum(wanted):,} training images of this copy are the {profile} profile of "
             f"imbalance {imbalance:g} already and are taken as they are"
