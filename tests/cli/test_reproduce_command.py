@@ -59,7 +59,7 @@ def test_one_network_for_every_row(cli):
     assert outcome.code == 0, outcome.err
     for row in ROWS:
         assert json.loads(Path("grid", f"{row}-seed0", "result.json").read_text())["model"] == "resnet20"
-    assert "resnet20, 1 epochs" in Path("grid/table.md").read_text()
+    assert "resnet20, 1 epoch." in Path("grid/table.md").read_text()
     assert "Changed from the published recipe: model resnet20 (smallcnn)." in Path("grid/table.md").read_text()
 
 
