@@ -25,7 +25,7 @@ def check_class_counts(class_counts: ClassCounts) -> Tensor:
 
     Raises:
         InputError: no list of two or more finite numbers, or a class without images. A margin, a log-prior or an
-            inverse frequency of zero images is infinite, so there is no quiet way on; the message names the class.
+            inverse frequency of zero images is infinite; the message names the class.
     """
     try:
         counts = torch.as_tensor(class_counts, dtype=torch.float64).detach().cpu().clone()

@@ -132,8 +132,8 @@ def read_npz(path: str | Path, repair: str = "delete it and write it again") -> 
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except Exception as error:  # zip, zlib and numpy each raise their own for a damaged file
-        told = reason(error) if isinstance(error, OSError) else "damaged"
-        raise InputError(f"{path} cannot be read ({told}); {repair}") from error
+        why = reason(error) if isinstance(error, OSError) else "damaged"
+        raise InputError(f"{path} cannot be read ({why}); {repair}") from error
 
 
 def is_output(folder: str | Path) -> bool:

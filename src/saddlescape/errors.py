@@ -1,10 +1,10 @@
-"""The one kind of error that a person can mend: one line that says what, where and how."""
+"""The one kind of error that a person can repair: one line that says what, where and how."""
 
 from __future__ import annotations
 
 
 class InputError(ValueError):
-    """Bad input: the message is one line that says what is wrong, where, and how to mend it.
+    """Bad input: the message is one line that says what is wrong, where, and how to repair it.
 
     The command line prints it without a traceback and exits with 2; in a library call it is a ``ValueError``.
     """

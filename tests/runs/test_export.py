@@ -99,7 +99,7 @@ def test_a_missing_onnx_package_is_said(opened: Opened, tmp_path: Path, monkeypa
 
 
 def test_where_it_cannot_be_written_is_one_line(opened: Opened, tmp_path: Path) -> None:
-    for path, said in ((tmp_path / "model.pth", "cannot tell the format"), (tmp_path / "no" / "m.pt2", "no folder")):
+    for path, said in ((tmp_path / "model.pth", "unknown ending"), (tmp_path / "no" / "m.pt2", "does not exist")):
         with pytest.raises(InputError, match=said):
             export(opened, path)
     assert not list(tmp_path.iterdir())

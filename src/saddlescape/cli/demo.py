@@ -58,12 +58,12 @@ def demo(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        picture(out, [out / f"{method}-seed{seeds[0]}" for method in METHODS.split(",")])
+        measure_and_report(out, [out / f"{method}-seed{seeds[0]}" for method in METHODS.split(",")])
     finally:
         torch.set_num_threads(threads)
 
 
-def picture(out: Path, runs: list[Path]) -> None:
+def measure_and_report(out: Path, runs: list[Path]) -> None:
     """Measure what the page shows of one run of each method, then write it to ``out/report.html``."""
     from saddlescape.cli.curvature import curvature
     from saddlescape.cli.evaluate import evaluate

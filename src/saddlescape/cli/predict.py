@@ -1,4 +1,4 @@
-"""``saddlescape predict``: classes and probabilities of pictures."""
+"""``saddlescape predict``: classes and probabilities of images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A command that torchrun started several times over: who speaks, and which commands can share their work."""
+"""A command that torchrun starts once per rank: which rank prints, and which commands can share their work."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHARED = ("train", "curvature")
 
 @contextmanager
 def joined() -> Iterator[Ranks]:
-    """The processes of this command, joined for as long as it runs; only the first is heard."""
+    """The processes of this command, joined for as long as it runs; only the first prints."""
     from saddlescape.parallel.ranks import together
 
     launch = launched()

@@ -1,4 +1,4 @@
-"""What torchrun tells each of the processes of one run, read from the environment. Imports no torch."""
+"""What torchrun sets in the environment of each process of one run. Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NAMES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 class ReportedElsewhere(Exception):
-    """This process ends because of its cause, of which another process of the run tells the person."""
+    """This process ends because of its cause, which another process of the run reports."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def launched(environment: Mapping[str, str] = os.environ) -> Launch | None:
     """None for a process that is alone: started without torchrun (or what sets its variables), or with one process.
 
     Raises:
-        InputError: a variable that is no number.
+        InputError: a variable that is not a number.
     """
     if any(not environment.get(name) for name in NAMES):
         return None

@@ -32,7 +32,7 @@ from saddlescape.parallel.launch import Launch, ReportedElsewhere
 # process that dies is noticed at once, by its closed connection.
 PATIENCE = datetime.timedelta(hours=2)
 MEETING = datetime.timedelta(minutes=5)
-FIRST_TO_SPEAK = 2.0  # seconds that the other processes leave to process 0 to tell of an error
+FIRST_TO_SPEAK = 2.0  # seconds that the other processes leave to process 0 to report an error
 
 _MEETINGS = itertools.count()  # of this process with the others: each has names of its own in the store
 
@@ -275,7 +275,7 @@ def together(launch: Launch | None) -> Iterator[Ranks]:
         if lost:
             raise InputError(
                 "another process of this run has ended or cannot be reached: what was saved is kept; run the same "
-                f"command again to go on ({_first_line(error)})"
+                f"command again to resume ({_first_line(error)})"
             ) from error
         raise
     dist.destroy_process_group()
@@ -313,25 +313,25 @@ def _store(host: str, port: int, size: int, keeper: bool) -> Any:
 
 
 def _speaks(store: Any, patient: bool) -> bool:
-    """Whether this process is the one to tell of an error: the first that asks, process 0 being given the lead."""
+    """Whether this process reports an error: the first that asks, process 0 being given the lead."""
     try:
-        if store.check(["told"]):
+        if store.check(["reported"]):
             return False
         if patient:
             try:
-                store.wait(["told"], datetime.timedelta(seconds=FIRST_TO_SPEAK))
+                store.wait(["reported"], datetime.timedelta(seconds=FIRST_TO_SPEAK))
                 return False
             except RuntimeError:  # nobody has within that time
                 pass
         speaks = int(store.add("asked", 1)) == 1
-        store.set("told", "yes")
+        store.set("reported", "yes")
     except RuntimeError:  # the store went with the process that kept it: better twice than not at all
         return True
     return speaks
 
 
 def _lost(error: BaseException) -> bool:
-    """Whether it is what gloo or NCCL say when another process is no more."""
+    """Whether it is what gloo or NCCL raise when another process has ended."""
     words = ("gloo", "nccl", "connection closed", "connection reset", "broken pipe", "connection refused", "socket")
     known = isinstance(error, dist.DistError) or (type(error) is RuntimeError)
     return known and (isinstance(error, dist.DistError) or any(word in str(error).lower() for word in words))

@@ -44,7 +44,7 @@ def evaluate_run(
     """Scores and the data set they are for; see ``saddlescape evaluate --help``.
 
     On its own test set a finished run's answers are kept in the run folder, for the report; a folder that cannot be
-    written is told to ``say`` and costs nothing else.
+    written is reported by ``say`` and has no other effect.
 
     Raises:
         InputError: no such split, classes that the run does not know, or data that cannot be read.
@@ -165,7 +165,7 @@ def _chosen(dataset: Dataset, name: str) -> Split:
 
 
 def _trained(opened: Opened, progress: Callable[..., None] | None) -> list[Image] | None:
-    """The images that a run was trained on, as recorded or as its data still are; None where neither tells."""
+    """The images that a run was trained on, as recorded or as its data still are; None where neither is known."""
     recorded = trained_images(opened.folder)
     if recorded is not None:
         return recorded

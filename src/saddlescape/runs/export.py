@@ -46,9 +46,9 @@ def export(opened: Opened, path: Path) -> float:
         MissingExtraError: ONNX packages are not installed.
     """
     if path.suffix not in FORMATS:
-        raise InputError(f"{path}: cannot tell the format from the ending; use {' or '.join(FORMATS)}")
+        raise InputError(f"{path}: unknown ending; use {' or '.join(FORMATS)}")
     if not path.parent.is_dir():
-        raise InputError(f"{path}: there is no folder {path.parent}; create it first")
+        raise InputError(f"{path}: the folder {path.parent} does not exist; create it first")
     deployed = Deployed(opened).eval()
     size, channels = opened.preprocess.image_size, opened.preprocess.channels
     generator = torch.Generator().manual_seed(0)

@@ -38,8 +38,8 @@ class FailedRuns(InputError):
         )
         self.results, self.failures = results, list(failures)
         for outcome in failures:
-            if outcome.story:
-                self.add_note(f"{outcome.job.label}:\n{outcome.story}")
+            if outcome.trace:
+                self.add_note(f"{outcome.job.label}:\n{outcome.trace}")
 
 
 def plan_grid(
@@ -93,13 +93,13 @@ def run_grid(
     files.make_folder(grid, "choose another --out")
     outcomes: dict[Path, Outcome] = {}
 
-    def tell(event: Event) -> None:
+    def emit(event: Event) -> None:
         if isinstance(event, Note):
             say(f"{event.label}: {event.line}")
         else:
             watch(jobs, event)
 
-    for outcome in engine(jobs, tell, {config.data: dataset for config, dataset, _ in planned}):
+    for outcome in engine(jobs, emit, {config.data: dataset for config, dataset, _ in planned}):
         job = outcome.job
         outcomes[job.folder] = outcome
         if outcome.result is None:

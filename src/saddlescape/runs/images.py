@@ -139,8 +139,8 @@ def _changes(folder: Path, config: RunConfig, dataset: Dataset) -> str:
     old = {image for split, images in then.items() if split != BEFORE for image in images}
     now = {image for _, split in _splits(dataset) for image in identify(split, dataset.base)}
     lists = (("new", sorted(now - old)), ("gone", sorted(old - now)))
-    told = ", ".join(f"{len(some)} {word} (first: {some[0].name})" for word, some in lists if some)
-    return f"; in {config.data.name}: {told}" if told else ""
+    changes = ", ".join(f"{len(some)} {word} (first: {some[0].name})" for word, some in lists if some)
+    return f"; in {config.data.name}: {changes}" if changes else ""
 
 
 def _splits(dataset: Dataset) -> list[tuple[str, Split]]:

@@ -1,4 +1,4 @@
-"""Class probabilities of pictures, from a trained run."""
+"""Class probabilities of images, from a trained run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from saddlescape.data.reader import pixels
 from saddlescape.errors import InputError
 from saddlescape.runs.opened import Opened
 
-BATCH = 64  # pictures at a time: memory does not grow with their number
+BATCH = 64  # images at a time: memory does not grow with their number
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """How the runs of a grid are executed: one after the other, in processes of this machine, or over a Ray cluster."""
 
 from saddlescape.runs.engines.choose import ENGINES, Choice, choose
-from saddlescape.runs.engines.events import Epoch, Event, Note, Step, Tell
+from saddlescape.runs.engines.events import Emit, Epoch, Event, Note, Step
 from saddlescape.runs.engines.job import Engine, Job, Outcome, serial
 from saddlescape.runs.engines.processes import Processes
 from saddlescape.runs.engines.ray_cluster import RayCluster
@@ -9,6 +9,7 @@ from saddlescape.runs.engines.ray_cluster import RayCluster
 __all__ = [
     "ENGINES",
     "Choice",
+    "Emit",
     "Engine",
     "Epoch",
     "Event",
@@ -18,7 +19,6 @@ __all__ = [
     "Processes",
     "RayCluster",
     "Step",
-    "Tell",
     "choose",
     "serial",
 ]

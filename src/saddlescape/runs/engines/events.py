@@ -41,14 +41,14 @@ class Epoch:
 
 
 Event = Note | Step | Epoch
-Tell = Callable[[Event], None]
+Emit = Callable[[Event], None]
 
 
 @dataclass
 class Progress:
     """A watcher of one stage; ``before`` of the run's ``total`` epochs belong to the stages before it."""
 
-    tell: Tell
+    emit: Emit
     label: str
     before: int
     total: int
@@ -61,8 +61,8 @@ class Progress:
         self.last = time.monotonic()
         done = self.before + epoch + running.batch / len(parts.loader)
         where = f"epoch {epoch + 1}/{parts.epochs}  loss {running.mean_loss():.3f}"
-        self.tell(Step(self.label, done, self.total, where))
+        self.emit(Step(self.label, done, self.total, where))
 
     def on_epoch(self, parts: Parts, row: dict[str, Any]) -> None:
         label = f"{self.label}, stage {self.stage}" if self.stage else self.label
-        self.tell(Epoch(label, row, parts.epochs, tuple(parts.groups)))
+        self.emit(Epoch(label, row, parts.epochs, tuple(parts.groups)))

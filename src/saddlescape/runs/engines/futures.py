@@ -8,7 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from contextlib import closing
 from typing import Protocol
 
-from saddlescape.runs.engines.events import Event, Note, Tell
+from saddlescape.runs.engines.events import Emit, Event, Note
 from saddlescape.runs.engines.job import Job, Outcome
 from saddlescape.runs.execute import stop_on_signal
 from saddlescape.training.loop import Interrupted
@@ -45,7 +45,7 @@ class Pool(Protocol):
         ...
 
 
-def run_jobs(pool: Pool, jobs: Sequence[Job], tell: Tell, retries: int = RETRIES) -> Iterator[Outcome]:
+def run_jobs(pool: Pool, jobs: Sequence[Job], emit: Emit, retries: int = RETRIES) -> Iterator[Outcome]:
     """Execute ``jobs`` in ``pool``, sources first, and close it; yields outcomes as they come.
 
     A run whose worker died is resumed by another, up to ``retries`` times.
@@ -70,7 +70,7 @@ def run_jobs(pool: Pool, jobs: Sequence[Job], tell: Tell, retries: int = RETRIES
                 running[pool.submit(place, job, deaths[job.label] > 0)] = job, place
             ended, _ = wait(running, TICK, FIRST_COMPLETED)
             for event in pool.events():
-                tell(event)
+                emit(event)
             for future in ended:
                 job, place = running.pop(future)
                 places.append(place)
@@ -81,7 +81,7 @@ def run_jobs(pool: Pool, jobs: Sequence[Job], tell: Tell, retries: int = RETRIES
                     if stopping or deaths[job.label] <= retries:
                         waiting.insert(0, job)
                         if not stopping:
-                            tell(Note(job.label, f"its worker died ({cause(error)}); another one resumes it"))
+                            emit(Note(job.label, f"its worker died ({cause(error)}); another one resumes it"))
                         continue
                     outcome = Outcome(job, None, f"its worker died {deaths[job.label]} times ({cause(error)})")
                 unfinished.discard(job.folder)

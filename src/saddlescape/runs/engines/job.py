@@ -15,7 +15,7 @@ from saddlescape.data.types import Dataset
 from saddlescape.errors import InputError
 from saddlescape.records import files
 from saddlescape.runs.config import DataConfig, RunConfig
-from saddlescape.runs.engines.events import Note, Progress, Step, Tell
+from saddlescape.runs.engines.events import Emit, Note, Progress, Step
 from saddlescape.runs.execute import execute
 from saddlescape.runs.first_stage import continue_from
 from saddlescape.runs.plan import changed, load_data
@@ -52,16 +52,16 @@ class Job:
 class Outcome:
     """``result`` as in ``result.json``, with ``settings`` that differ from the recipe; or the reason of a failure.
 
-    ``story`` is the traceback of a failure that is no InputError.
+    ``trace`` is the traceback of a failure that is no InputError.
     """
 
     job: Job
     result: dict[str, Any] | None
     failed: str = ""
-    story: str = ""
+    trace: str = ""
 
 
-Engine = Callable[[Sequence[Job], Tell, Loaded], Iterator[Outcome]]
+Engine = Callable[[Sequence[Job], Emit, Loaded], Iterator[Outcome]]
 """Executes jobs and yields their outcomes as they end.
 
 A job with a source begins when that source's job has ended. ``Loaded`` is what this process has read already. A run
@@ -69,13 +69,13 @@ that fails is an outcome and ends no other; ``Interrupted`` is raised when all h
 """
 
 
-def serial(jobs: Sequence[Job], tell: Tell, loaded: Loaded) -> Iterator[Outcome]:
+def serial(jobs: Sequence[Job], emit: Emit, loaded: Loaded) -> Iterator[Outcome]:
     """The engine that needs nothing: one run after the other. A grid lists a source before what continues it."""
     for job in jobs:
-        yield carry_out(job, loaded, tell)
+        yield carry_out(job, loaded, emit)
 
 
-def carry_out(job: Job, loaded: Loaded, tell: Tell, *, again: bool = False) -> Outcome:
+def carry_out(job: Job, loaded: Loaded, emit: Emit, *, again: bool = False) -> Outcome:
     """Run or resume a job in this process. ``again``: the process that had it has just died.
 
     Raises:
@@ -84,7 +84,7 @@ def carry_out(job: Job, loaded: Loaded, tell: Tell, *, again: bool = False) -> O
     try:
         if again:
             wait_until_free(job.folder)
-        return Outcome(job, _result(job, loaded, tell))
+        return Outcome(job, _result(job, loaded, emit))
     except (Interrupted, BrokenPipeError):  # nobody reads the output any more: the run itself has not failed
         raise
     except Exception as error:
@@ -99,10 +99,10 @@ def reason(error: Exception) -> str:
         return line
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return f"out of memory ({line}); use fewer --jobs"
-    return f"{type(error).__name__}: {line}; run again with --debug for the whole story and report it"
+    return f"{type(error).__name__}: {line}; run again with --debug for the whole traceback and report it"
 
 
-def _result(job: Job, loaded: Loaded, tell: Tell) -> dict[str, Any]:
+def _result(job: Job, loaded: Loaded, emit: Emit) -> dict[str, Any]:
     config = job.config
     if config.data not in loaded:
         loaded[config.data] = load_data(config.data)
@@ -114,7 +114,7 @@ def _result(job: Job, loaded: Loaded, tell: Tell) -> dict[str, Any]:
         )
 
     def say(line: str) -> None:
-        tell(Note(job.label, line))
+        emit(Note(job.label, line))
 
     if job.source is not None:
         config, remarks = continue_from(config, job.source, job.folder)
@@ -124,8 +124,8 @@ def _result(job: Job, loaded: Loaded, tell: Tell) -> dict[str, Any]:
     def watch(stage: Stage, start: int) -> Sequence[Watcher]:
         index = next((i for i, each in enumerate(config.stages) if each is stage), 0)
         before = sum(each.epochs for each in config.stages[:index])
-        tell(Step(job.label, before + start, job.epochs, f"stage {stage.name}" if index else ""))
-        return [Progress(tell, job.label, before, job.epochs, stage.name if len(config.stages) > 1 else "")]
+        emit(Step(job.label, before + start, job.epochs, f"stage {stage.name}" if index else ""))
+        return [Progress(emit, job.label, before, job.epochs, stage.name if len(config.stages) > 1 else "")]
 
     result = execute(config, dataset, job.folder, say=say, watchers=watch)
     return {**result, "settings": changed(config, dataset)}

@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 import torch
 
 from saddlescape.data.cores import SHARE, usable_cores
-from saddlescape.runs.engines.events import Event, Tell
+from saddlescape.runs.engines.events import Emit, Event
 from saddlescape.runs.engines.futures import run_jobs
 from saddlescape.runs.engines.job import Job, Loaded, Outcome, carry_out
 from saddlescape.training.loop import Interrupted
@@ -32,8 +32,8 @@ class Processes:
 
     jobs: int
 
-    def __call__(self, jobs: Sequence[Job], tell: Tell, loaded: Loaded) -> Iterator[Outcome]:
-        return run_jobs(_Executors(min(self.jobs, len(jobs)), {job.config.device for job in jobs}), jobs, tell)
+    def __call__(self, jobs: Sequence[Job], emit: Emit, loaded: Loaded) -> Iterator[Outcome]:
+        return run_jobs(_Executors(min(self.jobs, len(jobs)), {job.config.device for job in jobs}), jobs, emit)
 
 
 class _Executors:

@@ -15,7 +15,7 @@ import torch
 import saddlescape
 from saddlescape.data.cores import SHARE
 from saddlescape.errors import InputError, MissingExtraError
-from saddlescape.runs.engines.events import Event, Tell
+from saddlescape.runs.engines.events import Emit, Event
 from saddlescape.runs.engines.futures import run_jobs
 from saddlescape.runs.engines.job import Job, Loaded, Outcome, carry_out
 
@@ -49,13 +49,13 @@ class RayCluster:
     gpus: float = 1.0
     address: str | None = None
 
-    def __call__(self, jobs: Sequence[Job], tell: Tell, loaded: Loaded) -> Iterator[Outcome]:
+    def __call__(self, jobs: Sequence[Job], emit: Emit, loaded: Loaded) -> Iterator[Outcome]:
         ray = import_ray()
         ours = not ray.is_initialized()
         if ours:
             _connect(ray, self.address)
         try:
-            yield from run_jobs(_Tasks(ray, self, jobs), jobs, tell)
+            yield from run_jobs(_Tasks(ray, self, jobs), jobs, emit)
         finally:
             if ours:
                 ray.shutdown()
