@@ -48,7 +48,7 @@ from saddlescape.curvature import FunctionOperator, build_operator, extremes, la
 from saddlescape.curvature.density import density, quadrature
 from saddlescape.curvature.guards import random_vector
 from saddlescape.data.types import Dataset
-from saddlescape.runs.subject import class_samples, open_subject
+from saddlescape.measure.subject import class_samples, open_subject
 from saddlescape.training.assemble import new_model
 
 PEERS = ("pyhessian", "curvlinops", "eigenthings")

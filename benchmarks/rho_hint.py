@@ -20,8 +20,8 @@ from typing import Any
 from common import Run, options_of, positive
 from finished_runs import FIGURES, cells, finished, spread, succeed
 
+from saddlescape.measure.rho import ADVICE, RHOS
 from saddlescape.records.files import read_json
-from saddlescape.runs.rho_advice import ADVICE, RHOS
 
 KINDS = ("class_batches", "training_batches")
 

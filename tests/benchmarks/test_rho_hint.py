@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from saddlescape.measure.rho import ADVICE
 from saddlescape.records.files import read_result
-from saddlescape.runs.rho_advice import ADVICE
 
 SCRIPT = "rho_hint"
 

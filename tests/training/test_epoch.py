@@ -12,12 +12,12 @@ import torch
 
 from saddlescape.data import class_counts, load
 from saddlescape.losses.registry import LOSSES
+from saddlescape.measure import escape
+from saddlescape.measure.subject import training_loss
 from saddlescape.milestones import beginnings
 from saddlescape.records.config import Plan, StagePlan
 from saddlescape.report.read import RunData
-from saddlescape.runs import escape
 from saddlescape.runs.config import DataConfig, RunConfig, from_toml, to_toml
-from saddlescape.runs.subject import training_loss
 from saddlescape.schedules import LR_SCHEDULES
 from saddlescape.training.assemble import CHOICES, assemble, new_model
 from saddlescape.training.checkpoint import Cursor

@@ -116,8 +116,8 @@ def curvature(
             raise InputError("--augmented-views does not go with --advise-rho, whose gradients are of plain images")
         if rho is not None and not advise_rho:
             raise InputError("--rho goes with --advise-rho")
+        from saddlescape.measure.subject import open_subject, parse_classes
         from saddlescape.parallel.ranks import device_of
-        from saddlescape.runs.subject import open_subject, parse_classes
         from saddlescape.training.precision import resolve_device
 
         if not ranks.alone and (over_training or advise_rho):
@@ -142,7 +142,7 @@ def curvature(
             say(note)
         labels = None if classes is None else parse_classes(classes, subject.dataset)
         if advise_rho:
-            from saddlescape.runs.rho_advice import ADVICE, RHOS, Question, advise
+            from saddlescape.measure.rho import ADVICE, RHOS, Question, advise
 
             content = advise(
                 subject,
@@ -155,8 +155,8 @@ def curvature(
             show_advice(content)
             console.print(f"-> {run / ADVICE}")
             return
-        from saddlescape.runs.curvature import CURVATURE, Depth, measure_run
-        from saddlescape.runs.curvature_board import put_measured
+        from saddlescape.measure.board import put_measured
+        from saddlescape.measure.spectra import CURVATURE, Depth, measure_run
 
         content = measure_run(
             subject,
@@ -183,8 +183,8 @@ def _check(**numbers: int | None) -> None:
 def _course(run: Path, classes: list[str] | None, *, samples: int | None, products: int | None, tol: float | None,
             loss: str, dtype: str, device: str, root: str | None, batch_size: int, seed: int,
             views: int) -> None:  # fmt: skip
-    from saddlescape.runs.curvature_board import put_course
-    from saddlescape.runs.curvature_course import COURSE, Tracking, measure_course
+    from saddlescape.measure.board import put_course
+    from saddlescape.measure.course import COURSE, Tracking, measure_course
 
     tracking = Tracking(
         samples=samples or 256, products=products or 60, tol=tol or 1e-2, loss=loss, dtype=dtype,

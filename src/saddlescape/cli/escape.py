@@ -64,8 +64,8 @@ def escape(
         The result file (default: RUN/escape.json).
     """
     from saddlescape.errors import InputError
-    from saddlescape.runs import escape as experiment
-    from saddlescape.runs.subject import open_subject, parse_classes
+    from saddlescape.measure import escape as experiment
+    from saddlescape.measure.subject import open_subject, parse_classes
 
     for name, value in (("samples-per-class", samples_per_class), ("products", products)):
         if value < 1:

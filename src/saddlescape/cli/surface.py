@@ -67,8 +67,8 @@ def surface(
     """
     import math
 
-    from saddlescape.runs.subject import open_subject, parse_classes
-    from saddlescape.runs.surface import Slice, measure_surface
+    from saddlescape.measure.subject import open_subject, parse_classes
+    from saddlescape.measure.surface import Slice, measure_surface
 
     if steps < 2:
         raise InputError(f"--steps {steps}: at least 2")

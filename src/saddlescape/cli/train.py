@@ -131,9 +131,9 @@ def train(
     import dataclasses
 
     from saddlescape.cli.processes import joined
+    from saddlescape.measure.course import LiveCourse, parse_tracking
     from saddlescape.methods.resolve import canonical
     from saddlescape.runs.config import begun
-    from saddlescape.runs.curvature_course import LiveCourse, parse_tracking
     from saddlescape.runs.execute import execute
     from saddlescape.runs.plan import Request, plan, plan_from_file
     from saddlescape.training.loggers import logger_names, open_logger

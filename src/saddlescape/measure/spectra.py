@@ -29,12 +29,12 @@ from saddlescape.curvature import Spectrum, build_operator, class_spectra, extre
 from saddlescape.curvature.classwise import sample
 from saddlescape.curvature.extremes import nonconvexity
 from saddlescape.curvature.samples import Samples, gather
+from saddlescape.measure.harness import PacedFile
+from saddlescape.measure.hessian_parts import hessian_parts
+from saddlescape.measure.subject import Subject, present_classes, set_aside
 from saddlescape.parallel.ranks import ALONE, Ranks
 from saddlescape.records import files
 from saddlescape.runs.execute import device_name
-from saddlescape.runs.hessian_parts import hessian_parts
-from saddlescape.runs.paced import PacedFile
-from saddlescape.runs.subject import Subject, present_classes, set_aside
 
 FORMAT = "saddlescape-curvature-1"
 CURVATURE, SPECTRA = "curvature.json", "curvature"

@@ -28,14 +28,14 @@ import saddlescape
 from saddlescape.curvature import TrackPoint
 from saddlescape.data.types import Dataset
 from saddlescape.errors import InputError
+from saddlescape.measure.course import Tracking, class_rows, group_rows, held_images, new_tracker
+from saddlescape.measure.course import accuracy as accuracy_of
+from saddlescape.measure.spectra import SPECTRA, duration
+from saddlescape.measure.subject import Subject, set_aside, trained_epoch
 from saddlescape.records import files
-from saddlescape.runs.curvature import SPECTRA, duration
-from saddlescape.runs.curvature_course import Tracking, class_rows, group_rows, held_images, new_tracker
-from saddlescape.runs.curvature_course import accuracy as accuracy_of
 from saddlescape.runs.execute import device_name
 from saddlescape.runs.images import require_same
 from saddlescape.runs.rehearsal import check_numbers
-from saddlescape.runs.subject import Subject, set_aside, trained_epoch
 from saddlescape.training.assemble import assemble
 from saddlescape.training.batches import EVALUATION_BATCH, evaluation_loaders
 from saddlescape.training.epoch import EpochSetting, at

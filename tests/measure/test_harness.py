@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from saddlescape.runs import paced
+from saddlescape.measure import harness as paced
 
 
 @pytest.fixture

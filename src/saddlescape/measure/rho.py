@@ -24,10 +24,10 @@ import saddlescape
 from saddlescape.curvature import Eigenpair, SamGain, build_operator, extremes, rho_threshold, sam_gain
 from saddlescape.curvature.samples import Samples, gather
 from saddlescape.errors import InputError
+from saddlescape.measure.harness import PacedFile
+from saddlescape.measure.spectra import SPECTRA
+from saddlescape.measure.subject import Subject, check_memory, class_samples, set_aside
 from saddlescape.records import files
-from saddlescape.runs.curvature import SPECTRA
-from saddlescape.runs.paced import PacedFile
-from saddlescape.runs.subject import Subject, check_memory, class_samples, set_aside
 
 FORMAT = "saddlescape-rho-advice-1"
 ADVICE = "rho-advice.json"

@@ -22,13 +22,8 @@ from saddlescape.curvature.guards import held_still
 from saddlescape.data.types import Dataset
 from saddlescape.errors import InputError
 from saddlescape.losses.base import ClassLoss
-from saddlescape.records import files
-from saddlescape.records.metrics import read_metrics
-from saddlescape.runs import config as configuration
-from saddlescape.runs.config import RunConfig
-from saddlescape.runs.curvature import SPECTRA, duration
-from saddlescape.runs.opened import open_run
-from saddlescape.runs.subject import (
+from saddlescape.measure.spectra import SPECTRA, duration
+from saddlescape.measure.subject import (
     DTYPES,
     LOSSES,
     Subject,
@@ -40,6 +35,11 @@ from saddlescape.runs.subject import (
     set_aside,
     training_loss,
 )
+from saddlescape.records import files
+from saddlescape.records.metrics import read_metrics
+from saddlescape.runs import config as configuration
+from saddlescape.runs.config import RunConfig
+from saddlescape.runs.opened import open_run
 from saddlescape.training.checkpoint import CheckpointFolder, Cursor
 from saddlescape.training.loggers import Logger
 from saddlescape.training.loggers.values import name_of

@@ -21,15 +21,17 @@ from torch import Tensor, nn
 from saddlescape.curvature import Spectrum, Surface, class_spectra, extreme_eigenpairs
 from saddlescape.curvature.samples import gather
 from saddlescape.errors import InputError
+from saddlescape.measure import course as curvature_course
+from saddlescape.measure import escape, surface
+from saddlescape.measure import rho as rho_advice
+from saddlescape.measure import spectra as room
+from saddlescape.measure.course import COURSE, Course, Tracking, measure_course, parse_tracking, read_course
+from saddlescape.measure.hessian_parts import hessian_parts
+from saddlescape.measure.spectra import CURVATURE, Depth, measure_run
+from saddlescape.measure.subject import Subject, open_subject, parse_classes, training_loss
 from saddlescape.runs import config as configuration
-from saddlescape.runs import curvature as room
-from saddlescape.runs import curvature_course, escape, rho_advice, surface
-from saddlescape.runs.curvature import CURVATURE, Depth, measure_run
-from saddlescape.runs.curvature_course import COURSE, Course, Tracking, measure_course, parse_tracking, read_course
 from saddlescape.runs.execute import execute
-from saddlescape.runs.hessian_parts import hessian_parts
 from saddlescape.runs.plan import Request, plan
-from saddlescape.runs.subject import Subject, open_subject, parse_classes, training_loss
 from saddlescape.training.checkpoint import Cursor
 
 FAST = Depth(extremes_only=True, gauss_newton=False, tol=1e-2, refine=1)
@@ -239,7 +241,7 @@ def test_the_course_of_augmented_views(run: Path) -> None:
 def test_more_images_than_fit_into_memory_are_refused_with_a_way_out(
     subject: Subject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("saddlescape.runs.subject.HELD", 4 * 64 * 20)  # twenty of the digits
+    monkeypatch.setattr("saddlescape.measure.subject.HELD", 4 * 64 * 20)  # twenty of the digits
     with pytest.raises(InputError, match=r"images of 8 x 8 pixels would take .*--samples-per-group"):
         subject.samples(subject.dataset.groups["head"])
     assert len(subject.samples(subject.dataset.groups["head"], most=20)[0][1]) == 20

@@ -12,8 +12,8 @@ import torch
 import saddlescape
 from saddlescape.curvature import Surface, loss_surface
 from saddlescape.errors import InputError
+from saddlescape.measure.subject import Subject, present_classes, set_aside
 from saddlescape.records import files
-from saddlescape.runs.subject import Subject, present_classes, set_aside
 
 FORMAT = "saddlescape-surface-facts-1"
 DIRECTIONS = ("eigen", "random")

@@ -125,6 +125,6 @@ def test_what_is_measured_afterwards_stands_beside_the_curves(run: Path, capsys:
 
 
 def test_a_run_without_a_board_gets_none(run: Path) -> None:
-    from saddlescape.runs.curvature_board import put_course
+    from saddlescape.measure.board import put_course
 
     assert put_course(run / "curvature", [], lambda line: None) is None

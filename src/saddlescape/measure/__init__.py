@@ -1,0 +1,1 @@
+"""What is measured of a finished run: spectra, their course over training, SAM's radius, escape, loss surfaces."""
