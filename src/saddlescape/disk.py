@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -120,20 +121,37 @@ def read_text(path: Path, repair: str = "", errors: str = "strict") -> str:
         raise InputError(f"{path}: {reason(error)}{repair}") from error
 
 
-def write_npz(path: str | Path, *, compressed: bool = False, **arrays: Any) -> None:
-    """Write arrays as ``.npz``. Raises InputError, as ``whole``."""
+def write_npz(
+    path: str | Path, form: str, arrays: Mapping[str, Any], meta: Mapping[str, Any] | None = None, *,
+    compressed: bool = False,
+) -> None:  # fmt: skip
+    """Write arrays as ``.npz`` that names its format ``form``: in a JSON text ``meta`` where there are facts beside the
+    arrays, else in an array ``format``. Raises InputError, as ``whole``."""
+    named = {"format": np.array(form)} if meta is None else {"meta": np.array(json.dumps({"format": form, **meta}))}
     with whole(path) as temporary, temporary.open("wb") as file:
-        (np.savez_compressed if compressed else np.savez)(file, **arrays)
+        (np.savez_compressed if compressed else np.savez)(file, **named, **arrays)
 
 
-def read_npz(path: str | Path, repair: str = "delete it and write it again") -> dict[str, np.ndarray]:
-    """The arrays of an ``.npz``; nothing in the file is executed. Raises InputError naming the file."""
+def read_npz(path: str | Path, form: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays and facts that ``write_npz`` wrote; nothing in the file is executed.
+
+    Raises:
+        InputError: missing, damaged or of another format; names the file.
+    """
+    repair = "delete it and write it again"
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+            arrays = {name: archive[name] for name in archive.files}
     except Exception as error:  # zip, zlib and numpy each raise their own for a damaged file
         why = reason(error) if isinstance(error, OSError) else "damaged"
         raise InputError(f"{path} cannot be read ({why}); {repair}") from error
+    try:
+        meta = json.loads(str(arrays.pop("meta"))) if "meta" in arrays else {"format": str(arrays.pop("format", ""))}
+    except ValueError:
+        meta = None
+    if not isinstance(meta, dict) or meta.pop("format", None) != form:
+        raise InputError(f"{path} is not a file of format {form}; {repair}")
+    return arrays, meta
 
 
 def is_output(folder: str | Path) -> bool:

@@ -240,7 +240,7 @@ def test_damaged_and_foreign_files_are_told(net, tmp_path):
     np.savez(path, a=np.zeros(3))
     with pytest.raises(InputError, match=r"s\.npz"):
         Spectrum.load(path)
-    with pytest.raises(InputError, match="no file"):
+    with pytest.raises(InputError, match="No such file"):
         Spectrum.load(tmp_path / "nowhere.npz")
 
 

@@ -20,8 +20,9 @@ from saddlescape.curvature.guards import held_still
 from saddlescape.curvature.lanczos import Factorization
 from saddlescape.curvature.operator import HessianOperator
 from saddlescape.curvature.samples import Samples, gather
-from saddlescape.curvature.spectrum import Spectrum, read_npz, spectrum_of, write_npz
+from saddlescape.curvature.spectrum import Spectrum, spectrum_of
 from saddlescape.curvature.sums import length
+from saddlescape.disk import read_npz, write_npz
 from saddlescape.errors import InputError
 
 _OPERATORS = {"hessian": HessianOperator, "gauss_newton": GaussNewtonOperator}
@@ -252,7 +253,7 @@ class _Store:
         arrays = {
             f"{i}.{key}": value.cpu().numpy() for i, run in enumerate(runs) for key, value in run.state_dict().items()
         }
-        write_npz(self._part, arrays, _PARTIAL, {"identity": self._identity, "runs": len(runs)})
+        write_npz(self._part, _PARTIAL, arrays, {"identity": self._identity, "runs": len(runs)})
 
     def partial(self, like: Tensor) -> list[Factorization]:
         if not self._part.is_file():

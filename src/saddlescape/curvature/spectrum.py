@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -153,14 +152,12 @@ class Spectrum:
     def save(self, path: str | Path) -> None:
         """Write an ``.npz`` with the arrays and one JSON text ``meta``; written whole or not at all."""
         meta = {name: getattr(self, name) for name in _META}
-        write_npz(
-            path, {"ritz_values": self.ritz_values.numpy(), "ritz_weights": self.ritz_weights.numpy()}, FORMAT, meta
-        )
+        disk.write_npz(path, FORMAT, {name: getattr(self, name).numpy() for name in _ARRAYS}, meta)
 
     @classmethod
     def load(cls, path: str | Path) -> Spectrum:
         """Read what ``save`` wrote; raises ``InputError`` for anything else."""
-        arrays, meta = read_npz(path, FORMAT)
+        arrays, meta = disk.read_npz(path, FORMAT)
         try:
             for name in ("residuals", "steps_taken", "exhausted", "notes"):
                 meta[name] = tuple(meta[name])
@@ -171,27 +168,6 @@ class Spectrum:
 
 _ARRAYS = ("ritz_values", "ritz_weights")
 _META = [field.name for field in fields(Spectrum) if field.name not in (*_ARRAYS, "vectors")]
-
-
-def write_npz(path: str | Path, arrays: dict[str, Any], format_name: str, meta: dict[str, Any]) -> None:
-    """Arrays and a JSON text in one ``.npz``, written whole or not at all."""
-    disk.write_npz(path, meta=np.array(json.dumps({"format": format_name, **meta})), **arrays)
-
-
-def read_npz(path: str | Path, format_name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """What ``write_npz`` wrote; nothing in the file is executed. Raises ``InputError`` naming the file."""
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"there is no file {path}")
-    arrays = disk.read_npz(path)
-    try:
-        meta = json.loads(str(arrays.pop("meta", None)))
-    except ValueError:
-        meta = None
-    found = meta.pop("format", None) if isinstance(meta, dict) else None
-    if found != format_name:
-        raise InputError(f"{path} holds {found!r}, not {format_name!r}")
-    return arrays, meta
 
 
 @exactly

@@ -27,7 +27,7 @@ from saddlescape.curvature.function import LossFunction, loss_function
 from saddlescape.curvature.guards import exactly, random_vector
 from saddlescape.curvature.operator import HessianOperator
 from saddlescape.curvature.samples import gather
-from saddlescape.curvature.spectrum import read_npz, write_npz
+from saddlescape.disk import read_npz, write_npz
 from saddlescape.errors import InputError
 
 FORMAT = "saddlescape-surface-1"
@@ -61,7 +61,7 @@ class Surface:
     def save(self, path: str | Path) -> None:
         """Write an ``.npz``; whole or not at all."""
         arrays = {name: getattr(self, name) for name in _ARRAYS}
-        write_npz(path, arrays, FORMAT, {"labels": self.labels, "directions": self.directions, "seed": self.seed})
+        write_npz(path, FORMAT, arrays, {"labels": self.labels, "directions": self.directions, "seed": self.seed})
 
     @classmethod
     def load(cls, path: str | Path) -> Surface:

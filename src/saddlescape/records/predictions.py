@@ -31,11 +31,9 @@ class Predictions:
 
     def save(self, folder: Path) -> None:
         """Raises InputError where the folder cannot be written."""
-        disk.write_npz(
-            folder / PREDICTIONS, compressed=True, format=PREDICTIONS_FORMAT, labels=self.labels,
-            predictions=self.predictions, indices=np.arange(len(self.labels)),
-            confidences=self.confidences.astype(np.float32),
-        )  # fmt: skip
+        arrays = {"labels": self.labels, "predictions": self.predictions, "indices": np.arange(len(self.labels)),
+                  "confidences": self.confidences.astype(np.float32)}  # fmt: skip
+        disk.write_npz(folder / PREDICTIONS, PREDICTIONS_FORMAT, arrays, compressed=True)
 
 
 @dataclass(frozen=True)
@@ -50,35 +48,22 @@ class TailErrors:
 
     def save(self, folder: Path, indices: np.ndarray) -> None:
         """``indices`` int64 [K]: positions in the test set. Raises InputError where the folder cannot be written."""
-        disk.write_npz(
-            folder / TAIL_ERRORS, compressed=True, format=TAIL_ERRORS_FORMAT, images=self.images, labels=self.labels,
-            predictions=self.predictions, indices=indices, confidences=self.confidences.astype(np.float32),
-            **({"names": np.array(self.names, dtype=np.str_)} if self.names else {}),
-        )  # fmt: skip
-
-
-def read_npz(path: Path, wanted: str, *, in_meta: bool = False) -> dict[str, np.ndarray]:
-    """The arrays of a file of ours; nothing in it is executed. ``in_meta``: the format's name is in a JSON ``meta``.
-
-    Raises:
-        InputError: unreadable, or of another format.
-    """
-    arrays = disk.read_npz(path)
-    found = str(arrays.pop("meta" if in_meta else "format", ""))
-    if wanted not in found:
-        raise InputError(f"{path.name} is not a file of format {wanted}; delete it and write it again")
-    return arrays
+        arrays = {"images": self.images, "labels": self.labels, "predictions": self.predictions, "indices": indices,
+                  "confidences": self.confidences.astype(np.float32)}  # fmt: skip
+        if self.names:
+            arrays["names"] = np.array(self.names, dtype=np.str_)
+        disk.write_npz(folder / TAIL_ERRORS, TAIL_ERRORS_FORMAT, arrays, compressed=True)
 
 
 def read_predictions(path: Path, classes: int) -> Predictions:
     """Raises InputError for a damaged file or labels outside the ``classes``."""
-    arrays = read_npz(path, PREDICTIONS_FORMAT)
+    arrays, _ = disk.read_npz(path, PREDICTIONS_FORMAT)
     return Predictions(*_checked(path, arrays, classes))
 
 
 def read_tail_errors(path: Path, classes: int) -> TailErrors:
     """Raises InputError as ``read_predictions``, and for images that are not uint8 [K, H, W, 1 or 3]."""
-    arrays = read_npz(path, TAIL_ERRORS_FORMAT)
+    arrays, _ = disk.read_npz(path, TAIL_ERRORS_FORMAT)
     labels, predictions, confidences = _checked(path, arrays, classes)
     images = arrays.get("images", np.zeros(0))
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3) or len(images) != len(labels):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from saddlescape.disk import read_npz
 from saddlescape.errors import InputError, counted
 from saddlescape.milestones import beginnings
 from saddlescape.records import files
@@ -25,7 +25,6 @@ from saddlescape.records.predictions import (
     TAIL_ERRORS,
     Predictions,
     TailErrors,
-    read_npz,
     read_predictions,
     read_tail_errors,
 )
@@ -188,7 +187,7 @@ class RunData:
             path = (self.path / str(row.file)).resolve()
             if not path.is_relative_to(self.path.resolve()):
                 raise InputError(f"curvature.json points outside the run, at {row.file}")
-            arrays = read_npz(path, SPECTRUM_FORMAT, in_meta=True)
+            arrays, _ = read_npz(path, SPECTRUM_FORMAT)
             values, weights = arrays["ritz_values"].astype(float), arrays["ritz_weights"].astype(float)
             if values.ndim != 2 or values.shape != weights.shape or not np.isfinite(values).all() or not values.size:
                 raise InputError(f"{path.name} holds no spectrum; measure it again")
@@ -337,9 +336,7 @@ def _read_surfaces(run: RunData) -> None:
 
 
 def _surfaces(path: Path) -> list[Surface]:
-    raw = read_npz(path, SURFACE_FORMAT, in_meta=True)
-    with np.load(path, allow_pickle=False) as archive:
-        meta = json.loads(str(archive["meta"]))
+    raw, meta = read_npz(path, SURFACE_FORMAT)
     arrays = {name: array.astype(float) for name, array in raw.items()}
     losses, alphas, betas = arrays["losses"], arrays["alphas"], arrays["betas"]
     labels = [int(label) for label in meta["labels"]]
