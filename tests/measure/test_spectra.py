@@ -526,7 +526,7 @@ def test_arms_start_alike_and_a_finished_one_is_not_run_again(subject: Subject) 
 
 
 def test_an_arm_has_its_own_optimiser_at_once_and_at_a_constant_rate() -> None:
-    from saddlescape.training.stage import Stage
+    from saddlescape.records.config import Stage
 
     stage = Stage(optimizer="sam", rho=(0.1,), rho_start=150, reset_head=True)
     arm = escape.stage_for(escape.Arm("pgd", 0.5), stage, 10, 0.01, 7)

@@ -11,9 +11,9 @@ import pytest
 from saddlescape.methods.recipe import Facts
 from saddlescape.methods.resolve import resolve
 from saddlescape.methods.rows import LARGE_ROWS
+from saddlescape.records.config import Stage
 from saddlescape.schedules import lr_schedule
 from saddlescape.training.epoch import _rho
-from saddlescape.training.stage import Stage
 
 # val-iisc/Saddle-LongTail, imnet_train*.py, inat_train*.py and run.sh: learning rate, weight decay of CE and of LDAM,
 # radii of CE + DRW + SAM and LDAM + DRW + SAM.

@@ -12,8 +12,8 @@ from saddlescape.methods.recipe import Facts
 from saddlescape.methods.resolve import resolve
 from saddlescape.methods.systems import cc_sam, contrastive, glmc
 from saddlescape.optim import MomentumSAM
+from saddlescape.records.config import Stage
 from saddlescape.training.epoch import at
-from saddlescape.training.stage import Stage
 
 CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet-lt": 1000, "inat2018": 8142}
 FULL = {"cifar10": 5000, "cifar100": 500, "imagenet-lt": 1280, "inat2018": 1000}

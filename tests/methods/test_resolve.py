@@ -12,9 +12,9 @@ from saddlescape.methods.recipe import Facts, Recipe
 from saddlescape.methods.resolve import resolve
 from saddlescape.methods.rows import CIFAR_ROWS
 from saddlescape.methods.systems import SYSTEMS
+from saddlescape.records.config import Stage
 from saddlescape.schedules import lr_schedule
 from saddlescape.training.epoch import _rho
-from saddlescape.training.stage import Stage
 
 
 def facts(dataset: str = "cifar10", counts: tuple[int, ...] = (5000, 500, 50), size: int = 32, **kw: Any) -> Facts:

@@ -19,10 +19,10 @@ from saddlescape.methods.systems import SYSTEMS, ours
 from saddlescape.methods.systems.system import System, classifier_stage
 from saddlescape.models.heads import HEADS
 from saddlescape.published import system_recipe, systems
+from saddlescape.records.config import Stage
 from saddlescape.records.files import read_result
 from saddlescape.schedules import lr_schedule
 from saddlescape.training.objectives import OBJECTIVES
-from saddlescape.training.stage import Stage
 
 COUNTS = {
     "cifar10": (5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from saddlescape.data.types import Dataset
-from saddlescape.runs.config import RunConfig
+from saddlescape.records.config import RunConfig
 from saddlescape.runs.execute import execute
 from saddlescape.runs.plan import Loaded, Request, plan
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from saddlescape.runs.config import DataConfig, RunConfig
+from saddlescape.records.config import DataConfig, RunConfig
 from saddlescape.runs.engines.events import Event, Note
 from saddlescape.runs.engines.futures import run_jobs
 from saddlescape.runs.engines.job import Job, Outcome

@@ -23,13 +23,13 @@ from saddlescape.errors import InputError
 from saddlescape.methods.recipe import Facts, Recipe
 from saddlescape.methods.systems import SYSTEMS, System
 from saddlescape.records import files
+from saddlescape.records.config import Stage
 from saddlescape.runs import config as configuration
 from saddlescape.runs import execute as module
 from saddlescape.runs.execute import execute
 from saddlescape.runs.opened import open_run
 from saddlescape.training import loop
 from saddlescape.training.checkpoint import CheckpointFolder, Cursor
-from saddlescape.training.stage import Stage
 
 Start = Callable[..., dict[str, Any]]
 

@@ -15,8 +15,9 @@ import torch
 from saddlescape.data.types import Dataset
 from saddlescape.errors import InputError
 from saddlescape.records import files
+from saddlescape.records.config import RunConfig
 from saddlescape.runs import execute as module
-from saddlescape.runs.config import RunConfig, load
+from saddlescape.runs.config import load
 from saddlescape.runs.execute import execute
 from saddlescape.runs.first_stage import continue_from, first_stage_hash, same_first_stage
 from saddlescape.runs.grid import run_folder, run_grid, shared_first_stages

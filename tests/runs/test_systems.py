@@ -13,9 +13,10 @@ import torch
 
 from saddlescape.methods.systems import SYSTEMS
 from saddlescape.records import files
+from saddlescape.records.config import RunConfig
 from saddlescape.report import table as tables
 from saddlescape.runs import execute as module
-from saddlescape.runs.config import RunConfig, load
+from saddlescape.runs.config import load
 from saddlescape.runs.execute import execute
 from saddlescape.runs.opened import open_run
 from saddlescape.training.checkpoint import CheckpointFolder, Cursor

@@ -14,12 +14,12 @@ from saddlescape.data.types import Batch
 from saddlescape.errors import InputError
 from saddlescape.losses.registry import build_loss
 from saddlescape.models import make_head
+from saddlescape.records.config import Stage
 from saddlescape.training.closed_form import TAUS, check_head_fit, fit_head
 from saddlescape.training.epoch import at
 from saddlescape.training.loop import Parts
 from saddlescape.training.objective import Classify
 from saddlescape.training.precision import Precision
-from saddlescape.training.stage import Stage
 
 CLASSES, WIDTH = 3, 4
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import typing
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 import torch
@@ -15,22 +15,25 @@ from saddlescape.losses.registry import LOSSES
 from saddlescape.measure import escape
 from saddlescape.measure.subject import training_loss
 from saddlescape.milestones import beginnings
-from saddlescape.records.config import Plan, StagePlan
+from saddlescape.records.config import DataConfig, RunConfig, Stage
 from saddlescape.report.read import RunData
-from saddlescape.runs.config import DataConfig, RunConfig, from_toml, to_toml
+from saddlescape.runs.config import from_toml, to_toml
 from saddlescape.schedules import LR_SCHEDULES
-from saddlescape.training.assemble import CHOICES, assemble, new_model
+from saddlescape.training.assemble import assemble, new_model
 from saddlescape.training.checkpoint import Cursor
 from saddlescape.training.epoch import at
 from saddlescape.training.loop import set_epoch
 from saddlescape.training.precision import Precision
-from saddlescape.training.stage import Stage
 
 COUNTS = class_counts(10, 120, 20)
 EPOCHS = 10
 OPTIONS: dict[str, dict[str, float | str]] = {"las": {"smooth_head": 0.3, "smooth_tail": 0.0}}
 OWN = {"ce": "weights", "ldam": "weights", "vs": "weights", "la": "weights", "bs": "weights", "las": "weights",
        "focal": "samples", "ib": "samples"}  # as each one's authors divide a weighted sum  # fmt: skip
+
+
+def choices(field: str) -> tuple[str, ...]:
+    return typing.get_args(typing.get_type_hints(Stage)[field])
 
 
 def stage_of(**changes: Any) -> Stage:
@@ -98,8 +101,8 @@ def check(stage: Stage, digits: Any, epoch: int, loss: str) -> None:
             np.testing.assert_allclose(found.weight.numpy(), wanted, rtol=1e-5)
 
 
-@pytest.mark.parametrize("reweight", CHOICES["reweight"])
-@pytest.mark.parametrize("normalization", CHOICES["normalization"])
+@pytest.mark.parametrize("reweight", choices("reweight"))
+@pytest.mark.parametrize("normalization", choices("normalization"))
 @pytest.mark.parametrize("epoch", [0, 3, 4, 9])
 def test_class_weights_and_their_mean_are_the_same_for_all(
     reweight: str, normalization: str, epoch: int, digits: Any
@@ -137,7 +140,7 @@ def test_rate_and_radius_of_the_loop_are_those_of_the_setting(
     assert at(stage, COUNTS, 9).rho == pytest.approx(rho[-1])
 
 
-@pytest.mark.parametrize("reweight", CHOICES["reweight"])
+@pytest.mark.parametrize("reweight", choices("reweight"))
 @pytest.mark.parametrize("early", ["", "ce"])
 @pytest.mark.parametrize("rho_start", [0, 7])
 def test_marks_stand_where_the_setting_changes(reweight: str, early: str, rho_start: int, tmp_path: Any) -> None:
@@ -152,8 +155,8 @@ def test_marks_stand_where_the_setting_changes(reweight: str, early: str, rho_st
 
     changes = [epoch for epoch in range(1, EPOCHS) if differ(seen[epoch - 1], seen[epoch])]
     assert [epoch for epoch, _ in beginnings(stage)] == changes
-    plan = msgspec.convert(msgspec.to_builtins(stage), StagePlan)
-    run = RunData(path=tmp_path, name="run", plan=Plan(method="focal", stages=[plan]))
+    config = RunConfig(method="focal", model="smallcnn", seed=0, data=DataConfig(name="digits"), stages=(stage,))
+    run = RunData(path=tmp_path, name="run", plan=config)
     assert [epoch for epoch, _ in run.marks] == changes
 
 

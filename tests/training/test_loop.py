@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from saddlescape.data.types import ArraySplit, Dataset, Preprocess
 from saddlescape.errors import InputError
+from saddlescape.records.config import Stage
 from saddlescape.schedules import DeferredReweighting
 from saddlescape.training.assemble import assemble, build_stage_optimizer, new_head, new_model
 from saddlescape.training.loop import Interrupted, Parts, Running, fit, set_epoch
 from saddlescape.training.objective import Objective
 from saddlescape.training.precision import Precision
-from saddlescape.training.stage import Stage
 
 COUNTS = [20, 9, 4]
 CPU = torch.device("cpu")

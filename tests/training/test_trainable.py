@@ -11,9 +11,9 @@ from torch import nn
 from saddlescape.errors import InputError
 from saddlescape.losses.registry import build_loss
 from saddlescape.models import build_model
+from saddlescape.records.config import Stage
 from saddlescape.training.objective import Classify
 from saddlescape.training.objectives import OBJECTIVES
-from saddlescape.training.stage import Stage
 from saddlescape.training.trainable import is_frozen, own_names, parameter_groups, select_trainable
 
 

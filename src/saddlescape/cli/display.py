@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
+    from saddlescape.records.config import Stage
     from saddlescape.training.loop import Parts, Running
-    from saddlescape.training.stage import Stage
 
 # A pipe or a file has no width of its own: without this, tables would be folded to 80 columns there.
 _WIDTH = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 240

@@ -15,8 +15,7 @@ from saddlescape.errors import InputError, counted
 
 if TYPE_CHECKING:
     from saddlescape.data.types import Dataset
-    from saddlescape.runs.config import RunConfig
-    from saddlescape.training.stage import Stage
+    from saddlescape.records.config import RunConfig, Stage
 
 
 def train(

@@ -36,15 +36,14 @@ from saddlescape.measure.subject import (
     training_loss,
 )
 from saddlescape.records import files
+from saddlescape.records.config import RunConfig, Stage
 from saddlescape.records.metrics import read_metrics
 from saddlescape.runs import config as configuration
-from saddlescape.runs.config import RunConfig
 from saddlescape.runs.opened import open_run
 from saddlescape.training.checkpoint import CheckpointFolder, Cursor
 from saddlescape.training.loggers import Logger
 from saddlescape.training.loggers.values import name_of
 from saddlescape.training.loop import Parts
-from saddlescape.training.stage import Stage
 from saddlescape.training.tracker import CurvatureWatcher
 
 FORMAT = "saddlescape-curvature-course-1"

@@ -33,16 +33,15 @@ from saddlescape.measure.course import accuracy as accuracy_of
 from saddlescape.measure.spectra import SPECTRA, duration
 from saddlescape.measure.subject import Subject, set_aside, trained_epoch
 from saddlescape.records import files
+from saddlescape.records.config import Stage, check_stages
 from saddlescape.runs.execute import device_name
 from saddlescape.runs.images import require_same
-from saddlescape.runs.rehearsal import check_numbers
 from saddlescape.training.assemble import assemble
 from saddlescape.training.batches import EVALUATION_BATCH, evaluation_loaders
 from saddlescape.training.epoch import EpochSetting, at
 from saddlescape.training.evaluate import evaluate
 from saddlescape.training.loop import Parts, Watcher, as_row, fit
 from saddlescape.training.precision import Precision
-from saddlescape.training.stage import Stage
 from saddlescape.training.tracker import CurvatureWatcher
 
 FORMAT = "saddlescape-escape-1"
@@ -159,7 +158,7 @@ def escape(
     stage = opened.config.stages[opened.cursor.stage]
     steps = -(-sum(dataset.class_counts) // stage.batch_size)
     stages = {arm.name: stage_for(arm, stage, trial.epochs, trial.lr, steps) for arm in arms}
-    check_numbers(list(stages.values()))
+    check_stages(list(stages.values()))
     path = out if out is not None else subject.folder / ESCAPE
     files.make_folder(path.parent)
     files.make_folder(subject.folder / SPECTRA)

@@ -14,8 +14,8 @@ from saddlescape.data.loader import build_loader
 from saddlescape.data.types import ArraySplit, Dataset
 from saddlescape.errors import InputError
 from saddlescape.losses.base import ClassLoss
+from saddlescape.records.config import RunConfig
 from saddlescape.records.files import CHECKPOINT
-from saddlescape.runs.config import RunConfig
 from saddlescape.runs.evaluation import run_data
 from saddlescape.runs.opened import Opened, open_run
 from saddlescape.training.checkpoint import CheckpointFolder, Cursor

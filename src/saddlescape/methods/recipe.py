@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 
-from saddlescape.training.stage import Stage
+from saddlescape.records.config import Stage
 
 
 @dataclass(frozen=True)

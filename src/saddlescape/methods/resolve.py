@@ -17,9 +17,9 @@ from saddlescape.methods.systems import SYSTEMS
 from saddlescape.methods.systems.system import build as build_system
 from saddlescape.milestones import beginnings, reweighting_start
 from saddlescape.published import recipes
+from saddlescape.records.config import Stage
 from saddlescape.schedules import never_begins
 from saddlescape.training.epoch import without_usual_normalization
-from saddlescape.training.stage import Stage
 
 PAPER_DEFAULT = "ce+drw+sam"
 
@@ -221,6 +221,8 @@ def _read(text: str, wanted: Any, setting: str) -> Any:
     try:
         if wanted is bool:
             return {"true": True, "false": False}[text.lower()]
+        if typing.get_origin(wanted) is typing.Literal:
+            return text  # which words may stand is checked with the whole stage
         if wanted in (int, float, str):
             return wanted(text)
         if wanted == tuple[str, ...]:

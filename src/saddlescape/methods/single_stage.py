@@ -8,8 +8,8 @@ from typing import Any
 from saddlescape.methods.grammar import Sum
 from saddlescape.methods.recipe import Facts, Recipe
 from saddlescape.published import optimizer_recipe
+from saddlescape.records.config import Options, Stage
 from saddlescape.schedules import stretch
-from saddlescape.training.stage import Options, Stage
 
 
 def build(method: Sum, facts: Facts, table: Mapping[str, Any], epochs: int | None = None) -> Recipe:

@@ -1,37 +1,180 @@
-"""``config.toml``, as far as a report reads it."""
+"""``config.toml``: everything that decides the result of a run. What each field may be stands at the field."""
 
 from __future__ import annotations
 
-from saddlescape.records.record import Record
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from saddlescape.errors import InputError
+from saddlescape.records.record import LARGEST, may_be, violation
+
+VERSION = 1
+
+Count = Annotated[int, may_be("a whole number of at least 1", ge=1)]
+Index = Annotated[int, may_be("a whole number of at least 0", ge=0)]
+Seed = Annotated[int, may_be("a whole number between 0 and 4294967295", ge=0, le=2**32 - 1)]
+Finite = Annotated[float, may_be("a finite number", ge=-LARGEST, le=LARGEST)]
+Positive = Annotated[float, may_be("a finite number above 0", gt=0, le=LARGEST)]
+NotNegative = Annotated[float, may_be("a finite number of at least 0", ge=0, le=LARGEST)]
+Fraction = Annotated[float, may_be("a number from 0 to below 1", ge=0, lt=1)]
+
+Options = dict[str, Finite | str]
+"""What a registry's entry is built with: numbers and words, as TOML has them."""
 
 
-class StagePlan(Record, frozen=True, kw_only=True):
-    """A ``[[stages]]`` table of ``config.toml``: what pictures need of it; ``epochs`` 0 trains nothing."""
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a method. A method is a list of these; the paper's own rows are lists of one.
 
+    Plain numbers and names. Epochs are 0-based everywhere. Names (``loss``, ``sampler``, ``augment``, ``optimizer``,
+    ``lr_schedule`` ...) are those of the registries of the instruments.
+    """
+
+    _: KW_ONLY
     name: str = "train"
-    epochs: int = 0
-    reweight: str = "none"
-    reweight_start: int = 0
-    early_loss: str = ""
-    loss_start: int = 0
-    rho_start: int = 0
-    optimizer: str = "sgd"
-    rho: list[float] = []
+    epochs: Count = 200
+    batch_size: Count = 128
+
+    # What is learnt from: the objective turns a batch into per-sample losses.
+    objective: str = "classify"
+    objective_options: Options = field(default_factory=dict)
+    loss: str = "ce"
+    loss_options: Options = field(default_factory=dict)
+    early_loss: str = ""  # what stands in for the loss before epoch loss_start
+    loss_start: Index = 0
+    # "": as the authors of the loss; "weights": sum(w*l)/sum(w); "samples": sum(w*l)/N
+    normalization: Literal["", "weights", "samples"] = ""
+    # "drw": effective numbers from reweight_start on; "always": from the first epoch; "power": n^-power
+    reweight: Literal["none", "drw", "always", "power"] = "none"
+    reweight_start: Index = 0
+    beta: Fraction = 0.9999  # effective-number weights
+    power: Finite = 1.0  # exponent of the weights n^-power, for reweight = "power"
+    sampler: str = "instance-balanced"
+    sampler_options: Options = field(default_factory=dict)
+    augment: str = "none"
+    views: tuple[str, ...] = ()  # augmentations of further views of the same images, one each
+    partner: str = ""  # sampler of a second batch beside each batch; "" is none
+    partner_options: Options = field(default_factory=dict)
+
+    # What is trained, and from where.
+    head: str = "linear"
+    head_fit: str = ""  # the head is fitted in closed form instead of trained: "tau-norm" | "ncm" | "plda"
+    head_fit_options: Options = field(default_factory=dict)
+    trainable: str = "all"  # "all" | "none" | "head" | "backbone" | names or their beginnings, e.g. "head.scale"
+    reset_head: bool = False  # a fresh head; else the one before is kept or built upon
+    backbone_mode: Literal["train", "eval"] = "train"  # "train": BatchNorm statistics move | "eval": they do not
+
+    # How the weights move.
+    lr: Positive = 0.1
+    lr_factors: dict[str, NotNegative] = field(default_factory=dict)  # beginning of a parameter's name -> factor on lr
+    lr_schedule: str = "paper-cifar"
+    momentum: Fraction = 0.9
+    nesterov: bool = False
+    weight_decay: NotNegative = 2e-4
+    optimizer: str = "sgd"  # "sgd" | "sam" | "asam" | "pgd" | "momentum-sam" ...
+    optimizer_options: Options = field(default_factory=dict)
+    rho: tuple[NotNegative, ...] = ()  # one radius, or the steps of a schedule
+    rho_schedule: str = "constant"  # "constant" | "linear" (from, to) | "step" (2: at 80 %) | "large-scale-step"
+    rho_start: Index = 0  # epochs before it have rho 0: one pass, the base optimiser
+    freeze_bn_stats: bool = False  # False is what the paper's code does; SAM's authors recommend True
+    clip_grad_norm: NotNegative = 0.0  # 0 is off
+    accumulate: Count = 1  # micro-batches a step
 
 
-class DataPlan(Record, frozen=True, kw_only=True):
-    name: str = ""
-    imbalance: float | None = None
-    draw_seed: int = 0
+@dataclass(frozen=True)
+class DataConfig:
+    """Which images: arguments of ``saddlescape.data.load``. 0 and "" mean "not given"."""
+
+    _: KW_ONLY
+    name: str
+    root: str = ""
+    imbalance: NotNegative = 0.0
+    profile: Literal["exp", "step"] = "exp"
+    draw_seed: Seed = 0
+    val: Fraction = 0.0
+    image_size: Index = 0
+    bad_images: Literal["error", "skip"] = "error"
+    # How a person's own images are split; run folders without this field: by position.
+    split: Literal["position", "name"] = "position"
 
 
-class Plan(Record, frozen=True, kw_only=True):
-    """``config.toml``."""
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides the result of a run, and nothing else."""
 
+    _: KW_ONLY
     method: str
-    model: str = ""
-    seed: int = 0
-    device: str = ""
-    precision: str = ""
-    data: DataPlan = DataPlan()
-    stages: list[StagePlan] = []
+    model: str
+    seed: Seed
+    data: DataConfig
+    stages: tuple[Stage, ...]
+    device: str = "cpu"
+    precision: str = "float32"
+    compile: bool = False
+    threads: Index = 0  # 0: of older files, not recorded
+    pretrained: bool = False
+    eval_every: Count = 1
+    keep_every: Index = 0
+    start: str = ""  # another run's folder, seen from this one's, whose first stage this run continues from
+    start_hash: str = ""  # of that stage's weights
+    processes: Count = 1  # that share every batch
+    sync_sam: bool = False  # SAM climbs the gradient of the whole batch, not each process its own
+    sync_batchnorm: bool = False  # BatchNorm sees the whole batch, not each process its shard
+    version: int = VERSION
+
+
+def check(config: RunConfig) -> None:
+    """Compare every field with what it may be.
+
+    Raises:
+        InputError: the stage and field, or the flag, its value and what is allowed.
+    """
+    if not config.stages:
+        raise InputError("the configuration has no stage; it needs at least one")
+    check_stages(config.stages)
+    found = violation(msgspec.to_builtins(config), RunConfig)
+    if found is not None:
+        path, value, allowed = found
+        raise InputError(f"--{path.rpartition('.')[2].replace('_', '-')} {value}: must be {allowed}")
+
+
+def check_stages(stages: Sequence[Stage]) -> None:
+    """As ``check``, for stages alone."""
+    for stage in stages:
+        found = violation(msgspec.to_builtins(stage), Stage)
+        if found is not None:
+            path, value, allowed = found
+            raise InputError(f"stage {stage.name!r}: {path} is {value}; it must be {allowed}")
+
+
+def read_config(raw: Any, where: str, *, strict: bool = False) -> RunConfig:
+    """The configuration in ``raw`` (parsed TOML); fields that older files lack have their defaults.
+
+    Args:
+        strict: refuse unknown keys; otherwise they are ignored, so that a report opens files of other versions.
+
+    Raises:
+        InputError: a missing or (strict) unknown key, a wrong type or value, or another format version.
+    """
+    try:
+        found = violation(raw, RunConfig)
+    except msgspec.ValidationError as error:
+        raise InputError(f"{where}: {error}; edit it, or restore the file") from None
+    if found is not None:
+        path, value, allowed = found
+        raise InputError(f"{where}: {path} is {value}; it must be {allowed}")
+    tables = [("", raw, RunConfig), ("data.", raw["data"], DataConfig)]
+    tables += [(f"stages.{number}.", stage, Stage) for number, stage in enumerate(raw["stages"])]
+    unknown = [place + key for place, table, kind in tables for key in table if key not in kind.__dataclass_fields__]
+    if unknown and strict:
+        raise InputError(f"{where}: unknown key {unknown[0]!r}; remove it, or correct its name")
+    config = msgspec.convert(raw, RunConfig)
+    if config.version != VERSION:
+        raise InputError(f"{where}: written by format {config.version}, this version reads {VERSION}")
+    # msgspec sets no field that the file lacks; an older file must equal a new one that has the default.
+    stages = tuple(dataclasses.replace(stage) for stage in config.stages)
+    return dataclasses.replace(config, data=dataclasses.replace(config.data), stages=stages)

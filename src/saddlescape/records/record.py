@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import math
+import re
+import sys
+import typing
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from saddlescape.errors import InputError
+
+LARGEST = sys.float_info.max  # a bound that infinity is beyond
+
+
+def may_be(description: str, **limits: Any) -> msgspec.Meta:
+    """Bounds of a field (``ge``, ``gt``, ``le``, ``lt``) and the words for them, which messages have."""
+    return msgspec.Meta(description=description, **limits)
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,3 +43,53 @@ def finite(raw: Any) -> Any:
     if isinstance(raw, Mapping):
         return {str(key): finite(value) for key, value in raw.items()}
     return [finite(value) for value in raw] if isinstance(raw, list) else raw
+
+
+def violation(raw: Any, kind: Any) -> tuple[str, str, str] | None:
+    """The first value in ``raw`` that the bounds and choices declared in ``kind`` forbid; None where all are allowed.
+
+    Returns:
+        Its path ("stages.0.lr"), the value as text, and what is allowed.
+
+    Raises:
+        msgspec.ValidationError: a missing key, or a wrong type at a field without bounds.
+    """
+    try:
+        msgspec.convert(raw, kind)
+    except msgspec.ValidationError as error:
+        place = re.search(r" - at `\$(.*)`$", str(error))
+        if place is None:
+            raise
+        path = []
+        for name, index in re.findall(r"\.(\w+)|\[([\d.]+)\]", place[1]):
+            if name:
+                key, kind = name, typing.get_type_hints(kind, include_extras=True)[name]
+            elif index == "...":
+                kind = typing.get_args(kind)[1]
+                key = next(key for key, value in raw.items() if not _fits(value, kind))
+            else:
+                key, kind = int(index), typing.get_args(kind)[0]
+            path.append(str(key))
+            raw = raw[key]
+        allowed = _allowed(kind)
+        if not allowed:
+            raise
+        return ".".join(path), f"{raw:g}" if isinstance(raw, float) else repr(raw), allowed
+    return None
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    try:
+        msgspec.convert(value, kind)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
+def _allowed(kind: Any) -> str:
+    """The words for what a field of type ``kind`` may be; "" where any value of the type may stand."""
+    if typing.get_origin(kind) is typing.Literal:
+        return f"one of {', '.join(map(repr, typing.get_args(kind)))}"
+    each = (kind, *typing.get_args(kind)) if typing.get_origin(kind) is not typing.Annotated else (kind,)
+    metas = [meta for one in each for meta in getattr(one, "__metadata__", ()) if isinstance(meta, msgspec.Meta)]
+    return str(metas[0].description) if metas else ""

@@ -15,7 +15,7 @@ from saddlescape.disk import read_npz
 from saddlescape.errors import InputError, counted
 from saddlescape.milestones import beginnings
 from saddlescape.records import files
-from saddlescape.records.config import Plan
+from saddlescape.records.config import RunConfig, read_config
 from saddlescape.records.course import Moment
 from saddlescape.records.curvature import Curvature, CurvatureFile
 from saddlescape.records.escape import EscapeFile
@@ -78,7 +78,7 @@ class RunData:
     """What one run folder holds. Labels are positions in ``classes``; percent; see docs/formats.md."""
 
     path: Path
-    plan: Plan | None = None
+    plan: RunConfig | None = None
     settings: dict[str, Any] = field(default_factory=dict)  # config.toml as it is
     epochs: list[Epoch] = field(default_factory=list)
     result: Result | None = None
@@ -282,7 +282,7 @@ def read_run(path: Path) -> RunData:
     settings = _part(run, lambda: tomllib.loads((path / files.CONFIG).read_text(encoding="utf-8")), files.CONFIG)
     run.settings = settings or {}
     if settings is not None:
-        run.plan = _part(run, lambda: convert(settings, Plan, files.CONFIG))
+        run.plan = _part(run, lambda: read_config(settings, files.CONFIG))
     run.epochs = _part(run, lambda: _rows(path / files.METRICS, Epoch)) or []
     if (path / files.RESULT).is_file():
         run.raw_result = _part(run, lambda: _object(path / files.RESULT))

@@ -22,9 +22,9 @@ from saddlescape.data.types import Dataset
 from saddlescape.errors import InputError
 from saddlescape.parallel.ranks import ALONE, Ranks, device_of, sync_batchnorm
 from saddlescape.records import files
+from saddlescape.records.config import RunConfig, Stage
 from saddlescape.records.metrics import read_metrics
 from saddlescape.runs import config as configuration
-from saddlescape.runs.config import RunConfig
 from saddlescape.runs.first_stage import first_stage_hash, load_first_stage
 from saddlescape.runs.images import require_same, write_images
 from saddlescape.training.assemble import assemble, new_model, next_head
@@ -32,7 +32,6 @@ from saddlescape.training.checkpoint import Checkpoint, CheckpointFolder, Cursor
 from saddlescape.training.closed_form import fit_head
 from saddlescape.training.loop import Parts, Running, Watcher, fit
 from saddlescape.training.precision import Precision
-from saddlescape.training.stage import Stage
 
 OTHER_OUT = "restore the data as it was, or choose another --out"
 Say = Callable[[str], None]
@@ -183,7 +182,7 @@ def _with_threads_of(old: RunConfig, config: RunConfig, say: Say) -> RunConfig:
     if old.threads in (0, config.threads) or old.threads > (os.cpu_count() or 1):
         return config
     say(f"going on with {old.threads} threads, as the run was begun, so that its bits stay the same")
-    return configuration.replace(config, threads=old.threads)
+    return replace(config, threads=old.threads)
 
 
 def _run(

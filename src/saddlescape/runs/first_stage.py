@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,10 @@ from torch import nn
 from saddlescape.data.types import Dataset
 from saddlescape.errors import InputError, counted
 from saddlescape.records import files
+from saddlescape.records.config import RunConfig, Stage
 from saddlescape.runs import config as configuration
-from saddlescape.runs.config import RunConfig
 from saddlescape.runs.images import among, trained_images
 from saddlescape.training.checkpoint import CheckpointFolder, Cursor
-from saddlescape.training.stage import Stage
 
 WEIGHTS = "model.safetensors"
 
@@ -47,7 +47,7 @@ def continue_from(config: RunConfig, run: Path, folder: Path) -> tuple[RunConfig
     differing = _differing(other.stages[0], config.stages[0])
     if differing:
         notes.append(f"first stage as {run} trained it ({other.method}): {', '.join(differing)}")
-    config = configuration.replace(
+    config = replace(
         config,
         stages=(other.stages[0], *config.stages[1:]),
         start=os.path.relpath(run.resolve(), folder.resolve()),  # "..": of the folders themselves, not of links
@@ -59,7 +59,7 @@ def continue_from(config: RunConfig, run: Path, folder: Path) -> tuple[RunConfig
 def same_first_stage(one: RunConfig, two: RunConfig) -> bool:
     """Whether both begin with the same weights: network, images, seed, arithmetic and first stage, or one source."""
     plain = [
-        configuration.replace(config, method="", stages=(), eval_every=1, keep_every=0, start="")
+        replace(config, method="", stages=(), eval_every=1, keep_every=0, start="")
         for config in (one, two)
     ]
     return plain[0] == plain[1] and not _differing(one.stages[0], two.stages[0])

@@ -12,8 +12,8 @@ from saddlescape.errors import InputError
 from saddlescape.methods.grammar import OPTIMIZERS
 from saddlescape.methods.resolve import canonical
 from saddlescape.records import files
+from saddlescape.records.config import RunConfig
 from saddlescape.runs import config as configuration
-from saddlescape.runs.config import RunConfig
 from saddlescape.runs.engines.events import Epoch, Event, Note, Step
 from saddlescape.runs.engines.job import Engine, Job, Outcome, serial
 from saddlescape.runs.execute import Say, allowed_changes

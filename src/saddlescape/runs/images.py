@@ -17,7 +17,7 @@ from saddlescape.data.sources.registry import dataset_names
 from saddlescape.data.types import ArraySplit, Dataset, Split
 from saddlescape.disk import read_text, write_text
 from saddlescape.errors import InputError
-from saddlescape.runs.config import RunConfig
+from saddlescape.records.config import RunConfig
 
 IMAGES = "images.csv"
 BEFORE = "first stage"  # images that another run, whose first stage was taken, was trained on

@@ -13,9 +13,9 @@ from saddlescape.data.types import Preprocess
 from saddlescape.errors import InputError
 from saddlescape.losses.registry import LOSSES
 from saddlescape.models.registry import build_model
+from saddlescape.records.config import RunConfig
 from saddlescape.records.files import CHECKPOINT
 from saddlescape.runs import config as configuration
-from saddlescape.runs.config import RunConfig
 from saddlescape.training.checkpoint import CheckpointFolder, Cursor
 
 

@@ -20,9 +20,10 @@ from saddlescape.errors import InputError
 from saddlescape.methods.recipe import Facts, Recipe
 from saddlescape.methods.resolve import resolve
 from saddlescape.published import recipes
-from saddlescape.runs.config import DataConfig, RunConfig, from_toml
+from saddlescape.records.config import DataConfig, RunConfig, check_stages
+from saddlescape.runs.config import from_toml
 from saddlescape.runs.first_stage import continue_from
-from saddlescape.runs.rehearsal import check_numbers, rehearse
+from saddlescape.runs.rehearsal import rehearse
 from saddlescape.training.precision import has_fast_bf16, resolve_device, resolve_precision
 from saddlescape.training.tuning import seconds_per_step
 
@@ -208,7 +209,7 @@ def plan(
         settings=request.settings,
         model=request.model,
     )
-    check_numbers(recipe.stages)
+    check_stages(recipe.stages)
     notes = [*dataset.notes, *recipe.notes]
     steps = sum(stage.epochs * -(-facts.images // stage.batch_size) for stage in recipe.stages)
     compiled = request.compile

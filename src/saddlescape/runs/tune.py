@@ -12,6 +12,7 @@ from saddlescape.disk import write_text
 from saddlescape.errors import InputError, MissingExtraError
 from saddlescape.methods.resolve import resolve
 from saddlescape.records import files
+from saddlescape.records.config import RunConfig, Stage
 from saddlescape.runs import config as configuration
 from saddlescape.runs.config import to_toml
 from saddlescape.runs.execute import OTHER_OUT, Say, execute
@@ -19,7 +20,6 @@ from saddlescape.runs.plan import Loaded, Request, facts_of, plan
 from saddlescape.runs.search_space import Range, space
 from saddlescape.training.loop import Watcher
 from saddlescape.training.precision import resolve_device
-from saddlescape.training.stage import Stage
 
 TRIALS, TUNED, BEST = "trials.jsonl", "tuned.json", "best.toml"
 CRITERION = "balanced accuracy on the validation split, last epoch"
@@ -118,7 +118,7 @@ def _values(settings: Sequence[str], ranges: Sequence[Range]) -> dict[str, float
     return {one.path: float(given[one.path]) for one in ranges if one.path in given}
 
 
-def _same_search(folder: Path, base: configuration.RunConfig, ranges: Sequence[Range], dataset: Dataset) -> None:
+def _same_search(folder: Path, base: RunConfig, ranges: Sequence[Range], dataset: Dataset) -> None:
     """Raises InputError where the folder holds another search; writes what this one is into a new folder."""
     about = {"config": to_toml(replace(base, threads=0)), "ranges": [vars(one) for one in ranges]}
     images = {"draw_hash": dataset.draw_hash, "held_hash": dataset.held_hash}
@@ -139,7 +139,7 @@ def _same_search(folder: Path, base: configuration.RunConfig, ranges: Sequence[R
 
 
 def _write(
-    folder: Path, base: configuration.RunConfig, done: Sequence[dict[str, Any]], ranges: Sequence[Range],
+    folder: Path, base: RunConfig, done: Sequence[dict[str, Any]], ranges: Sequence[Range],
     request: Request,
 ) -> dict[str, Any]:  # fmt: skip
     finished = [row for row in done if row["value"] is not None]

@@ -18,21 +18,16 @@ from saddlescape.models.registry import build_model
 from saddlescape.optim.registry import build_optimizer
 from saddlescape.optim.split import SplitOptimizer
 from saddlescape.parallel.ranks import ALONE, Ranks
+from saddlescape.records.config import Stage, check_stages
 from saddlescape.training.batches import evaluation_loaders, training_features, training_loader
 from saddlescape.training.epoch import at, loss_of
 from saddlescape.training.loop import Parts
 from saddlescape.training.objective import Objective
 from saddlescape.training.objectives import OBJECTIVES
 from saddlescape.training.precision import Precision
-from saddlescape.training.stage import Stage
 from saddlescape.training.trainable import is_frozen, parameter_groups
 
 ONE_PASS = ("pgd", "momentum-sam")  # they have no running statistics to protect
-CHOICES = {
-    "backbone_mode": ("train", "eval"),
-    "normalization": ("", "weights", "samples"),
-    "reweight": ("none", "drw", "always", "power"),
-}
 
 
 def new_model(name: str, dataset: Dataset, head: str, seed: int, **options: Any) -> nn.Module:
@@ -83,7 +78,7 @@ def assemble(
         InputError: a name or option that no registry knows, or what several processes cannot share.
     """
     model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    _check_words(stage)
+    check_stages([stage])
     setting = functools.partial(at, stage, dataset.class_counts)
     setting(0)  # what is wrong with it is said now
     objective = _objective(stage, loss_of(stage, dataset.class_counts), dataset, model).to(device)
@@ -153,15 +148,6 @@ def build_stage_optimizer(
     if stage.optimizer not in ONE_PASS:
         options["freeze_bn_stats"] = stage.freeze_bn_stats
     return build_optimizer(base, stage.optimizer, model=model, class_counts=class_counts, **options)
-
-
-def _check_words(stage: Stage) -> None:
-    """Words that no registry checks. Raises InputError: the field, its value and what is allowed."""
-    for name, allowed in CHOICES.items():
-        word = getattr(stage, name)
-        if word not in allowed:
-            known = ", ".join(map(repr, allowed))
-            raise InputError(f"stage {stage.name!r}: {name} is {word!r}; it must be one of {known}")
 
 
 def check_shared(stage: Stage, objective: Objective, precision: str, ranks: Ranks) -> None:

@@ -14,8 +14,8 @@ from saddlescape.data.samplers import Sampler, build_sampler
 from saddlescape.data.types import Batch, Dataset, Split
 from saddlescape.data.views import JoinedLoader, Loader, SharedOrder
 from saddlescape.parallel.ranks import ALONE, Ranks
+from saddlescape.records.config import Stage
 from saddlescape.training.precision import Precision
-from saddlescape.training.stage import Stage
 
 EVALUATION_BATCH = 500
 # Loaders of one stage draw from seeds that no other stage or run uses: beyond every seed of a stage, which is the

@@ -16,9 +16,9 @@ from torch import nn
 from saddlescape.errors import InputError
 from saddlescape.models import CentroidHead, TauNormalizedHead
 from saddlescape.models.heads.plda import check_shrinkage
+from saddlescape.records.config import Stage
 from saddlescape.training.evaluate import evaluate, score
 from saddlescape.training.loop import Parts, as_row
-from saddlescape.training.stage import Stage
 
 TAUS = tuple(step / 10 for step in range(21))
 

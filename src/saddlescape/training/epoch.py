@@ -14,7 +14,7 @@ from saddlescape.errors import InputError
 from saddlescape.losses.base import ClassLoss
 from saddlescape.losses.registry import build_loss, normalization_of
 from saddlescape.milestones import is_early, reweighting_start
-from saddlescape.training.stage import Stage
+from saddlescape.records.config import Stage
 
 
 class EpochSetting(NamedTuple):

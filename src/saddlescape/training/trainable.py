@@ -7,8 +7,8 @@ from typing import Any, cast
 from torch import nn
 
 from saddlescape.errors import InputError
+from saddlescape.records.config import Stage
 from saddlescape.training.objective import Objective
-from saddlescape.training.stage import Stage
 
 
 def is_frozen(spec: str) -> bool:

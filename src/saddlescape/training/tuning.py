@@ -8,10 +8,10 @@ import time
 import torch
 
 from saddlescape.data.types import Dataset
+from saddlescape.records.config import Stage
 from saddlescape.training.assemble import assemble, new_model
 from saddlescape.training.loop import Parts, set_epoch, take_step
 from saddlescape.training.precision import Precision
-from saddlescape.training.stage import Stage
 
 TRIALS = 4
 

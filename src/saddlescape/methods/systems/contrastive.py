@@ -13,7 +13,7 @@ from typing import Any
 
 from saddlescape.methods.recipe import Facts, Recipe
 from saddlescape.methods.systems.system import Build, System
-from saddlescape.training.stage import Stage
+from saddlescape.records.config import Stage
 
 
 def _with(kind: str, head: str) -> Build:

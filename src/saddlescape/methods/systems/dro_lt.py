@@ -11,7 +11,7 @@ from typing import Any
 
 from saddlescape.methods.recipe import Facts, Recipe
 from saddlescape.methods.systems.system import System, classifier_stage
-from saddlescape.training.stage import Options, Stage
+from saddlescape.records.config import Options, Stage
 
 
 def _stages(facts: Facts, own: Mapping[str, Any], first: Recipe) -> tuple[Stage, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from saddlescape.methods.recipe import Facts, Recipe
 from saddlescape.methods.systems.system import System
-from saddlescape.training.stage import Options, Stage
+from saddlescape.records.config import Options, Stage
 
 
 def _stages(facts: Facts, own: Mapping[str, Any], first: Recipe) -> tuple[Stage, ...]:

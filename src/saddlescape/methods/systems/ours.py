@@ -34,7 +34,7 @@ from typing import Any
 from saddlescape.methods.recipe import Facts, Recipe
 from saddlescape.methods.systems.plda import plda_stage
 from saddlescape.methods.systems.system import System
-from saddlescape.training.stage import Options, Stage
+from saddlescape.records.config import Options, Stage
 
 
 def _stages(facts: Facts, own: Mapping[str, Any], first: Recipe) -> tuple[Stage, ...]:

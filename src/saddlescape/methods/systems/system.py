@@ -10,8 +10,8 @@ from saddlescape.methods import single_stage
 from saddlescape.methods.grammar import Sum
 from saddlescape.methods.recipe import Facts, Recipe
 from saddlescape.published import system_recipe
+from saddlescape.records.config import Stage
 from saddlescape.schedules import stretch
-from saddlescape.training.stage import Stage
 
 
 class Build(Protocol):

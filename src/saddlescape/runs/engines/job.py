@@ -14,13 +14,12 @@ import torch
 from saddlescape.data.types import Dataset
 from saddlescape.errors import InputError
 from saddlescape.records import files
-from saddlescape.runs.config import DataConfig, RunConfig
+from saddlescape.records.config import DataConfig, RunConfig, Stage
 from saddlescape.runs.engines.events import Emit, Note, Progress, Step
 from saddlescape.runs.execute import execute
 from saddlescape.runs.first_stage import continue_from
 from saddlescape.runs.plan import changed, load_data
 from saddlescape.training.loop import Interrupted, Watcher
-from saddlescape.training.stage import Stage
 
 Loaded = dict[DataConfig, Dataset]
 """Data that a process has read already."""
