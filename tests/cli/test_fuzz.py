@@ -222,7 +222,7 @@ def test_a_full_disk(cli, full_run, tmp_path, room):
     problems = []
     for name, words in {**commands(full_run, image), **more}.items():
         run = Path(shutil.copytree(full_run, tmp_path / name / full_run.name))
-        for path in [found for name in MEASURED for found in run.glob(name)]:
+        for path in {found for name in MEASURED for found in run.glob(name)}:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         (run / "result.json").unlink()
         before = contents(run)
