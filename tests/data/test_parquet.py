@@ -168,7 +168,7 @@ def test_without_pyarrow_it_says_what_to_install(tmp_path: Path, monkeypatch: py
 
 def test_cached_pixels_are_the_decoded_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(cache, "MIN_PICTURES", 10)
+    monkeypatch.setattr(cache, "MIN_IMAGES", 10)
     path = write(tmp_path / "mine.parquet", [0, 1] * 20)
     where = tmp_path / "cache" / "saddlescape" / "pixels"
     monkeypatch.setenv("SADDLESCAPE_CACHE", "off")

@@ -10,7 +10,7 @@ from saddlescape.data.augment import CropFlip, build_augment
 from saddlescape.data.batching import AUGMENT, derived_generator
 from saddlescape.data.loader import build_loader
 from saddlescape.data.resident import ResidentLoader
-from saddlescape.data.samplers import ClassBalanced, InstanceBalanced
+from saddlescape.data.samplers import InstanceBalanced, build_sampler
 from saddlescape.data.types import ArraySplit, Batch, FileSplit, Preprocess
 from saddlescape.errors import InputError
 
@@ -105,7 +105,7 @@ def test_33_images_in_batches_of_32_train_through_batchnorm() -> None:
 
 def test_a_sampler_may_make_the_epoch_longer_than_the_split() -> None:
     split = split_of(10)
-    loader = training(split, sampler=ClassBalanced(split.labels, num_samples=50))
+    loader = training(split, sampler=build_sampler("class-balanced", split.labels, num_samples=50))
     assert len(loader) == 7 and sum(len(batch.targets) for batch in loader.epoch(0)) == 50
 
 
@@ -136,14 +136,14 @@ def test_bad_input_is_one_clear_line() -> None:
             training(split, **options)
     with pytest.raises(InputError, match=r"no batch 9 in epoch 0: an epoch has batches 0\.\.1"):
         training(split).epoch(0, start_batch=9)
-    with pytest.raises(InputError, match=r"uint8 images .* got float32 \[4, 3, 8, 8\] and 4 labels"):
+    with pytest.raises(InputError, match=r"uint8 images .* got float32 \[4, 3, 8, 8\]"):
         ResidentLoader(ArraySplit(torch.zeros(4, 3, 8, 8), torch.zeros(4).long()), PREPROCESS, batch_size=2)
     with pytest.raises(InputError, match=r"labels must be integers of shape \[N\], got float32 \[10\]"):
         ResidentLoader(ArraySplit(split.images, split.labels.float()), PREPROCESS, batch_size=2)
     negative = torch.tensor([0] * 9 + [-1])
     with pytest.raises(InputError, match=r"image 9, cat.png, has the label -1: labels count from 0"):
         ResidentLoader(ArraySplit(split.images, negative, ["dog.png"] * 9 + ["cat.png"]), PREPROCESS, batch_size=2)
-    with pytest.raises(InputError, match="as many labels as paths, at least one"):
+    with pytest.raises(InputError, match="as many labels as images, at least one"):
         build_loader(FileSplit([], torch.zeros(0)), PREPROCESS, batch_size=2)
 
 

@@ -19,7 +19,7 @@ from saddlescape.data.batching import derived_key
 from saddlescape.data.loader import build_loader
 from saddlescape.data.reader import crop, pixels
 from saddlescape.data.resident import ResidentLoader
-from saddlescape.data.samplers import ClassBalanced, InstanceBalanced
+from saddlescape.data.samplers import InstanceBalanced, build_sampler
 from saddlescape.data.stream import StreamLoader, counter_uniform, occurrences
 from saddlescape.data.types import ArraySplit, Batch, FileSplit, Preprocess
 from saddlescape.errors import InputError
@@ -159,7 +159,8 @@ def test_a_crop_is_a_function_of_seed_epoch_and_image(split: FileSplit) -> None:
 
 
 def test_an_image_that_comes_again_is_cropped_anew(split: FileSplit) -> None:
-    batch = next(cropped(split, batch_size=90, sampler=ClassBalanced(split.labels, num_samples=90)).epoch(0))
+    sampler = build_sampler("class-balanced", split.labels, num_samples=90)
+    batch = next(cropped(split, batch_size=90, sampler=sampler).epoch(0))
     again = int(batch.indices.bincount().argmax())
     crops_of_it = batch.inputs[batch.indices == again]
     assert len(crops_of_it) > 2 and len(crops_of_it.flatten(1).unique(dim=0)) == len(crops_of_it)
@@ -252,5 +253,5 @@ def test_workers_end_with_the_loader(split: FileSplit) -> None:
 def test_bad_input_is_one_clear_line(split: FileSplit) -> None:
     with pytest.raises(InputError, match="workers >= 0"):
         stream(split, workers=-1)
-    with pytest.raises(InputError, match="40 paths and 2 labels"):
+    with pytest.raises(InputError, match="40 images and 2 labels"):
         StreamLoader(FileSplit(split.paths, torch.zeros(2).long()), PREPROCESS, batch_size=5)

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from saddlescape.curvature import class_spectra
-from saddlescape.data.parts import copies, part_bounds, part_of
+from saddlescape.data.shards import copies, shard_bounds, shard_of
 from saddlescape.data.types import Batch
 from saddlescape.errors import InputError
 from saddlescape.losses.registry import build_loss
@@ -117,10 +117,10 @@ def train(
     share(optimizer, ranks)
     torch.manual_seed(5)
     for whole in batches():
-        micro = [ranks.part_of(objective.prepare(whole))]
+        micro = [ranks.shard_of(objective.prepare(whole))]
         with ranks.own_draws(model, torch.device("cpu")):
             losses = train_step(objective, model, optimizer, micro, FLOAT32, {}, ranks=ranks)
-        running.add(losses, [ranks.part_of(whole)], ranks)
+        running.add(losses, [ranks.shard_of(whole)], ranks)
     sums = [running.mean_loss(), float(running.correct), float(running.images)]
     return [*(p.detach() for p in model.parameters()), torch.tensor(sums, dtype=torch.float64)]
 
@@ -131,7 +131,7 @@ def accumulated(ranks: Ranks, name: str = "sam") -> list[Tensor]:
     optimizer, objective = optimizer_of(name, model), objective_of("weights")
     share(optimizer, ranks)
     for pair in (batches()[:2], batches()[2:]):
-        train_step(objective, model, optimizer, [ranks.part_of(b) for b in pair], FLOAT32, {}, ranks=ranks)
+        train_step(objective, model, optimizer, [ranks.shard_of(b) for b in pair], FLOAT32, {}, ranks=ranks)
     return [p.detach() for p in model.parameters()]
 
 
@@ -159,7 +159,7 @@ def tail_ascent(ranks: Ranks) -> list[Tensor]:
     inputs = torch.randn(10, 3, 2, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     whole = Batch(inputs, torch.tensor([0, 0, 0, 1, 2, 1, 2, 1, 2, 0]), torch.arange(10))
     for _ in range(3):
-        train_step(objective_of("samples"), model, optimizer, [ranks.part_of(whole)], FLOAT32, {}, ranks=ranks)
+        train_step(objective_of("samples"), model, optimizer, [ranks.shard_of(whole)], FLOAT32, {}, ranks=ranks)
     return [p.detach() for p in model.parameters()]
 
 
@@ -307,7 +307,7 @@ def test_the_mean_of_means_would_be_another_run(ranks: list[dict[str, Any]]) -> 
     """The gradients of the parts, averaged as DistributedDataParallel does, are seen not to be those of the batch."""
     model = Net()
     objective, whole = objective_of("weights"), batches()[0]
-    parts = [part_of(whole, rank, WORLD) for rank in range(WORLD)]
+    parts = [shard_of(whole, rank, WORLD) for rank in range(WORLD)]
     gradients = []
     for batch in (whole, *parts):
         model.zero_grad()
@@ -321,7 +321,7 @@ def test_each_process_climbs_its_own_gradient(ranks: list[dict[str, Any]]) -> No
     model = Net()
     base = torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.9, weight_decay=0.01)
     for whole in batches():
-        total, parts = WEIGHT[whole.targets].sum(), [part_of(whole, rank, WORLD) for rank in range(WORLD)]
+        total, parts = WEIGHT[whole.targets].sum(), [shard_of(whole, rank, WORLD) for rank in range(WORLD)]
         shares = copies(len(whole.targets), WORLD)
         sums = [torch.zeros_like(p) for p in model.parameters()]
         for part in parts:
@@ -357,7 +357,7 @@ def test_each_process_splits_its_own_part(ranks: list[dict[str, Any]], name: str
         total, shares = WEIGHT[whole.targets].sum(), copies(len(whole.targets), WORLD)
         found = []
         for rank in range(WORLD):
-            part, replica = part_of(whole, rank, WORLD), copy.deepcopy(model)
+            part, replica = shard_of(whole, rank, WORLD), copy.deepcopy(model)
             scale = len(part.targets) * WORLD / shares / total
             probe = build_optimizer(
                 torch.optim.SGD(replica.parameters(), lr=0.0), name, model=replica, class_counts=COUNTS, **SPLIT[name]
@@ -413,7 +413,7 @@ def test_dropout_differs_between_processes_and_leaves_the_shared_draws_alone(ran
         seed = int(torch.randint(2**62, ()))
         base.zero_grad()
         for rank in range(WORLD):
-            part = part_of(whole, rank, WORLD)
+            part = shard_of(whole, rank, WORLD)
             with torch.random.fork_rng([]):
                 torch.manual_seed(parallel_ranks.derived_seed(seed, rank))
                 losses = objective(model, part)
@@ -463,7 +463,7 @@ def test_an_error_is_told_once_by_whoever_met_it(
 def test_parts_follow_each_other_and_differ_by_one_at_most() -> None:
     for size in range(1, 6):
         for count in range(1, 40):
-            bounds = [part_bounds(count, rank, size) for rank in range(size)]
+            bounds = [shard_bounds(count, rank, size) for rank in range(size)]
             if copies(count, size) == size:
                 assert bounds == [(0, count)] * size
                 continue
@@ -478,7 +478,7 @@ def test_parts_follow_each_other_and_differ_by_one_at_most() -> None:
 def test_a_part_of_a_batch_is_a_view_with_views_and_partner() -> None:
     whole = Batch(torch.arange(7.0).view(7, 1, 1, 1), torch.arange(7), torch.arange(7) + 10)
     whole = whole._replace(views=(whole.inputs + 100,), partner=whole._replace(inputs=whole.inputs + 200))
-    part = part_of(whole, 1, 2)
+    part = shard_of(whole, 1, 2)
     assert part.inputs.flatten().tolist() == [3, 4, 5, 6]
     assert part.inputs.data_ptr() == whole.inputs[3:].data_ptr()
     assert part.indices.tolist() == [13, 14, 15, 16]
@@ -486,8 +486,8 @@ def test_a_part_of_a_batch_is_a_view_with_views_and_partner() -> None:
     assert part.partner is not None
     assert part.partner.inputs.flatten().tolist() == [203, 204, 205, 206]
     assert part.whole == 7
-    assert part_of(part, 1, 2) is part
-    assert part_of(whole, 0, 1) is whole
+    assert shard_of(part, 1, 2) is part
+    assert shard_of(whole, 0, 1) is whole
 
 
 def test_alone_nothing_is_exchanged() -> None:

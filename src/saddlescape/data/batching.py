@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from saddlescape.data.augment import Augment
+from saddlescape.data.cores import usable_cores
 from saddlescape.data.samplers import Sampler
-from saddlescape.data.types import Batch, Preprocess, Split
+from saddlescape.data.types import ArraySplit, Batch, Preprocess, Split
 from saddlescape.errors import InputError
 
 # What a derived seed is for; the first entry of its path.
@@ -54,6 +56,11 @@ def batch_bounds(count: int, batch_size: int) -> list[tuple[int, int]]:
 def checked_labels(split: Split) -> Tensor:
     """The split's labels as int64 [N] on the host; ``InputError`` names the first that cannot be a class."""
     labels = split.labels.detach().cpu()
+    images = len(split.images if isinstance(split, ArraySplit) else split.paths)
+    if images != len(labels) or images == 0:
+        raise InputError(
+            f"a split needs as many labels as images, at least one, got {images} images and {len(labels)} labels"
+        )
     if labels.ndim != 1 or labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise InputError(
             f"labels must be integers of shape [N], got {str(labels.dtype).removeprefix('torch.')} {list(labels.shape)}"
@@ -67,15 +74,28 @@ def checked_labels(split: Split) -> Tensor:
 
 
 class EpochLoader(ABC):
-    """What the loaders have in common: which images an epoch shows, in what order and in which batches.
+    """Batches of a split: which images an epoch shows, in what order and in which batches.
 
     Batch b of epoch t is a function of (``seed``, t, b) and nothing else, so ``epoch(t, start_batch=b)`` resumes bit
-    for bit. No image is dropped; see :func:`batch_bounds` for the last batch.
+    for bit. No image is dropped; see :func:`batch_bounds` for the last batch. ``inputs`` are float32, channels-last;
+    ``targets`` and ``indices`` int64; all lie on ``device``.
+
+    Args:
+        augment: None leaves images as they are.
+        sampler: None shows the images in order (evaluation); ``instance-balanced`` is the ordinary shuffle.
+        workers: of a ``StreamLoader``: processes that read ahead. None: one a core, at most 16; 0: this process itself.
+        shard: of a ``StreamLoader``: (rank, size) where ranks share each batch. This rank's shard of it is read and
+            given, to the same bits as in the whole batch. A ``ResidentLoader`` gives whole batches, which cost little;
+            ``shards.shard_of`` cuts them.
+
+    Raises:
+        InputError: labels that cannot be classes or are not one per image, or a setting out of range.
     """
 
     def __init__(
-        self, split: Split, *, batch_size: int, device: str | torch.device, augment: Augment | None,
-        sampler: Sampler | None, seed: int,
+        self, split: Split, preprocess: Preprocess, *, batch_size: int, device: str | torch.device = "cpu",
+        augment: Augment | None = None, sampler: Sampler | None = None, seed: int = 0, workers: int | None = None,
+        shard: tuple[int, int] = (0, 1),
     ) -> None:  # fmt: skip
         if batch_size < 1:
             raise InputError(f"batch size must be at least 1, got {batch_size}")
@@ -84,7 +104,13 @@ class EpochLoader(ABC):
         self.labels = checked_labels(split)
         self.split, self.batch_size, self.device = split, batch_size, torch.device(device)
         self.augment, self.sampler, self.seed = augment, sampler, seed
+        self.workers = min(16, usable_cores()) if workers is None else workers
+        if self.workers < 0:
+            raise InputError(f"a loader needs workers >= 0, got {self.workers}")
+        self.shard = shard
         self.bounds = batch_bounds(len(split) if sampler is None else len(sampler), batch_size)
+        self._normalize = Normalizer(preprocess, self.device)
+        self._prepare(split, preprocess)
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -101,6 +127,9 @@ class EpochLoader(ABC):
         if t < 0 or not 0 <= start_batch <= len(self):
             raise InputError(f"no batch {start_batch} in epoch {t}: an epoch has batches 0..{len(self) - 1}")
         return self._batches(t, start_batch)
+
+    @abstractmethod
+    def _prepare(self, split: Any, preprocess: Preprocess) -> None: ...
 
     @abstractmethod
     def _batches(self, t: int, start_batch: int) -> Iterator[Batch]: ...

@@ -1,7 +1,7 @@
 """Decoded pixels of parquet shards, kept in the user's cache folder: a second load skips the decoding.
 
-On two busy cores, CIFAR-10 at imbalance 100 (22,406 lossless WebP pictures) takes 4 to 8 s to decode and 0.2 s to read
-back. An entry is found by what it was made from (shards with size and time of change, rows, size of the pictures,
+On two busy cores, CIFAR-10 at imbalance 100 (22,406 lossless WebP images) takes 4 to 8 s to decode and 0.2 s to read
+back. An entry is found by what it was made from (shards with size and time of change, rows, size of the images,
 version of the reader and of Pillow), carries its own SHA-256, and is written under another name and renamed.
 ``SADDLESCAPE_CACHE=off`` switches all this off.
 """
@@ -23,15 +23,15 @@ from saddlescape.data.types import Preprocess
 from saddlescape.disk import whole
 from saddlescape.errors import InputError
 
-# Fewer pictures are decoded faster than it is worth to keep them.
-MIN_PICTURES = 2000
+# Fewer images are decoded faster than it is worth to keep them.
+MIN_IMAGES = 2000
 MAX_BYTES = 1 << 30
 _DIGEST = 32
 
 
 def entry(identity: str, rows: NDArray[np.int64], preprocess: Preprocess) -> Path | None:
     """Where the pixels of these rows are or would be kept; None if they are not worth it or the cache is off."""
-    if len(rows) < MIN_PICTURES or os.environ.get("SADDLESCAPE_CACHE", "").lower() in ("off", "0", "no"):
+    if len(rows) < MIN_IMAGES or os.environ.get("SADDLESCAPE_CACHE", "").lower() in ("off", "0", "no"):
         return None
     shape = (preprocess.image_size, preprocess.resize_to, preprocess.channels, preprocess.background,
              preprocess.white_level)  # fmt: skip

@@ -10,10 +10,10 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocess:
-    """From a decoded picture (uint8) to what the network sees; travels with checkpoints and exports.
+    """From a decoded image (uint8) to what the network sees; travels with checkpoints and exports.
 
     ``image_size`` S: the network sees S x S. ``resize_to``: shorter side is first scaled to this many pixels and the
-    S x S centre is cut out; 0 means that pictures are already S x S or are scaled to it exactly.
+    S x S centre is cut out; 0 means that images are already S x S or are scaled to it exactly.
     ``mean`` and ``std`` are per channel, in units of [0, 1] pixel values. ``background`` (0-255 grey level) is put
     behind transparent pixels. ``white_level`` is the value that becomes 255 in images of more than 8 bits a channel
     (4095 for 12-bit data in 16-bit files); 0: that of the file, 65535 for integers and 1 for floats.

@@ -33,13 +33,13 @@ from saddlescape.errors import InputError
 READER_VERSION = 2
 
 Source = str | Path | bytes | Image.Image
-Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels of the upright picture
+Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels of the upright image
 
-# Pillow's own hard limit against decompression bombs: a picture beyond it is refused before it is decoded.
+# Pillow's own hard limit against decompression bombs: a image beyond it is refused before it is decoded.
 MAX_PIXELS = 178_956_970
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 _TRANSPOSE = Image.Transpose
-_UPRIGHT = {  # EXIF orientation -> what turns the stored picture upright
+_UPRIGHT = {  # EXIF orientation -> what turns the stored image upright
     2: _TRANSPOSE.FLIP_LEFT_RIGHT, 3: _TRANSPOSE.ROTATE_180, 4: _TRANSPOSE.FLIP_TOP_BOTTOM, 5: _TRANSPOSE.TRANSPOSE,
     6: _TRANSPOSE.ROTATE_270, 7: _TRANSPOSE.TRANSVERSE, 8: _TRANSPOSE.ROTATE_90,
 }  # fmt: skip
@@ -58,9 +58,9 @@ _AVIF_BRANDS = (b"avif", b"avis")
 def pixels(preprocess: Preprocess, source: Source, *, name: str | None = None) -> Tensor:
     """What the network will see, before normalisation: uint8 [channels, S, S].
 
-    ``preprocess.resize_to == 0``: the picture is scaled to S x S exactly (left as it is when it has that size).
+    ``preprocess.resize_to == 0``: the image is scaled to S x S exactly (left as it is when it has that size).
     Otherwise the shorter side is scaled to ``resize_to`` and the S x S centre is cut out, in one step (the matching
-    centre box of the original is scaled), so that an extremely long picture costs no memory. Bilinear with
+    centre box of the original is scaled), so that an extremely long image costs no memory. Bilinear with
     anti-aliasing. JPEG files far larger than needed are decoded at a half, a quarter or an eighth of their size
     (a PIL image is taken as it is).
 
@@ -69,21 +69,21 @@ def pixels(preprocess: Preprocess, source: Source, *, name: str | None = None) -
     size = preprocess.image_size
     short = preprocess.resize_to
     if short and short < size:
-        raise InputError(f"resize_to {short} is smaller than image_size {size}: the centre cut would leave the picture")
-    picture = open_image(
+        raise InputError(f"resize_to {short} is smaller than image_size {size}: the centre cut would leave the image")
+    image = open_image(
         source, name=name, at_least=2 * max(short, size), channels=preprocess.channels,
         background=preprocess.background, white_level=preprocess.white_level,
     )  # fmt: skip
-    width, height = picture.size
+    width, height = image.size
     if (width, height) == (size, size) and short in (0, size):
-        return to_tensor(picture)
+        return to_tensor(image)
     if short:
         side = min(width, height) * size / short
         left, top = (width - side) / 2, (height - side) / 2
         box = (left, top, left + side, top + side)
     else:
         box = (0.0, 0.0, float(width), float(height))
-    return to_tensor(picture.resize((size, size), Image.Resampling.BILINEAR, box=box))
+    return to_tensor(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
 
 
 def crop(preprocess: Preprocess, source: Source, size: int, box: Callable[[int, int], Box]) -> Image.Image:
@@ -104,24 +104,24 @@ def crop(preprocess: Preprocess, source: Source, size: int, box: Callable[[int, 
 
     called = str(source) if isinstance(source, str | Path) else "image given as bytes"
     given = preprocess
-    picture, reduced = _opened(source, given.channels, given.background, called, factor, given.white_level)
+    image, reduced = _opened(source, given.channels, given.background, called, factor, given.white_level)
     left, top, right, bottom = (side / reduced for side in chosen)
-    inside = (left, top, min(right, float(picture.width)), min(bottom, float(picture.height)))
-    return picture.resize((size, size), Image.Resampling.BILINEAR, box=inside)
+    inside = (left, top, min(right, float(image.width)), min(bottom, float(image.height)))
+    return image.resize((size, size), Image.Resampling.BILINEAR, box=inside)
 
 
 def read_image(
     source: Source, *, channels: int = 3, background: int = 255, name: str | None = None, white_level: float = 0.0
 ) -> Tensor:
-    """The picture in its own size: uint8 [channels, H, W], upright. Raises ``InputError``."""
+    """The image in its own size: uint8 [channels, H, W], upright. Raises ``InputError``."""
     return to_tensor(
         open_image(source, channels=channels, background=background, name=name, white_level=white_level)
     )
 
 
-def to_tensor(picture: Image.Image) -> Tensor:
+def to_tensor(image: Image.Image) -> Tensor:
     """A PIL image of mode L or RGB -> uint8 [1 or 3, H, W], own memory."""
-    array = np.array(picture, dtype=np.uint8)
+    array = np.array(image, dtype=np.uint8)
     if array.ndim == 2:
         return torch.from_numpy(array[None])
     return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))
@@ -153,20 +153,20 @@ Factor = Callable[[int, int], int]
 def _opened(
     source: Source, channels: int, background: int, called: str, factor: Factor | None, white: float
 ) -> tuple[Image.Image, int]:
-    """The upright picture and how many times smaller it was decoded: 1, 2, 4 or 8."""
+    """The upright image and how many times smaller it was decoded: 1, 2, 4 or 8."""
     if channels not in (1, 3):
         raise InputError(f"channels is {channels}, but the reader makes 1 (grey) or 3 (RGB)")
     with _without_warnings(called):
         if isinstance(source, Image.Image):  # taken as it is
             whole = None if factor is None else lambda width, height: min(factor(width, height), 1)
             return _decode(source, channels, background, called, whole, white)
-        with _header(source, called) as (picture, stream):
-            return _decode(picture, channels, background, called, factor, white, stream)
+        with _header(source, called) as (image, stream):
+            return _decode(image, channels, background, called, factor, white, stream)
 
 
 @contextlib.contextmanager
 def _header(source: str | Path | bytes, called: str) -> Iterator[tuple[Image.Image, io.BufferedIOBase]]:
-    """The picture with its header read, and the stream it is read from. Raises ``InputError``."""
+    """The image with its header read, and the stream it is read from. Raises ``InputError``."""
     stream = io.BytesIO(source) if isinstance(source, bytes) else _stream(Path(source), called)
     with stream:
         first = stream.read(16)
@@ -174,8 +174,8 @@ def _header(source: str | Path | bytes, called: str) -> Iterator[tuple[Image.Ima
         if not first:
             raise InputError(f"{called}: cannot read image: the file is empty (0 bytes)")
         try:
-            picture = _open(stream, first, called)
-            _require_known_bands(picture)
+            image = _open(stream, first, called)
+            _require_known_bands(image)
         except UnidentifiedImageError:
             raise _unknown_format(called, first, stream) from None
         except Image.DecompressionBombError:
@@ -184,14 +184,14 @@ def _header(source: str | Path | bytes, called: str) -> Iterator[tuple[Image.Ima
             raise
         except Exception as error:  # a broken file makes Pillow's plugins raise nearly anything
             raise InputError(f"{called}: cannot read image: {_reason(error)}") from error
-        yield picture, stream
+        yield image, stream
 
 
 def image_size(source: str | Path | bytes, *, name: str | None = None) -> tuple[int, int]:
     """(width, height) as stored, from the header alone. Raises ``InputError``."""
     called = name or (str(source) if isinstance(source, str | Path) else "image given as bytes")
-    with _without_warnings(called), _header(source, called) as (picture, _):
-        return picture.size
+    with _without_warnings(called), _header(source, called) as (image, _):
+        return image.size
 
 
 def deep_range(
@@ -202,15 +202,15 @@ def deep_range(
     From the header alone without ``decode``; the value is then 0. Raises ``InputError``.
     """
     called = name or (str(source) if isinstance(source, str | Path) else "image given as bytes")
-    with _without_warnings(called), _header(source, called) as (picture, stream):
-        if picture.mode not in (*_SIXTEEN_BIT, "I", "F") and not _is_deep_colour(picture):
+    with _without_warnings(called), _header(source, called) as (image, stream):
+        if image.mode not in (*_SIXTEEN_BIT, "I", "F") and not _is_deep_colour(image):
             return None
         if not decode:
-            return picture.mode == "F", 0.0
+            return image.mode == "F", 0.0
         try:
-            low = _low_bytes(picture, stream)
-            values = _deep_colour(picture, low)[..., :3] if low is not None else np.asarray(picture)
-            return picture.mode == "F", float(values.max())
+            low = _low_bytes(image, stream)
+            values = _deep_colour(image, low)[..., :3] if low is not None else np.asarray(image)
+            return image.mode == "F", float(values.max())
         except Exception as error:
             raise InputError(f"{called}: cannot read image: {_reason(error)}") from error
 
@@ -314,7 +314,7 @@ def _named(called: str) -> Iterator[None]:
 
 def _open(stream: io.BufferedIOBase, first: bytes, called: str) -> Image.Image:
     # Pillow tries its fifty formats one by one; naming the right one from the first bytes halves the time of a small
-    # picture. A file that its own plugin refuses gets the long way round, for the same answer as ever.
+    # image. A file that its own plugin refuses gets the long way round, for the same answer as ever.
     for magic, formats in _MAGIC:
         if first.startswith(magic):
             try:
@@ -334,7 +334,7 @@ def _open(stream: io.BufferedIOBase, first: bytes, called: str) -> Image.Image:
 
 
 def _decode(
-    picture: Image.Image,
+    image: Image.Image,
     channels: int,
     background: int,
     called: str,
@@ -342,54 +342,54 @@ def _decode(
     white: float,
     stream: io.BufferedIOBase | None = None,
 ) -> tuple[Image.Image, int]:
-    width, height = picture.size
+    width, height = image.size
     if width * height > MAX_PIXELS:
         raise InputError(f"{called}: cannot read image: {width} x {height} pixels, more than {MAX_PIXELS:,}, refused")
     if width == 0 or height == 0:
         raise InputError(f"{called}: cannot read image: {width} x {height} pixels")
     try:
         # First of all: asking a PNG for its orientation loads it.
-        low = None if white in (0, 65535) or stream is None else _low_bytes(picture, stream)
-        reduced = 1 if factor is None else _reduce(picture, factor)
-        opaque = _has_band_without_meaning(picture)
-        picture.load()
-        turned = _orientation(picture)
+        low = None if white in (0, 65535) or stream is None else _low_bytes(image, stream)
+        reduced = 1 if factor is None else _reduce(image, factor)
+        opaque = _has_band_without_meaning(image)
+        image.load()
+        turned = _orientation(image)
         if low is not None:
-            eight = _scaled(_deep_colour(picture, low), white)
+            eight = _scaled(_deep_colour(image, low), white)
             # Pillow's RGB and RGBA are 3 and 4 channels of uint8.
-            picture = Image.fromarray(eight)
+            image = Image.fromarray(eight)
         if opaque:
             _remark(f"{called}: its fourth band is not transparency by the file's own tags, and is left out")
-            picture = Image.merge("RGB", picture.split()[:3])
+            image = Image.merge("RGB", image.split()[:3])
         if turned in _UPRIGHT:
-            picture = picture.transpose(_UPRIGHT[turned])
-        return _to_mode(picture, "L" if channels == 1 else "RGB", background, white), reduced
+            image = image.transpose(_UPRIGHT[turned])
+        return _to_mode(image, "L" if channels == 1 else "RGB", background, white), reduced
     except InputError as error:
         raise InputError(f"{called}: cannot read image: {error}") from None
     except Exception as error:
         raise InputError(f"{called}: cannot read image: {_reason(error)}") from error
 
 
-def _is_deep_colour(picture: Image.Image) -> bool:
+def _is_deep_colour(image: Image.Image) -> bool:
     """Whether Pillow would keep only the upper 8 of 16 bits a channel: RGB, with or without transparency."""
-    return _raw_mode(picture)[-4:-1] == ";16" and picture.mode in ("RGB", "RGBA")
+    return _raw_mode(image)[-4:-1] == ";16" and image.mode in ("RGB", "RGBA")
 
 
-def _raw_mode(picture: Image.Image) -> str:
-    tiles = getattr(picture, "tile", None) or []
+def _raw_mode(image: Image.Image) -> str:
+    tiles = getattr(image, "tile", None) or []
     args = tiles[0][3] if tiles else ""
     return args if isinstance(args, str) else str(args[0]) if isinstance(args, tuple) and args else ""
 
 
-def _low_bytes(picture: Image.Image, stream: io.BufferedIOBase) -> Image.Image | None:
-    """The lower 8 of 16 bits a channel, as a picture of its own: Pillow, asked to read the other byte order.
+def _low_bytes(image: Image.Image, stream: io.BufferedIOBase) -> Image.Image | None:
+    """The lower 8 of 16 bits a channel, as a image of its own: Pillow, asked to read the other byte order.
 
-    None where ``picture`` keeps all its bits. Raises ``InputError`` for 16-bit grey with transparency, for which Pillow
-    has no other order. ``picture`` must not be loaded yet.
+    None where ``image`` keeps all its bits. Raises ``InputError`` for 16-bit grey with transparency, for which Pillow
+    has no other order. ``image`` must not be loaded yet.
     """
-    if not _is_deep_colour(picture):
+    if not _is_deep_colour(image):
         return None
-    if _raw_mode(picture).startswith("LA"):
+    if _raw_mode(image).startswith("LA"):
         raise InputError("16-bit grey with transparency in less than the full range; save it without transparency")
     where = stream.tell()
     stream.seek(0)
@@ -404,9 +404,9 @@ def _low_bytes(picture: Image.Image, stream: io.BufferedIOBase) -> Image.Image |
     return other
 
 
-def _deep_colour(picture: Image.Image, low: Image.Image) -> NDArray[np.int64]:
-    """Values of all 16 bits, int64 [H, W, 3 or 4], from a picture of the upper and one of the lower bytes."""
-    return np.asarray(picture).astype(np.int64) * 256 + np.asarray(low)
+def _deep_colour(image: Image.Image, low: Image.Image) -> NDArray[np.int64]:
+    """Values of all 16 bits, int64 [H, W, 3 or 4], from a image of the upper and one of the lower bytes."""
+    return np.asarray(image).astype(np.int64) * 256 + np.asarray(low)
 
 
 def _scaled(values: NDArray[Any], white: float) -> NDArray[np.uint8]:
@@ -426,69 +426,69 @@ def _scaled(values: NDArray[Any], white: float) -> NDArray[np.uint8]:
     return ((values.astype(np.int64) * 255 + level // 2) // level).astype(np.uint8)
 
 
-def _reduce(picture: Image.Image, factor: Factor) -> int:
+def _reduce(image: Image.Image, factor: Factor) -> int:
     """Have a JPEG decoded at a half, a quarter or an eighth where ``factor`` allows it; how many times smaller."""
-    width, height = picture.size
-    wanted = factor(height, width) if _orientation(picture) >= 5 else factor(width, height)
+    width, height = image.size
+    wanted = factor(height, width) if _orientation(image) >= 5 else factor(width, height)
     allowed = next(step for step in (8, 4, 2, 1) if step <= max(wanted, 1))
-    if allowed == 1 or picture.format != "JPEG":
+    if allowed == 1 or image.format != "JPEG":
         return 1
-    picture.draft(None, (width // allowed, height // allowed))  # type: ignore[arg-type]  # None: keep the mode
-    return 1 if picture.size == (width, height) else allowed
+    image.draft(None, (width // allowed, height // allowed))  # type: ignore[arg-type]  # None: keep the mode
+    return 1 if image.size == (width, height) else allowed
 
 
-def _orientation(picture: Image.Image) -> int:
+def _orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 (upright) where there is none; from 5 on width and height change places."""
     try:
-        turned = picture.getexif().get(0x0112, 1)
+        turned = image.getexif().get(0x0112, 1)
     except Exception:
-        return 1  # damaged EXIF beside sound pixels: the picture is kept as it is stored
+        return 1  # damaged EXIF beside sound pixels: the image is kept as it is stored
     return turned if isinstance(turned, int) and 1 <= turned <= 8 else 1
 
 
-def _to_mode(picture: Image.Image, mode: str, background: int, white: float) -> Image.Image:
-    if picture.mode == mode and "transparency" not in picture.info:
-        return picture
-    if picture.mode in _SIXTEEN_BIT or picture.mode in ("I", "F"):
-        picture = _to_eight_bit(picture, background, white)
-    if "A" in picture.mode or "a" in picture.mode or "transparency" in picture.info:
+def _to_mode(image: Image.Image, mode: str, background: int, white: float) -> Image.Image:
+    if image.mode == mode and "transparency" not in image.info:
+        return image
+    if image.mode in _SIXTEEN_BIT or image.mode in ("I", "F"):
+        image = _to_eight_bit(image, background, white)
+    if "A" in image.mode or "a" in image.mode or "transparency" in image.info:
         # "RGBa"/"La" (premultiplied) only convert to their straight kin.
-        straight = {"RGBa": "RGBA", "La": "LA"}.get(picture.mode)
+        straight = {"RGBa": "RGBA", "La": "LA"}.get(image.mode)
         if straight:
-            picture = picture.convert(straight)
-        picture = picture.convert("RGBA")
-        ground = Image.new("RGBA", picture.size, (background, background, background, 255))
-        picture = Image.alpha_composite(ground, picture).convert("RGB")
-    return picture if picture.mode == mode else picture.convert(mode)
+            image = image.convert(straight)
+        image = image.convert("RGBA")
+        ground = Image.new("RGBA", image.size, (background, background, background, 255))
+        image = Image.alpha_composite(ground, image).convert("RGB")
+    return image if image.mode == mode else image.convert(mode)
 
 
-def _to_eight_bit(picture: Image.Image, background: int, white: float) -> Image.Image:
+def _to_eight_bit(image: Image.Image, background: int, white: float) -> Image.Image:
     """Grey of more than 8 bits -> L. ``white`` 0: integers are taken as 0..65535, floats as 0..1."""
-    values = np.asarray(picture)
-    floats = picture.mode == "F"
+    values = np.asarray(image)
+    floats = image.mode == "F"
     eight = _scaled(values, white or (1.0 if floats else 65535.0))
-    transparent = picture.info.get("transparency")
+    transparent = image.info.get("transparency")
     if isinstance(transparent, int) and not floats:
         eight[values == transparent] = background
     return Image.fromarray(eight)
 
 
-def _bands(picture: Image.Image) -> int:
+def _bands(image: Image.Image) -> int:
     """Bands that a TIFF's tags state; 0 for other formats."""
-    return int(picture.tag_v2.get(277, 1)) if isinstance(picture, TiffImagePlugin.TiffImageFile) else 0
+    return int(image.tag_v2.get(277, 1)) if isinstance(image, TiffImagePlugin.TiffImageFile) else 0
 
 
-def _require_known_bands(picture: Image.Image) -> None:
-    if _bands(picture) > 4:
+def _require_known_bands(image: Image.Image) -> None:
+    if _bands(image) > 4:
         raise UnidentifiedImageError("more bands than are known")
 
 
-def _has_band_without_meaning(picture: Image.Image) -> bool:
+def _has_band_without_meaning(image: Image.Image) -> bool:
     """Whether a fourth band beside RGB is something else than transparency (1 or 2 in the tag of extra samples)."""
-    if _bands(picture) != 4 or not isinstance(picture, TiffImagePlugin.TiffImageFile):
+    if _bands(image) != 4 or not isinstance(image, TiffImagePlugin.TiffImageFile):
         return False
-    extra = picture.tag_v2.get(338) or (0,)
-    return picture.mode in ("RGB", "RGBA") and int(extra[0]) not in (1, 2)
+    extra = image.tag_v2.get(338) or (0,)
+    return image.mode in ("RGB", "RGBA") and int(extra[0]) not in (1, 2)
 
 
 def _tiff_bands(stream: io.BufferedIOBase) -> str | None:

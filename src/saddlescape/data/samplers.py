@@ -9,14 +9,16 @@ One rule for all: a class without images is never drawn and takes no share of th
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from saddlescape.errors import InputError
+
+Labels = Tensor | Sequence[int]
 
 
 class Sampler(Protocol):
@@ -30,7 +32,7 @@ class Sampler(Protocol):
 class InstanceBalanced:
     """Every image once, shuffled: ordinary training (q = 1 of the family, without replacement)."""
 
-    def __init__(self, labels: Tensor | Sequence[int], class_counts: Sequence[int] | None = None) -> None:
+    def __init__(self, labels: Labels, class_counts: Sequence[int] | None = None) -> None:
         self._count = len(_checked(labels, class_counts)[0])
 
     def __len__(self) -> int:
@@ -40,27 +42,29 @@ class InstanceBalanced:
         return torch.randperm(self._count, generator=generator)
 
 
-class _ByClass(ABC):
-    """Draws a class from ``probabilities(epoch)``, then an image of it evenly; with replacement."""
+class ByClass:
+    """Draws a class by ``rule``, then an image of it evenly; with replacement.
+
+    ``rule(counts, epoch, **options)``: from float64 [C] images per class to the share of each class, float64 [C].
+    """
 
     def __init__(
-        self,
-        labels: Tensor | Sequence[int],
-        class_counts: Sequence[int] | None = None,
-        *,
-        num_samples: int | None = None,
-    ) -> None:
+        self, rule: Callable[..., Tensor], labels: Labels, class_counts: Sequence[int] | None = None, *,
+        num_samples: int | None = None, **options: float,
+    ) -> None:  # fmt: skip
         checked, self.counts = _checked(labels, class_counts)
         self.num_samples = _length(num_samples, len(checked))
+        self._rule = partial(rule, self.counts.double(), **options)
         self._by_class = torch.argsort(checked, stable=True)  # the images of class 0, then of class 1, ...
         self._start = self.counts.cumsum(0) - self.counts
+        self.probabilities(0)  # raises for options that the rule does not have or lacks
 
     def __len__(self) -> int:
         return self.num_samples
 
-    @abstractmethod
     def probabilities(self, epoch: int) -> Tensor:
         """float64 [C], summing to 1: the chance that a draw of this epoch is of each class."""
+        return self._rule(epoch)
 
     def indices(self, epoch: int, generator: torch.Generator) -> Tensor:
         classes = torch.multinomial(self.probabilities(epoch), self.num_samples, replacement=True, generator=generator)
@@ -70,103 +74,36 @@ class _ByClass(ABC):
         return self._by_class[self._start[classes] + within]
 
 
-class Power(_ByClass):
-    """p_c proportional to n_c^q. q = 1: as in the data, but with replacement; q = 0: all classes alike.
+def _power(counts: Tensor, epoch: int, *, q: float) -> Tensor:
+    """p_c proportional to n_c^q: q = 1 as in the data, 0 all classes alike.
 
     A per-sample weight of n_c^-r, as GLMC's second loader has it, is q = 1 - r.
     """
-
-    def __init__(
-        self,
-        labels: Tensor | Sequence[int],
-        class_counts: Sequence[int] | None = None,
-        *,
-        q: float,
-        num_samples: int | None = None,
-    ) -> None:
-        super().__init__(labels, class_counts, num_samples=num_samples)
-        self.q = q
-
-    def probabilities(self, epoch: int) -> Tensor:
-        return _share(self.counts.double() ** self.q, self.counts)
+    return _share(counts**q, counts)
 
 
-class ClassBalanced(Power):
-    """Every class alike: p_c = 1 / C."""
-
-    def __init__(
-        self,
-        labels: Tensor | Sequence[int],
-        class_counts: Sequence[int] | None = None,
-        *,
-        num_samples: int | None = None,
-    ) -> None:
-        super().__init__(labels, class_counts, q=0.0, num_samples=num_samples)
-
-
-class SquareRoot(Power):
-    """p_c proportional to the square root of n_c."""
-
-    def __init__(
-        self,
-        labels: Tensor | Sequence[int],
-        class_counts: Sequence[int] | None = None,
-        *,
-        num_samples: int | None = None,
-    ) -> None:
-        super().__init__(labels, class_counts, q=0.5, num_samples=num_samples)
-
-
-class ProgressivelyBalanced(_ByClass):
+def _progressive(counts: Tensor, epoch: int, *, total_epochs: int) -> Tensor:
     """From the data's own frequencies in the first epoch to all classes alike in the last, linearly.
 
     p_c(t) = (1 - l) n_c / N + l / C with l = t / (total_epochs - 1); later epochs stay at l = 1, and a single epoch
     has l = 0.
     """
-
-    def __init__(
-        self,
-        labels: Tensor | Sequence[int],
-        class_counts: Sequence[int] | None = None,
-        *,
-        total_epochs: int,
-        num_samples: int | None = None,
-    ) -> None:
-        super().__init__(labels, class_counts, num_samples=num_samples)
-        if total_epochs < 1:
-            raise InputError(f"progressively balanced sampling needs total_epochs >= 1, got {total_epochs}")
-        self.total_epochs = total_epochs
-
-    def probabilities(self, epoch: int) -> Tensor:
-        level = min(epoch / max(self.total_epochs - 1, 1), 1.0)
-        counts = self.counts
-        return (1 - level) * _share(counts.double(), counts) + level * _share(torch.ones_like(counts).double(), counts)
+    if total_epochs < 1:
+        raise InputError(f"progressively balanced sampling needs total_epochs >= 1, got {total_epochs}")
+    level = min(epoch / max(total_epochs - 1, 1), 1.0)
+    return (1 - level) * _share(counts, counts) + level * _share(torch.ones_like(counts), counts)
 
 
-class EffectiveNumber(_ByClass):
+def _effective_number(counts: Tensor, epoch: int, *, beta: float = 0.9999) -> Tensor:
     """Each image weighted by 1 / E of its class, E = (1 - beta^n) / (1 - beta): the ``Resample`` rule.
 
-    Hence p_c proportional to n_c / E_c, with replacement. In the reference implementation's CIFAR script this rule
-    builds the sampler after the loader and never attaches it; here it works.
+    Hence p_c proportional to n_c / E_c. In the reference implementation's CIFAR script this rule builds the sampler
+    after the loader and never attaches it; here it works.
     """
-
-    def __init__(
-        self,
-        labels: Tensor | Sequence[int],
-        class_counts: Sequence[int] | None = None,
-        *,
-        beta: float = 0.9999,
-        num_samples: int | None = None,
-    ) -> None:
-        super().__init__(labels, class_counts, num_samples=num_samples)
-        if not 0 <= beta < 1:
-            raise InputError(f"effective-number sampling needs 0 <= beta < 1, got {beta}")
-        self.beta = beta
-
-    def probabilities(self, epoch: int) -> Tensor:
-        counts = self.counts.double()
-        effective = (1 - self.beta**counts) / (1 - self.beta)
-        return _share(counts / effective.clamp(min=torch.finfo(torch.float64).tiny), self.counts)
+    if not 0 <= beta < 1:
+        raise InputError(f"effective-number sampling needs 0 <= beta < 1, got {beta}")
+    effective = (1 - beta**counts) / (1 - beta)
+    return _share(counts / effective.clamp(min=torch.finfo(torch.float64).tiny), counts)
 
 
 class ClassAware:
@@ -179,12 +116,7 @@ class ClassAware:
     """
 
     def __init__(
-        self,
-        labels: Tensor | Sequence[int],
-        class_counts: Sequence[int] | None = None,
-        *,
-        k: int = 4,
-        num_samples: int | None = None,
+        self, labels: Labels, class_counts: Sequence[int] | None = None, *, k: int = 4, num_samples: int | None = None
     ) -> None:
         checked, counts = _checked(labels, class_counts)
         if k < 1:
@@ -216,31 +148,29 @@ class ClassAware:
 
 SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "instance-balanced": InstanceBalanced,
-    "class-balanced": ClassBalanced,
-    "square-root": SquareRoot,
-    "progressively-balanced": ProgressivelyBalanced,
+    "class-balanced": partial(ByClass, lambda counts, epoch: _power(counts, epoch, q=0.0)),
+    "square-root": partial(ByClass, lambda counts, epoch: _power(counts, epoch, q=0.5)),
+    "progressively-balanced": partial(ByClass, _progressive),
     "class-aware": ClassAware,
-    "effective-number": EffectiveNumber,
-    "power": Power,
+    "effective-number": partial(ByClass, _effective_number),
+    "power": partial(ByClass, _power),
 }
 
 
 def build_sampler(
-    name: str,
-    labels: Tensor | Sequence[int],
-    class_counts: Sequence[int] | None = None,
-    **options: float | None,
+    name: str, labels: Labels, class_counts: Sequence[int] | None = None, **options: float | None
 ) -> Sampler:
-    """The sampler called ``name`` for these labels; ``options`` go to its class (``k``, ``q``, ``beta``, ...).
+    """The sampler called ``name`` for these labels; ``options`` are its own (``k``, ``q``, ``beta``, ...).
 
-    Raises ``InputError`` for an unknown name and for options that the sampler does not have or still needs.
+    Raises:
+        InputError: an unknown name, or options that the sampler does not have or still needs.
     """
     if name not in SAMPLERS:
         raise InputError(f"unknown sampler {name!r}: choose one of {', '.join(SAMPLERS)}")
     try:
         return SAMPLERS[name](labels, class_counts, **options)
     except TypeError as error:
-        raise InputError(f"sampler {name!r}: {str(error).split('__init__() ')[-1]}") from error
+        raise InputError(f"sampler {name!r}: {str(error).split('() ')[-1]}") from error
 
 
 def _checked(labels: Tensor | Sequence[int], class_counts: Sequence[int] | None) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,15 +20,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from saddlescape.data import reader
-from saddlescape.data.augment import Augment, Compose, ResizedCrop
+from saddlescape.data.augment import Augment, ColorJitter, Compose, CropFlip, ResizedCrop
 from saddlescape.data.augment.resized_crop import ATTEMPTS
-from saddlescape.data.batching import AUGMENT, CROP, EpochLoader, Normalizer, derived_generator, derived_key
-from saddlescape.data.cores import usable_cores
-from saddlescape.data.finish import Finish
-from saddlescape.data.parts import part_bounds
+from saddlescape.data.batching import AUGMENT, CROP, EpochLoader, derived_generator, derived_key
 from saddlescape.data.paths import PackedPaths
 from saddlescape.data.reader import Box
-from saddlescape.data.samplers import Sampler
+from saddlescape.data.shards import shard_bounds
 from saddlescape.data.types import Batch, FileSplit, Preprocess
 from saddlescape.errors import InputError
 
@@ -38,43 +35,26 @@ _PIECE = 32  # images that a worker reads at once: the first batch is there soon
 class StreamLoader(EpochLoader):
     """Batches of a ``FileSplit``: as :class:`ResidentLoader`, but images are read when a batch needs them.
 
-    ``workers`` processes (None: one a core, at most 16; 0: this process itself) read about two batches ahead and live
-    as long as the loader. Where ``augment`` begins with a random resized crop, workers cut it out of the whole image,
-    a JPEG being decoded at reduced size where the crop allows it. The rest of the augmentation runs on the device, in
-    batches; on a CPU, workers flip and jitter too, which is faster there and gives the same bits. Without such a crop
-    they read as evaluation does (``reader.pixels``).
+    ``workers`` read about two batches ahead and live as long as the loader. Where ``augment`` begins with a random
+    resized crop, workers cut it out of the whole image, a JPEG being decoded at reduced size where the crop allows it.
+    The rest of the augmentation runs on the device, in batches; on a CPU, workers flip and jitter too, by Pillow, which
+    is there five times as fast and gives the same bits. Without such a crop they read as evaluation does
+    (``reader.pixels``).
 
     The bits of a batch do not depend on the number of workers; a crop is a function of (``seed``, epoch, image, how
     often the image came before in this epoch). ``epoch(t, start_batch=b)`` reads none of the images before batch b.
 
-    ``part``: (rank, size) where processes share each batch: this one's part of it is read and given, to the same bits
-    as in the whole batch (``saddlescape.data.parts``).
-
     An image that cannot be read and a worker that dies raise ``InputError``; the next epoch starts new workers.
     """
 
-    def __init__(
-        self, split: FileSplit, preprocess: Preprocess, *, batch_size: int, device: str | torch.device = "cpu",
-        augment: Augment | None = None, sampler: Sampler | None = None, seed: int = 0, workers: int | None = None,
-        part: tuple[int, int] = (0, 1),
-    ) -> None:  # fmt: skip
-        if len(split.paths) != len(split.labels) or len(split.labels) == 0:
-            raise InputError(
-                f"a split needs as many labels as paths, at least one, got {len(split.paths)} paths and "
-                f"{len(split.labels)} labels"
-            )
-        super().__init__(split, batch_size=batch_size, device=device, augment=augment, sampler=sampler, seed=seed)
-        self.workers = min(16, usable_cores()) if workers is None else workers
-        if self.workers < 0:
-            raise InputError(f"a loader needs workers >= 0, got {self.workers}")
-        self.part = part
-        crop, self._on_device = _divided(augment)
-        finish = Finish.of(self._on_device) if crop is not None and self.device.type == "cpu" else None
-        if finish is not None:
-            self._on_device = None
+    def _prepare(self, split: FileSplit, preprocess: Preprocess) -> None:
+        crop, rest = _divided(self.augment)
+        finish: tuple[ImageStep, ...] = ()
+        if crop is not None and self.device.type == "cpu" and all(map(_is_image_step, rest)):
+            finish, rest = rest, ()
+        self._on_device = Compose(rest) if rest else None
         paths = split.paths if isinstance(split.paths, PackedPaths) else PackedPaths.pack(split.paths)
-        self._pieces = Pieces(paths, preprocess, crop, finish, seed)
-        self._normalize = Normalizer(preprocess, self.device)
+        self._pieces = Pieces(paths, preprocess, crop, finish, self.seed)
         self._wanted: list[Piece] = []  # of the epoch that runs: what the DataLoader samples
         self._loader: DataLoader[Tensor | str] | None = None
         self._stream: Iterator[Tensor | str] = iter(())
@@ -101,7 +81,7 @@ class StreamLoader(EpochLoader):
     def _shard(self, order: NDArray[np.int64], repeats: NDArray[np.int64], t: int, number: int) -> list[Piece]:
         """This rank's shard of a batch."""
         begin, end = self.bounds[number]
-        low, high = part_bounds(end - begin, *self.part)
+        low, high = shard_bounds(end - begin, *self.shard)
         pieces = []
         for row in range(low, high, _PIECE):
             here = slice(begin + row, begin + min(row + _PIECE, high))
@@ -141,8 +121,8 @@ class StreamLoader(EpochLoader):
         with _own_handler_of_dead_children():
             return iter(self._loader)
 
-    def _batch(self, pieces: list[Piece], parts: list[Tensor]) -> Batch:
-        images = torch.cat(parts) if len(parts) > 1 else parts[0]
+    def _batch(self, pieces: list[Piece], read: list[Tensor]) -> Batch:
+        images = torch.cat(read) if len(read) > 1 else read[0]
         t, number, size, row, *_ = pieces[0]
         if self._on_device is not None:
             # Its draws are those of the whole batch; the rows of the other ranks are blank and thrown away.
@@ -155,7 +135,7 @@ class StreamLoader(EpochLoader):
         indices = torch.from_numpy(np.concatenate([piece.positions for piece in pieces]))
         targets = self.labels[indices].to(self.device, non_blocking=True)
         return Batch(
-            inputs, targets, indices.to(self.device, non_blocking=True), whole=size if self.part[1] > 1 else 0
+            inputs, targets, indices.to(self.device, non_blocking=True), whole=size if self.shard[1] > 1 else 0
         )
 
 
@@ -177,13 +157,13 @@ class Piece(NamedTuple):
 class Pieces(Dataset[Tensor | str]):
     """What workers do: from a ``Piece`` to its images, uint8 [n, H, W, C], or one line on why it cannot be read.
 
-    ``crop`` None: as evaluation sees images. ``finish`` is applied after the crop.
+    ``crop`` None: as evaluation sees images. The steps of ``finish`` follow the crop.
     """
 
     paths: PackedPaths
     preprocess: Preprocess
     crop: ResizedCrop | None
-    finish: Finish | None
+    finish: tuple[ImageStep, ...]
     seed: int
 
     def __getitem__(self, piece: Piece) -> Tensor | str:
@@ -195,9 +175,8 @@ class Pieces(Dataset[Tensor | str]):
             except RuntimeError as error:
                 return f"loader workers have no shared memory left ({error}): give /dev/shm more room"
         key = derived_key(self.seed, CROP, piece.t)
-        draws = None
-        if self.finish is not None:
-            draws = self.finish.draw(piece.size, derived_generator(self.seed, AUGMENT, piece.t, piece.number))
+        generator = derived_generator(self.seed, AUGMENT, piece.t, piece.number)
+        draws = [step.draw(piece.size, generator) for step in self.finish]
         for n, (position, repeat) in enumerate(zip(piece.positions.tolist(), piece.repeats.tolist(), strict=True)):
             path = self.paths.text(position)
             try:
@@ -205,8 +184,8 @@ class Pieces(Dataset[Tensor | str]):
                     out[n] = reader.pixels(self.preprocess, path).permute(1, 2, 0)
                     continue
                 image = self._crop(path, self.crop, counter_uniform(key, position, repeat))
-                if self.finish is not None and draws is not None:
-                    image = self.finish.apply(image, draws, piece.row + n)
+                for step, drawn in zip(self.finish, draws, strict=True):
+                    image = step.on_image(image, drawn, piece.row + n)
                 out[n] = torch.from_numpy(np.array(image)).view(out.shape[1:])
             except InputError as error:
                 return str(error)
@@ -246,12 +225,18 @@ def occurrences(order: NDArray[np.int64]) -> NDArray[np.int64]:
     return out
 
 
-def _divided(augment: Augment | None) -> tuple[ResizedCrop | None, Augment | None]:
-    """The crop that workers can do, and what is left for the device."""
-    steps = augment.steps if isinstance(augment, Compose) else () if augment is None else (augment,)
-    if steps and isinstance(steps[0], ResizedCrop):
-        return steps[0], Compose(tuple(steps[1:])) if len(steps) > 1 else None
-    return None, augment
+ImageStep = CropFlip | ColorJitter
+"""A step that has ``on_image``, if it does not crop."""
+
+
+def _is_image_step(step: Augment) -> bool:
+    return isinstance(step, ColorJitter) or (isinstance(step, CropFlip) and step.padding == 0)
+
+
+def _divided(augment: Augment | None) -> tuple[ResizedCrop | None, tuple[Any, ...]]:
+    """The crop that workers can do, and the steps that are left."""
+    steps = tuple(augment.steps) if isinstance(augment, Compose) else () if augment is None else (augment,)
+    return (steps[0], steps[1:]) if steps and isinstance(steps[0], ResizedCrop) else (None, steps)
 
 
 def _started_worker(worker: int) -> None:

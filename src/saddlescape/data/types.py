@@ -19,7 +19,7 @@ class Batch(NamedTuple):
 
     ``views`` are further views of the same images, each like ``inputs``; ``partner`` is a second batch of as many
     images, drawn by a sampler of its own (GLMC). Both are for the objectives that ask for them.
-    ``whole`` is the number of images of the batch that this is one process's part of; 0: of none.
+    ``whole`` is the number of images of the batch that this is one rank's shard of; 0: of none.
     """
 
     inputs: Tensor  # float32 [N, channels, height, width], normalised, on the training device

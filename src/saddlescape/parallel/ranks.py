@@ -1,4 +1,4 @@
-"""One run by several processes: each takes a part of every batch, and gradients are summed over all of them.
+"""One run by several processes: each takes a shard of every batch, and gradients are summed over all of them.
 
 What is exchanged, and nothing else: after a backward pass one flat sum of all gradients, with the loss and its
 normaliser; after a step the running sums; at the end of an epoch the running statistics of process 0; and whether
@@ -23,7 +23,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from saddlescape.data.batching import derived_seed
-from saddlescape.data.parts import copies, part_bounds, part_of
+from saddlescape.data.shards import copies, shard_bounds, shard_of
 from saddlescape.data.types import Batch
 from saddlescape.errors import InputError
 from saddlescape.parallel.launch import Launch, ReportedElsewhere
@@ -45,7 +45,7 @@ class Ranks:
     changes anything.
 
     ``sync_ascent``: whether SAM climbs the gradient of the whole batch. ``store`` holds small texts for all to see.
-    All methods but ``part_of``, ``put`` and ``get`` are to be called by all processes, in the same order.
+    All methods but ``shard_of``, ``put`` and ``get`` are to be called by all processes, in the same order.
     """
 
     rank: int = 0
@@ -66,17 +66,17 @@ class Ranks:
 
     # Shares of the work.
 
-    def part_of(self, batch: Batch) -> Batch:
-        """This process's part of a batch; see :func:`saddlescape.data.parts.part_bounds`."""
-        return part_of(batch, self.rank, self.size)
+    def shard_of(self, batch: Batch) -> Batch:
+        """This process's shard of a batch; see :func:`saddlescape.data.shards.shard_bounds`."""
+        return shard_of(batch, self.rank, self.size)
 
-    def part_size(self, count: int) -> int:
-        """Images of this process's part of a batch of ``count``."""
-        begin, end = part_bounds(count, self.rank, self.size)
+    def shard_size(self, count: int) -> int:
+        """Images of this process's shard of a batch of ``count``."""
+        begin, end = shard_bounds(count, self.rank, self.size)
         return end - begin
 
     def copies(self, batch: Batch) -> int:
-        """How many processes have the images of ``batch``, a part, in theirs."""
+        """How many processes have the images of ``batch``, a shard, in theirs."""
         return copies(batch.whole, self.size) if batch.whole else 1
 
     # Exchange.
@@ -103,8 +103,8 @@ class Ranks:
     ) -> Tensor:
         """From the gradients of this process's mean over its ``images`` losses to those of the whole batch's loss.
 
-        The loss of a batch is ``sum of all losses / sum of all normalisers``, so parts may differ in size and weight:
-        ``loss`` is this process's sum of losses and ``normaliser`` its part of the divisor. Gradients are changed in
+        The loss of a batch is ``sum of all losses / sum of all normalisers``, so shards may differ in size and weight:
+        ``loss`` is this process's sum of losses and ``normaliser`` its share of the divisor. Gradients are changed in
         place; returns the loss of the whole batch, 0-dim.
         """
         tail = torch.stack([loss.double(), torch.as_tensor(normaliser, dtype=torch.float64, device=loss.device)])

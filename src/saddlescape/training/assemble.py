@@ -109,7 +109,7 @@ def assemble(
         setting=setting,
         precision=precision,
         device=device,
-        full_batch=ranks.part_size(stage.batch_size) if compile_model else -1,
+        full_batch=ranks.shard_size(stage.batch_size) if compile_model else -1,
         features=functools.partial(training_features, model, dataset, device, precision, workers),
         accumulate=stage.accumulate,
         backbone_frozen=is_frozen(stage.trainable),

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from saddlescape.data.augment import build_augment
-from saddlescape.data.loader import build_loader
+from saddlescape.data.loader import JoinedLoader, Loader, SharedOrder, build_loader
 from saddlescape.data.samplers import Sampler, build_sampler
 from saddlescape.data.types import Batch, Dataset, Split
-from saddlescape.data.views import JoinedLoader, Loader, SharedOrder
 from saddlescape.parallel.ranks import ALONE, Ranks
 from saddlescape.records.config import Stage
 from saddlescape.training.precision import Precision
@@ -67,14 +66,14 @@ def training_loader(
 ) -> Loader:  # fmt: skip
     """The batches of a stage, with the further views and the partner batches that it asks for.
 
-    With several ``ranks`` files are read for this process's part of each batch only.
+    With several ``ranks`` files are read for this process's shard of each batch only.
     """
 
     def build(augment: str, sampler: Sampler, seed: int) -> Loader:
         return build_loader(
             dataset.train, dataset.preprocess, batch_size=stage.batch_size, device=device, workers=workers,
             augment=build_augment(augment, dataset.preprocess.image_size),
-            sampler=sampler, seed=seed, part=(ranks.rank, ranks.size),
+            sampler=sampler, seed=seed, shard=(ranks.rank, ranks.size),
         )  # fmt: skip
 
     def joined(sampler: Sampler, seed: int, partner: Loader | None = None) -> Loader:

@@ -99,7 +99,7 @@ def fit(
         before, started = running.seconds, time.perf_counter()
         batches = salvaging(parts.loader.epoch(epoch, start_batch=running.batch), parts, epoch, running, save)
         for micro in _grouped(batches, parts.accumulate):
-            running.add(take_step(parts, micro), [ranks.part_of(batch) for batch in micro], ranks)
+            running.add(take_step(parts, micro), [ranks.shard_of(batch) for batch in micro], ranks)
             running.batch += len(micro)
             running.seconds = before + time.perf_counter() - started
             if running.batch % check_every == 0 and not math.isfinite(float(running.loss)):
@@ -159,7 +159,7 @@ def _grouped(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
 
 def take_step(parts: Parts, micro: list[Batch]) -> list[Losses]:
     """One step of a stage from one batch, or from several micro-batches; full batches may go through compiled code."""
-    micro = [parts.ranks.part_of(parts.objective.prepare(batch)) for batch in micro]
+    micro = [parts.ranks.shard_of(parts.objective.prepare(batch)) for batch in micro]
     full = all(len(batch.targets) == parts.full_batch for batch in micro)
     forward = parts.forward if full else parts.model
     with parts.ranks.own_draws(parts.model, parts.device):

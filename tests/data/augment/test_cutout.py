@@ -14,7 +14,7 @@ from saddlescape.errors import InputError
 def test_equals_a_loop_over_images(size: int, length: int) -> None:
     images = torch.randint(1, 256, (50, 3, size, size), dtype=torch.uint8)
     row, column = torch.randint(0, size, (2, 50))
-    got = cutout(images, row, column, length, fill=0)
+    got = cutout(images, row, column, length)
     for n in range(50):
         want = images[n].clone()
         y, x = int(row[n]), int(column[n])

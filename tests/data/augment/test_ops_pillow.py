@@ -1,4 +1,4 @@
-"""Every operation against Pillow, bit for bit: colour and grey, square and oblong, noisy, smooth and flat pictures."""
+"""Every operation against Pillow, bit for bit: colour and grey, square and oblong, noisy, smooth and flat images."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from torch import Tensor
 
 from saddlescape.data.augment import geometry, tone
-from saddlescape.data.augment.ops import OPERATIONS, apply_grouped
+from saddlescape.data.augment.ops import NAMES, OPERATIONS, apply_grouped
 from saddlescape.errors import InputError
 
 COUNT = 36
 
 
-def pictures(mode: str, height: int, width: int) -> list[Image.Image]:
+def examples(mode: str, height: int, width: int) -> list[Image.Image]:
     rng = np.random.default_rng(7)
     shape = (height, width, 3) if mode == "RGB" else (height, width)
     made = []
     for n in range(COUNT):
         low, high = [(0, 256), (90, 150), (200, 203)][n % 3]
-        picture = Image.fromarray(rng.integers(low, high, shape).astype(np.uint8))
-        made.append(picture.filter(ImageFilter.GaussianBlur(n % 4)))
+        noise = Image.fromarray(rng.integers(low, high, shape).astype(np.uint8))
+        made.append(noise.filter(ImageFilter.GaussianBlur(n % 4)))
     made[0] = Image.new(mode, (width, height), 77 if mode == "L" else (77, 0, 255))  # a flat one
     made[1].paste(255 if mode == "L" else (255, 255, 255), (0, 0, width // 2, height))  # most pixels in one bin
     return made
@@ -79,7 +79,7 @@ CASES: dict[str, tuple[Callable[..., Tensor], np.ndarray | None, Callable[[float
 @pytest.mark.parametrize("name", CASES)
 def test_equals_pillow(name: str, mode: str, height: int, width: int, layout: torch.memory_format) -> None:
     ours, magnitude, pillow = CASES[name]
-    images = pictures(mode, height, width)
+    images = examples(mode, height, width)
     tensor = as_tensor(images).contiguous(memory_format=layout)
     before = tensor.clone()
     got = ours(tensor) if magnitude is None else ours(tensor, torch.from_numpy(magnitude))
@@ -90,9 +90,9 @@ def test_equals_pillow(name: str, mode: str, height: int, width: int, layout: to
     assert torch.equal(tensor, before)
 
 
-def test_the_pictures_can_tell_operations_apart() -> None:
-    """The oracle above would pass for a no-op if no picture changed: nearly all do, under every operation."""
-    images = pictures("RGB", 32, 32)
+def test_the_images_can_tell_operations_apart() -> None:
+    """The oracle above would pass for a no-op if no image changed: nearly all do, under every operation."""
+    images = examples("RGB", 32, 32)
     for name, (_, magnitude, pillow) in CASES.items():
         amounts = np.zeros(COUNT) if magnitude is None else magnitude
         after = [pillow(float(m))(image) for image, m in zip(images, amounts, strict=True)]
@@ -100,16 +100,15 @@ def test_the_pictures_can_tell_operations_apart() -> None:
         assert changed > COUNT // 2, name
 
 
-def test_grouped_application_gives_each_picture_its_own_operation() -> None:
-    names = tuple(OPERATIONS)
-    images = as_tensor(pictures("RGB", 32, 32))
-    choice = torch.arange(COUNT) % (len(names) + 1) - 1  # -1: left alone
+def test_grouped_application_gives_each_image_its_own_operation() -> None:
+    images = as_tensor(examples("RGB", 32, 32))
+    choice = torch.arange(COUNT) % (len(NAMES) + 1) - 1  # -1: left alone
     magnitude = torch.full((COUNT,), 0.25, dtype=torch.float64)
-    magnitude[choice == names.index("posterize")] = 3
-    got = apply_grouped(images, names, choice, magnitude)
+    magnitude[choice == NAMES.index("posterize")] = 3
+    got = apply_grouped(images, choice, magnitude)
     for n in range(COUNT):
         one = images[n : n + 1]
-        want = one if choice[n] < 0 else OPERATIONS[names[choice[n]]](one, magnitude[n : n + 1])
+        want = one if choice[n] < 0 else OPERATIONS[NAMES[choice[n]]](one, magnitude[n : n + 1])
         assert torch.equal(got[n : n + 1], want)
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+from saddlescape.data.augment.policies import CIFAR10_POLICY
 from scipy import stats
 from torch import Tensor
 
 from saddlescape.data.augment import AutoAugment, RandAugment
-from saddlescape.data.augment.autoaugment import CIFAR10_POLICY
 from saddlescape.errors import InputError
 
 # Typed from the paper's table of CIFAR-10 sub-policies: operation probability level, twice a line.
@@ -30,13 +30,13 @@ TranslateY .7 9 AutoContrast .9 1
 GREY = (128, 128, 128)
 
 
-def picture() -> Image.Image:
+def example() -> Image.Image:
     noise = np.random.default_rng(2).integers(30, 220, (16, 16, 3)).astype(np.uint8)
     return Image.fromarray(noise).filter(ImageFilter.GaussianBlur(1))
 
 
 def outcomes(image: Image.Image, name: str, share: float) -> list[Image.Image]:
-    """What Pillow makes of ``image`` at ``share`` of full strength: one picture, or one for each sign."""
+    """What Pillow makes of ``image`` at ``share`` of full strength: one, or one for each sign."""
     width, height = image.size
 
     def affine(*matrix: float, resample: Image.Resampling = Image.Resampling.NEAREST) -> Image.Image:
@@ -77,11 +77,11 @@ def policy_outcomes(image: Image.Image, name: str, level: int) -> list[Image.Ima
 
 
 def compare(got: Tensor, chances: dict[bytes, float]) -> float:
-    """p-value of the observed pictures under ``chances``; any other picture fails outright."""
+    """p-value of the observed images under ``chances``; any other image fails outright."""
     seen: dict[bytes, int] = defaultdict(int)
     for image in got.permute(0, 2, 3, 1).contiguous().numpy():
         seen[image.tobytes()] += 1
-    assert set(seen) <= set(chances), "a picture that no sub-policy gives"
+    assert set(seen) <= set(chances), "a image that no sub-policy gives"
     total = len(got)
     common = [key for key, chance in chances.items() if chance * total >= 5]
     observed = [seen[key] for key in common]
@@ -110,7 +110,7 @@ def test_the_table_is_the_paper_s() -> None:
 
 def test_autoaugment_follows_the_paper_s_table() -> None:
     policies = paper()
-    start = picture()
+    start = example()
     chances: dict[bytes, float] = defaultdict(float)
     for first, p1, level1, second, p2, level2 in policies:
         after: list[tuple[Image.Image, float]] = [(start, 1 - float(p1))]
@@ -130,7 +130,7 @@ def test_autoaugment_follows_the_paper_s_table() -> None:
 def test_randaugment_draws_the_paper_s_operations_evenly() -> None:
     geometric = ["Identity", "ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate"]
     tonal = ["Brightness", "Color", "Contrast", "Sharpness", "AutoContrast", "Equalize"]
-    start = picture()
+    start = example()
     chances: dict[bytes, float] = defaultdict(float)
     for name in geometric + tonal:
         made = outcomes(start, name, 12 / 30)
@@ -143,7 +143,7 @@ def test_randaugment_draws_the_paper_s_operations_evenly() -> None:
 
 
 def test_randaugment_applies_operations_one_after_another() -> None:
-    images = batch_of(picture(), 64)
+    images = batch_of(example(), 64)
     generator = torch.Generator().manual_seed(4)
     twice = RandAugment(num_ops=2)(images, torch.Generator().manual_seed(4))
     once = RandAugment(num_ops=1)
@@ -154,11 +154,11 @@ def test_randaugment_applies_operations_one_after_another() -> None:
 def test_images_of_one_batch_differ() -> None:
     """The batch libraries' mistake: one draw for all."""
     for augment in (AutoAugment(), RandAugment()):
-        out = augment(batch_of(picture(), 64), torch.Generator().manual_seed(0))
+        out = augment(batch_of(example(), 64), torch.Generator().manual_seed(0))
         assert len({image.numpy().tobytes() for image in out}) > 25
 
 
-def test_grey_pictures_work() -> None:
+def test_grey_images_work() -> None:
     grey = torch.randint(0, 256, (32, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     for augment in (AutoAugment(), RandAugment()):
         assert augment(grey, torch.Generator().manual_seed(0)).shape == grey.shape

@@ -39,14 +39,16 @@ def test_crop_shifts_digits_by_one_pixel_at_most() -> None:
     assert {tuple(place) for place in where.tolist()} == {(r, c) for r in (3, 4, 5) for c in (2, 3, 4)}
 
 
-def test_cutout_and_padding_scale_with_the_picture() -> None:
+def test_cutout_and_padding_scale_with_the_image() -> None:
     white = torch.full((400, 1, 64, 64), 255, dtype=torch.uint8)
     hole = (build_augment("crop-flip-cutout", 64)(white, torch.Generator().manual_seed(0)) == 0).sum((1, 2, 3))
     assert hole.max() > 32 * 32 and hole.min() >= 16 * 16  # hole of 32, border of up to 8
 
 
-def test_unknown_name_lists_the_legal_ones() -> None:
+def test_bad_input_is_one_clear_line() -> None:
     with pytest.raises(InputError, match=r"'mosaic'.*none, flip, crop, crop-flip.*autoaugment-cutout"):
         build_augment("mosaic", 32)
     with pytest.raises(InputError, match="at least 1 pixel"):
         build_augment("crop", 0)
+    with pytest.raises(InputError, match=r"uint8 images \[N, C, H, W\], got float32"):
+        build_augment("crop", 8)(torch.zeros(2, 3, 8, 8), torch.Generator())

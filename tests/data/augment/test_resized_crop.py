@@ -17,19 +17,19 @@ from saddlescape.errors import InputError
 @pytest.mark.parametrize(("height", "width", "size"), [(40, 40, 24), (48, 30, 32)])
 def test_pixels_are_pillow_s_to_one_level(height: int, width: int, size: int) -> None:
     rng = np.random.default_rng(0)
-    pictures = [
+    originals = [
         Image.fromarray(rng.integers(0, 256, (height, width, 3)).astype(np.uint8)).filter(
             ImageFilter.GaussianBlur(n % 3)
         )
         for n in range(20)
     ]
-    images = torch.from_numpy(np.stack([np.array(picture) for picture in pictures])).permute(0, 3, 1, 2)
+    images = torch.from_numpy(np.stack([np.array(image) for image in originals])).permute(0, 3, 1, 2)
     boxes = ResizedCrop(size).draw(20, height, width, torch.Generator().manual_seed(1))
     boxes[0] = torch.tensor([0, 0, height, width])
     boxes[1] = torch.tensor([3, 5, 1, 2])
     got = resized_crop(images, boxes, size).permute(0, 2, 3, 1).numpy().astype(int)
     for n, (top, left, high, wide) in enumerate(boxes.tolist()):
-        crop = pictures[n].crop((left, top, left + wide, top + high))
+        crop = originals[n].crop((left, top, left + wide, top + high))
         want = np.array(crop.resize((size, size), Image.Resampling.BILINEAR)).astype(int)
         assert np.abs(got[n] - want).max() <= 1
 
@@ -55,11 +55,13 @@ def test_boxes_are_drawn_like_the_rejection_loop() -> None:
         assert stats.ks_2samp(ours.numpy(), theirs).pvalue > 1e-3
 
 
-def test_where_no_attempt_fits_the_largest_centred_box_is_taken() -> None:
-    boxes = ResizedCrop(8, scale=(1.0, 1.0)).draw(5, 10, 100, torch.Generator().manual_seed(0))
-    assert boxes.unique(dim=0).tolist() == [[0, 43, 10, 13]]  # 4 : 3 of the ten rows
-    boxes = ResizedCrop(8, scale=(1.0, 1.0)).draw(5, 100, 10, torch.Generator().manual_seed(0))
-    assert boxes.unique(dim=0).tolist() == [[43, 0, 13, 10]]
+@pytest.mark.parametrize(
+    ("height", "width", "want"), [(10, 100, (0, 43, 10, 13)), (100, 10, (43, 0, 13, 10))]  # 4 : 3 of the ten rows
+)
+def test_where_no_attempt_fits_the_largest_centred_box_is_taken(
+    height: int, width: int, want: tuple[int, ...]
+) -> None:
+    assert ResizedCrop(8).box([[0.999] * 10] * 4, height, width) == want  # all attempts ask for the whole area
 
 
 def test_output_has_the_asked_size() -> None:

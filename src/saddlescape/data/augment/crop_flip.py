@@ -1,13 +1,13 @@
-"""Random crop out of a zero-padded picture, and horizontal flip: the augmentation of every CIFAR paper."""
+"""Random crop out of a zero-padded image, and horizontal flip: the augmentation of every CIFAR paper."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
+from PIL import Image
 from torch import Tensor
 
-from saddlescape.data.augment.compose import check_images
 from saddlescape.errors import InputError
 
 
@@ -16,7 +16,7 @@ class CropFlip:
     """Shift by up to ``padding`` pixels each way (zeros come in at the border), mirror with ``flip_probability``.
 
     Equals torchvision's ``RandomCrop(H, padding)`` followed by ``RandomHorizontalFlip(p)`` in distribution, with a
-    draw of its own for every picture. The result is channels-last in memory.
+    draw of its own for every image. The result is channels-last in memory.
     """
 
     padding: int = 4
@@ -30,25 +30,28 @@ class CropFlip:
             )
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        check_images(images)
         top, left, flip = self.draw(len(images), generator)
         return crop_flip(images, top, left, flip, self.padding)
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Row and column of each crop in the padded picture, int64 [N] in 0..2 * padding, and whether to mirror."""
+        """Row and column of each crop in the padded image, int64 [N] in 0..2 * padding, and whether to mirror."""
         corners = torch.randint(0, 2 * self.padding + 1, (2, count), generator=generator)
         flip = torch.rand(count, generator=generator) < self.flip_probability
         return corners[0], corners[1], flip
 
+    def on_image(self, image: Image.Image, drawn: tuple[Tensor, ...], row: int) -> Image.Image:
+        """What the batch form makes of image ``row``, to the bit, by Pillow; for flips without a crop."""
+        return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if bool(drawn[2][row]) else image
+
 
 def crop_flip(images: Tensor, top: Tensor, left: Tensor, flip: Tensor, padding: int) -> Tensor:
-    """Crop picture n, mirrored where ``flip[n]``, at (``top[n]``, ``left[n]``) of its zero-padded frame.
+    """Crop image n, mirrored where ``flip[n]``, at (``top[n]``, ``left[n]``) of its zero-padded frame.
 
     ``images`` uint8 [N, C, H, W] -> uint8 [N, C, H, W], channels-last.
 
     Why it is written like this: with channels last a crop is H runs of W * C bytes, so a strided view in which
     *every* pixel of the padded frames is the corner of a crop turns the whole job into one ``index_select`` that
-    copies runs of bytes, with no index per pixel. Mirrored pictures are put into frames of their own, behind the
+    copies runs of bytes, with no index per pixel. Mirrored images are put into frames of their own, behind the
     plain ones.
     """
     count, channels, height, width = images.shape

@@ -1,4 +1,4 @@
-"""Shear, translate and rotate a batch of pictures, each by its own amount, to Pillow's bits."""
+"""Shear, translate and rotate a batch of images, each by its own amount, to Pillow's bits."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import math
 import torch
 from torch import Tensor
 
-# Pillow walks through the source picture in 16.16 fixed point when it takes the nearest pixel.
+# Pillow walks through the source image in 16.16 fixed point when it takes the nearest pixel.
 _FIXED = 1 << 16
 
 
 def shear_x(images: Tensor, magnitude: Tensor, fill: int = 128) -> Tensor:
-    """``Image.transform(size, AFFINE, (1, magnitude, 0, 0, 1, 0), BICUBIC)`` of each picture.
+    """``Image.transform(size, AFFINE, (1, magnitude, 0, 0, 1, 0), BICUBIC)`` of each image.
 
     ``images`` uint8 [N, C, H, W], ``magnitude`` [N]: pixels of shift per row. Pixels from outside are ``fill``.
     """
@@ -44,7 +44,7 @@ def shear_y(images: Tensor, magnitude: Tensor, fill: int = 128) -> Tensor:
 
 
 def translate_x(images: Tensor, pixels: Tensor, fill: int = 128) -> Tensor:
-    """``Image.transform(size, AFFINE, (1, 0, pixels, 0, 1, 0))``: the picture moves left by ``pixels`` [N], rounded."""
+    """``Image.transform(size, AFFINE, (1, 0, pixels, 0, 1, 0))``: the image moves left by ``pixels`` [N], rounded."""
     count, channels, height, width = images.shape
     step = torch.floor(pixels.double() + 0.5).long().to(images.device)
     source = torch.arange(width, device=images.device) + step.view(-1, 1)  # [N, W]

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from torch import Tensor
 
 from saddlescape.data.augment import geometry, tone
 
 Operation = Callable[[Tensor, Tensor], Tensor]
-"""(uint8 [N, C, H, W], one magnitude per picture, float64 [N]) -> uint8 [N, C, H, W]"""
+"""(uint8 [N, C, H, W], one magnitude per image, float64 [N]) -> uint8 [N, C, H, W]"""
 
 # Units of the magnitude: shear: pixels per row. translate: fraction of the width or height. rotate: degrees.
-# brightness, color, contrast, sharpness: factor - 1. posterize: bits kept. solarize: threshold. The rest: none.
+# brightness, color, contrast, sharpness: factor - 1. posterize: bits kept. solarize: threshold. hue: turns of the
+# circle of colours. The rest: none.
 OPERATIONS: dict[str, Operation] = {
     "identity": lambda images, m: images,
     "shear-x": geometry.shear_x,
@@ -29,20 +30,22 @@ OPERATIONS: dict[str, Operation] = {
     "autocontrast": lambda images, m: tone.autocontrast(images),
     "equalize": lambda images, m: tone.equalize(images),
     "invert": lambda images, m: tone.invert(images),
+    "hue": tone.hue,
 }
+NAMES = tuple(OPERATIONS)
 
 
-def apply_grouped(images: Tensor, names: Sequence[str], choice: Tensor, magnitude: Tensor) -> Tensor:
-    """Apply operation ``names[choice[n]]`` with ``magnitude[n]`` to picture n; a negative choice leaves it alone.
+def apply_grouped(images: Tensor, choice: Tensor, magnitude: Tensor) -> Tensor:
+    """Apply operation ``NAMES[choice[n]]`` with ``magnitude[n]`` to image n; a negative choice leaves it alone.
 
-    ``images`` uint8 [N, C, H, W]; ``choice`` int64 [N] and ``magnitude`` float64 [N] on the host. Pictures that got
+    ``images`` uint8 [N, C, H, W]; ``choice`` int64 [N] and ``magnitude`` float64 [N] on the host. Images that got
     the same operation are worked on together, so a batch costs a handful of tensor operations per *kind* of
-    operation and every picture still has its own.
+    operation and every image still has its own.
     """
     out = images.clone()
     for number in choice[choice >= 0].unique().tolist():
         members = (choice == number).nonzero().squeeze(1)
         on_device = members.to(images.device)
-        changed = OPERATIONS[names[number]](images.index_select(0, on_device), magnitude[members])
+        changed = OPERATIONS[NAMES[number]](images.index_select(0, on_device), magnitude[members])
         out.index_copy_(0, on_device, changed)
     return out

@@ -1,18 +1,48 @@
-"""Augmentations by name."""
+"""Augmentations by name, each a few steps in a row."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
-from saddlescape.data.augment.autoaugment import AutoAugment
-from saddlescape.data.augment.compose import Augment, Compose
+import torch
+from torch import Tensor
+
 from saddlescape.data.augment.crop_flip import CropFlip
 from saddlescape.data.augment.cutout import Cutout
-from saddlescape.data.augment.jitter import ColorJitter
-from saddlescape.data.augment.randaugment import RandAugment
+from saddlescape.data.augment.jitter import ColorJitter, SimCLRColors
+from saddlescape.data.augment.policies import AutoAugment, RandAugment
 from saddlescape.data.augment.resized_crop import ResizedCrop
-from saddlescape.data.augment.simclr import SimCLRColors
 from saddlescape.errors import InputError
+
+
+class Augment(Protocol):
+    """A random change of a batch of images, drawn anew for every image.
+
+    uint8 [N, C, H, W] in, uint8 [N, C, H', W'] out; the input is left as it was. Every random number comes from
+    ``generator``, a CPU generator: the draws are small and made on the host, then moved, so that a seed means the
+    same crops on every device.
+    """
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Compose:
+    """Apply ``steps`` in order; without steps the images pass unchanged."""
+
+    steps: Sequence[Augment] = ()
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        if images.dtype != torch.uint8 or images.ndim != 4:
+            raise InputError(
+                f"augmentation takes uint8 images [N, C, H, W], got {str(images.dtype).removeprefix('torch.')} "
+                f"of shape {list(images.shape)}: augment before converting to float"
+            )
+        for step in self.steps:
+            images = step(images, generator)
+        return images
 
 
 def _padding(size: int) -> int:
@@ -38,13 +68,13 @@ AUGMENTATIONS: dict[str, Callable[[int], Compose]] = {
 
 
 def build_augment(name: str, image_size: int) -> Augment:
-    """The augmentation called ``name`` for pictures of ``image_size`` x ``image_size`` pixels.
+    """The augmentation called ``name`` for images of ``image_size`` x ``image_size`` pixels.
 
     ``none``; ``flip``; ``crop`` (shift by up to an eighth, zeros come in); ``crop-flip``, the CIFAR standard;
     ``crop-flip-cutout``; ``randaugment`` (crop, flip, RandAugment(2, 9)); ``autoaugment-cutout`` (crop, flip,
     AutoAugment's CIFAR-10 policy, a hole of half the side); ``resized-crop-flip``, the ImageNet standard, and
     ``resized-crop-flip-jitter``, the same with colour jitter 0.4, and ``simclr``, with SimCLR's colours instead. The
-    last three take pictures of any size and give ``image_size``. Raises ``InputError`` for another name.
+    last three take images of any size and give ``image_size``. Raises ``InputError`` for another name.
     """
     if name not in AUGMENTATIONS:
         raise InputError(f"unknown augmentation {name!r}: choose one of {', '.join(AUGMENTATIONS)}")

@@ -1,4 +1,4 @@
-"""Random resized crop (Inception style) for pictures of natural size; antialiased bilinear, Pillow's to a level."""
+"""Random resized crop (Inception style) for images of natural size; antialiased bilinear, Pillow's to a level."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saddlescape.data.augment.compose import check_images
 from saddlescape.errors import InputError
 
 ATTEMPTS = 10
+SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 
 
 @dataclass(frozen=True)
@@ -24,22 +24,19 @@ class ResizedCrop:
     """
 
     size: int
-    scale: tuple[float, float] = (0.08, 1.0)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
 
     def __post_init__(self) -> None:
-        if self.size < 1 or not 0 < self.scale[0] <= self.scale[1] or not 0 < self.ratio[0] <= self.ratio[1]:
-            raise InputError(f"ResizedCrop needs size >= 1 and rising positive ranges, got {self}")
+        if self.size < 1:
+            raise InputError(f"ResizedCrop needs size >= 1, got {self.size}")
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        check_images(images)
         return resized_crop(images, self.draw(len(images), images.shape[2], images.shape[3], generator), self.size)
 
     def draw(self, count: int, height: int, width: int, generator: torch.Generator) -> Tensor:
         """Boxes (top, left, height, width), int64 [N, 4]."""
         uniform = torch.rand((4, count, ATTEMPTS), generator=generator, dtype=torch.float64)
-        area = height * width * (self.scale[0] + uniform[0] * (self.scale[1] - self.scale[0]))
-        low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
+        area = height * width * (SCALE[0] + uniform[0] * (SCALE[1] - SCALE[0]))
+        low, high = math.log(RATIO[0]), math.log(RATIO[1])
         ratio = torch.exp(low + uniform[1] * (high - low))
         wide, high_ = (area * ratio).sqrt().round().long(), (area / ratio).sqrt().round().long()
         legal = (wide > 0) & (wide <= width) & (high_ > 0) & (high_ <= height)
@@ -51,10 +48,10 @@ class ResizedCrop:
         return torch.where(legal.any(1, keepdim=True), chosen, torch.tensor(self._fallback(height, width)))
 
     def box(self, uniform: Sequence[Sequence[float]], height: int, width: int) -> tuple[int, int, int, int]:
-        """The box of one picture (top, left, height, width) from numbers in [0, 1), [4, 10]: the rule of ``draw``."""
-        low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
+        """The box of one image (top, left, height, width) from numbers in [0, 1), [4, 10]: the rule of ``draw``."""
+        low, high = math.log(RATIO[0]), math.log(RATIO[1])
         for for_area, for_ratio, for_top, for_left in zip(*uniform, strict=True):
-            area = height * width * (self.scale[0] + for_area * (self.scale[1] - self.scale[0]))
+            area = height * width * (SCALE[0] + for_area * (SCALE[1] - SCALE[0]))
             ratio = math.exp(low + for_ratio * (high - low))
             wide, high_ = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
             if 0 < wide <= width and 0 < high_ <= height:
@@ -65,15 +62,15 @@ class ResizedCrop:
 
     def _fallback(self, height: int, width: int) -> list[int]:
         wide, high = width, height
-        if width / height < self.ratio[0]:
-            high = round(width / self.ratio[0])
-        elif width / height > self.ratio[1]:
-            wide = round(height * self.ratio[1])
+        if width / height < RATIO[0]:
+            high = round(width / RATIO[0])
+        elif width / height > RATIO[1]:
+            wide = round(height * RATIO[1])
         return [(height - high) // 2, (width - wide) // 2, high, wide]
 
 
 def resized_crop(images: Tensor, boxes: Tensor, size: int) -> Tensor:
-    """Scale box n (top, left, height, width) of picture n to ``size`` x ``size``; as ``crop().resize(BILINEAR)``.
+    """Scale box n (top, left, height, width) of image n to ``size`` x ``size``; as ``crop().resize(BILINEAR)``.
 
     Resampling along one axis is a matrix with a triangle of weights in every row, so a batch of different boxes is
     two batched matrix products. Deviation: 1. Pillow rounds to whole levels between the two axes; we round once.

@@ -1,7 +1,7 @@
-"""Change the tones of a batch of pictures, each by its own amount, to Pillow's bits.
+"""Change the tones of a batch of images, each by its own amount, to Pillow's bits.
 
 Point operations by look-up table (invert, solarize, posterize, autocontrast, equalize) and the four of Pillow's
-``ImageEnhance`` (brightness, colour, contrast, sharpness), which blend the picture with a degenerate form of it.
+``ImageEnhance`` (brightness, colour, contrast, sharpness), which blend the image with a degenerate form of it.
 All take and give uint8 [N, C, H, W].
 """
 
@@ -55,17 +55,17 @@ def equalize(images: Tensor) -> Tensor:
 
 
 def brightness(images: Tensor, factor: Tensor) -> Tensor:
-    """``ImageEnhance.Brightness``: 0 is black, 1 the picture itself."""
+    """``ImageEnhance.Brightness``: 0 is black, 1 the image itself."""
     return _blend(torch.zeros_like(images), images, factor)
 
 
 def color(images: Tensor, factor: Tensor) -> Tensor:
-    """``ImageEnhance.Color``: 0 is grey, 1 the picture itself."""
+    """``ImageEnhance.Color``: 0 is grey, 1 the image itself."""
     return _blend(grey(images), images, factor)
 
 
 def contrast(images: Tensor, factor: Tensor) -> Tensor:
-    """``ImageEnhance.Contrast``: 0 is the picture's mean grey all over, 1 the picture itself."""
+    """``ImageEnhance.Contrast``: 0 is the image's mean grey all over, 1 the image itself."""
     luma = grey(images)
     pixels = luma.shape[2] * luma.shape[3]
     total = luma.sum((1, 2, 3), keepdim=True, dtype=torch.int64)
@@ -73,7 +73,7 @@ def contrast(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def sharpness(images: Tensor, factor: Tensor) -> Tensor:
-    """``ImageEnhance.Sharpness``: 0 is smoothed (3 x 3, centre 5, /13, border kept), 1 the picture itself."""
+    """``ImageEnhance.Sharpness``: 0 is smoothed (3 x 3, centre 5, /13, border kept), 1 the image itself."""
     smooth = images.clone()
     if images.shape[2] > 2 and images.shape[3] > 2:
         wide = images.to(torch.int16)
@@ -84,7 +84,7 @@ def sharpness(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def grey(images: Tensor) -> Tensor:
-    """Luma as Pillow's ``convert("L")`` has it, uint8 [N, 1, H, W]; pictures of one channel are their own."""
+    """Luma as Pillow's ``convert("L")`` has it, uint8 [N, 1, H, W]; images of one channel are their own."""
     channels = images.shape[1]
     if channels == 1:
         return images
@@ -92,6 +92,31 @@ def grey(images: Tensor) -> Tensor:
         raise InputError(f"colour operations take images of 1 or 3 channels, got {channels}: use crop-flip")
     red, green, blue = images.int().unbind(1)
     return ((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16).to(torch.uint8).unsqueeze(1)
+
+
+def hue(images: Tensor, turns: Tensor) -> Tensor:
+    """The hue of image n moved by ``turns[n]`` of the circle; value and chroma stay, and images of one channel.
+
+    Computed in floating point and rounded once; Pillow's 8-bit HSV rounds in between.
+    """
+    if images.shape[1] != 3:
+        return images
+    pixels = images.float()
+    value, chroma = pixels.amax(1), pixels.amax(1) - pixels.amin(1)
+    red, green, blue = pixels.unbind(1)
+    safe = torch.where(chroma > 0, chroma, 1.0)
+    sixths = torch.where(
+        value == red,
+        (green - blue) / safe,
+        torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
+    )
+    sixths = sixths + 6 * turns.to(images.device, torch.float32).view(-1, 1, 1)
+    # A channel is `value` within a sixth of a circle of its own hue, and falls to value - chroma over the next sixth.
+    channels = []
+    for offset in (5.0, 3.0, 1.0):
+        place = (sixths + offset) % 6
+        channels.append(value - chroma * torch.minimum(place, 4 - place).clamp(0, 1))
+    return torch.stack(channels, 1).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def _blend(degenerate: Tensor, images: Tensor, factor: Tensor) -> Tensor:

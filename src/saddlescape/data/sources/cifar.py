@@ -147,7 +147,7 @@ def _from_parquet(name: str, folder: Path, layout: Layout) -> Found:
             classes = table.class_names() or read_class_names(paths[0].parent) or layout.classes
             if len(classes) != len(layout.classes):
                 raise InputError(f"{folder}: {len(classes)} classes here, but {name} has {len(layout.classes)}")
-        found[split] = table.pictures(classes)
+        found[split] = table.images(classes)
     return _found(name, f"parquet shards in {folder}", list(classes), found["train"], found["test"], notes)
 
 

@@ -62,7 +62,7 @@ def load_folder(request: Request) -> Found:
     splits: dict[str, FileSplit] = {}
     for split, folder in parts.items():
         beside = _loose_images(folder, ignored)
-        splits[split] = _pictures(folder, class_folders if split == "train" else None, numbers, ignored, notes)
+        splits[split] = _split(folder, class_folders if split == "train" else None, numbers, ignored, notes)
         if split != "train" and beside and not len(splits[split]):
             del splits[split]
             notes.append(
@@ -78,7 +78,7 @@ def load_folder(request: Request) -> Found:
             f"{loose[0].parent}: {counted(len(loose), 'image')} beside the folders, without a class, first "
             f"{loose[0].name}: move them into a class folder or away, or leave them out: --bad-images skip"
         )
-    if all(len(pictures) == 0 for pictures in splits.values()):
+    if all(len(images) == 0 for images in splits.values()):
         raise InputError(f"{root}: no images in {len(classes)} class folders; {LAYOUT}")
     test = splits.get("test", splits.get("val"))
     if test is not None and len(test) == 0:
@@ -175,7 +175,7 @@ def _require_classes(root: Path, train: Path, classes: list[str]) -> None:
     raise InputError(f"{train}: only one class folder, {classes[0]!r}; {LAYOUT}")
 
 
-def _pictures(
+def _split(
     folder: Path, places: dict[str, Path] | None, numbers: dict[str, int], ignored: list[str], notes: list[str]
 ) -> FileSplit:
     paths: list[Path] = []

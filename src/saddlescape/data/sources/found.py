@@ -46,8 +46,8 @@ class Published:
 class Found:
     """What a source found. ``test`` is None where there is only one set: ``load`` then splits it, stratified.
 
-    ``preprocess`` is None where it follows from the pictures. ``ignored`` are stray files, ``unreadable`` entries that
-    point to nothing, with the reason. ``streamed``: pictures of natural size, of which training sees random crops, so
+    ``preprocess`` is None where it follows from the images. ``ignored`` are stray files, ``unreadable`` entries that
+    point to nothing, with the reason. ``streamed``: images of natural size, of which training sees random crops, so
     they stay on disk whatever their number. ``original_labels`` [C]: the label of each class in the source's files,
     where it is another one. ``base``: the folder below which the names of a person's own images identify them.
     """

@@ -121,7 +121,7 @@ def load_frequency_lists(request: Request) -> Found:
     names = [str(label) for label in range(len(order))] if folders is None else folders
     names = [f"{name} {words[key]}" if (key := _key(name)) in words else name for name in names]
     missing = _Missing()
-    parts = [_pictures(lines, base, new_label, request, missing) for lines in (train, test)]
+    parts = [_split(lines, base, new_label, request, missing) for lines in (train, test)]
     notes += [f"lists {train_list} and {test_list.name}, images below {base}", _order_note(request.ties)]
     if not request.test and (other := train_list.with_name(layout.train.replace("train", "val"))) != test_list:
         notes += [f"{other.name} is not used, as in the paper"] if other.is_file() else []
@@ -236,7 +236,7 @@ def _base(train: Lines, candidates: Sequence[Path]) -> Path:
     return max(options, key=lambda place: sum((place / path).is_file() for path in probes))
 
 
-def _pictures(
+def _split(
     lines: Lines, base: Path, new_label: NDArray[np.int64], request: Request, missing: _Missing
 ) -> FileSplit:
     paths = [path.replace("\\", "/") for path in lines.paths]

@@ -58,13 +58,13 @@ def load_list(request: Request) -> Found:
     partners = {"test": request.test} if request.test else partner_lists(path)
     unreadable: list[tuple[str, str]] = []
 
-    def pictures(source: Path, lines: list[Entry], base: Path) -> FileSplit:
+    def split_of(source: Path, lines: list[Entry], base: Path) -> FileSplit:
         if _are_integers(source, lines) != integers:
             raise InputError(f"{source}: its labels are {'names' if integers else 'integers'}, unlike those of {path}")
         labels = [_label(source, entry, numbers, integers) for entry in lines]
-        return _pictures(source, lines, labels, base, request.lenient, unreadable)
+        return _split(source, lines, labels, base, request.lenient, unreadable)
 
-    train = pictures(path, entries, base)
+    train = split_of(path, entries, base)
     notes = [] if base in (request.root, path.parent) else [f"images of {path.name} are those below {base}"]
     others = {}
     for split, partner in partners.items():
@@ -73,7 +73,7 @@ def load_list(request: Request) -> Found:
         if unlabelled:
             notes.append(f"{partner}: {counted(unlabelled, 'image')} without labels, not used here; predict takes them")
         else:
-            others[split] = pictures(partner, parse_list(partner, below), below)
+            others[split] = split_of(partner, parse_list(partner, below), below)
             notes.append(f"{split} list: {partner}")
     test = others.get("test", others.get("val"))
     return Found(
@@ -354,7 +354,7 @@ def _label(path: Path, entry: Entry, numbers: dict[str, int], integers: bool) ->
     return numbers[entry.label]
 
 
-def _pictures(
+def _split(
     path: Path, entries: list[Entry], labels: list[int], base: Path, lenient: bool, unreadable: list[tuple[str, str]]
 ) -> FileSplit:
     paths, kept, missing = [], [], []

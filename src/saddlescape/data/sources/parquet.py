@@ -56,15 +56,15 @@ def load_parquet(request: Request) -> Found:
                 f"{where}: label {largest}, but fewer images than that: labels must be 0..C-1 without gaps"
             )
         names = [str(i) for i in range(largest + 1)]
-    pictures = {split: table.pictures(names) for split, table in tables.items()}
-    test = pictures.get("test") or pictures.get("val")
+    images = {split: table.images(names) for split, table in tables.items()}
+    test = images.get("test") or images.get("val")
     return Found(
         name=where.stem if where.is_file() else where.name,
         kind="parquet shards",
         classes=list(names),
-        train=pictures["train"],
+        train=images["train"],
         test=test,
-        val=pictures.get("val") if "test" in pictures else None,
+        val=images.get("val") if "test" in images else None,
         notes=notes,
     )
 
@@ -162,8 +162,8 @@ class ShardedTable:
             names = [names[key] for key in sorted(names, key=int)]
         return [str(name) for name in names] or None
 
-    def pictures(self, classes: Sequence[str]) -> EncodedSplit:
-        """All rows as pictures; text labels are mapped by name. ``InputError`` for a label outside the classes."""
+    def images(self, classes: Sequence[str]) -> EncodedSplit:
+        """All rows as images; text labels are mapped by name. ``InputError`` for a label outside the classes."""
         numbers = {name: i for i, name in enumerate(classes)}
         labels = np.empty(len(self.raw_labels), dtype=np.int64)
         for row, label in enumerate(self.raw_labels):
