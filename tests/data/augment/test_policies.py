@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
-from saddlescape.data.augment.policies import CIFAR10_POLICY
 from scipy import stats
 from torch import Tensor
 
 from saddlescape.data.augment import AutoAugment, RandAugment
+from saddlescape.data.augment.policies import CIFAR10_POLICY
 from saddlescape.errors import InputError
 
 # Typed from the paper's table of CIFAR-10 sub-policies: operation probability level, twice a line.
