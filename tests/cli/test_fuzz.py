@@ -161,7 +161,8 @@ def full_run(tmp_path_factory: pytest.TempPathFactory, run_command: Any) -> Path
         if name in ("resume", "reproduce"):
             (run / "result.json").unlink()
         if name != "export":
-            outcome = run_command(*words)
+            with contextlib.chdir(grid):  # where the page of `report` goes
+                outcome = run_command(*words)
             assert outcome.code == 0, outcome.err
     return run
 
