@@ -25,7 +25,7 @@ from common import Run, Timing, as_json, growth_exponent, interleave, options_of
 from saddlescape.runs.engines import Engine, Epoch, Job, Processes, RayCluster, Step, serial
 from saddlescape.runs.engines.ray_cluster import QUIET, STORE, import_ray
 from saddlescape.runs.grid import run_grid
-from saddlescape.runs.plan import Request
+from saddlescape.runs.request import Request
 
 METHODS = ("ce+drw", "ce+drw+sam")
 

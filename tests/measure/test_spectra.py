@@ -31,7 +31,8 @@ from saddlescape.measure.spectra import CURVATURE, Depth, measure_run
 from saddlescape.measure.subject import Subject, open_subject, parse_classes, training_loss
 from saddlescape.runs import config as configuration
 from saddlescape.runs.execute import execute
-from saddlescape.runs.plan import Request, plan
+from saddlescape.runs.plan import plan
+from saddlescape.runs.request import Request
 from saddlescape.training.checkpoint import Cursor
 
 FAST = Depth(extremes_only=True, gauss_newton=False, tol=1e-2, refine=1)

@@ -11,7 +11,8 @@ import pytest
 from saddlescape.data.types import Dataset
 from saddlescape.records.config import RunConfig
 from saddlescape.runs.execute import execute
-from saddlescape.runs.plan import Loaded, Request, plan
+from saddlescape.runs.plan import Loaded, plan
+from saddlescape.runs.request import Request
 
 Start = Callable[..., dict[str, Any]]
 

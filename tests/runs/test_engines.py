@@ -22,7 +22,7 @@ from saddlescape.records import files
 from saddlescape.runs.engines import Engine, Epoch, Job, Processes, RayCluster, Step
 from saddlescape.runs.engines import serial as serial_engine
 from saddlescape.runs.grid import FailedRuns, run_grid
-from saddlescape.runs.plan import Request
+from saddlescape.runs.request import Request
 from saddlescape.training.checkpoint import CheckpointFolder
 from saddlescape.training.loop import Interrupted
 

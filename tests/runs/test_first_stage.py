@@ -21,7 +21,7 @@ from saddlescape.runs.config import load
 from saddlescape.runs.execute import execute
 from saddlescape.runs.first_stage import continue_from, first_stage_hash, same_first_stage
 from saddlescape.runs.grid import run_folder, run_grid, shared_first_stages
-from saddlescape.runs.plan import Request
+from saddlescape.runs.request import Request
 from saddlescape.training import loop
 from saddlescape.training.checkpoint import CheckpointFolder, Cursor
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ from saddlescape.errors import InputError
 from saddlescape.report import table as tables
 from saddlescape.runs.engines import job as module
 from saddlescape.runs.grid import parse_methods, plan_grid, run_grid
-from saddlescape.runs.plan import Request
+from saddlescape.runs.request import Request
 from saddlescape.training import loop
 
 METHODS, SEEDS = ["ce+drw", "ce+drw+sam"], [0, 1]
-REQUEST = Request(data="digits", imbalance=50.0, epochs=1, device="cpu", compile=False)
+REQUEST = Request(data="digits", imbalance=50.0, epochs=1, rho=0.1, device="cpu", compile=False)
 
 
 class Killed(BaseException):
@@ -38,11 +39,11 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str,
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "train_step", counted)
         with pytest.raises(Killed):
-            run_grid(REQUEST, METHODS, SEEDS, folder, radius=0.1)
+            run_grid(REQUEST, METHODS, SEEDS, folder)
         done = [path.parent.name for path in sorted(folder.glob("*/result.json"))]
         assert done == ["ce+drw-seed0", "ce+drw-seed1"]
         times = {name: (folder / name / "result.json").stat().st_mtime_ns for name in done}
-        results = run_grid(REQUEST, METHODS, SEEDS, folder, radius=0.1)
+        results = run_grid(REQUEST, METHODS, SEEDS, folder)
         assert calls[0] == 8 + 2 * 3  # the finished runs were read, not trained again
     for name, time in times.items():
         assert (folder / name / "result.json").stat().st_mtime_ns == time
@@ -89,7 +90,7 @@ def test_a_bad_row_is_found_before_the_first_is_trained(tmp_path: Path, monkeypa
 
 def test_planning_alone_trains_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    configs = plan_grid(REQUEST, ["ce", "ce+sam"], [3, 4], radius=0.7)
+    configs = plan_grid(replace(REQUEST, rho=0.7), ["ce", "ce+sam"], [3, 4])
     assert [(config.method, config.seed) for config in configs] == [("ce", 3), ("ce", 4), ("ce+sam", 3), ("ce+sam", 4)]
     assert [config.stages[0].rho for config in configs] == [(), (), (0.7,), (0.7,)]
     assert not list(tmp_path.iterdir())

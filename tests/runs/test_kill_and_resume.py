@@ -84,7 +84,8 @@ def arm(point):
 command, jobs = json.loads(sys.argv[1])
 # Whatever is imported late is imported here, once, by deciding on a run and dropping it. (No backward pass: torch's
 # engine does not like to be forked.)
-from saddlescape.runs.plan import Request, plan
+from saddlescape.runs.plan import plan
+from saddlescape.runs.request import Request
 plan(Request(data="digits", method="ce+drw+sam", epochs=3, device="cpu", compile=False))
 for name, points in jobs:
     for attempt, point in enumerate([*points, "none:0"]):

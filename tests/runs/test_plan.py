@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from saddlescape.runs import plan as planning
-from saddlescape.runs.plan import Loaded, Request, plan
+from saddlescape.runs.plan import Loaded, plan
+from saddlescape.runs.request import Request
 
 # Enough steps to be worth a measurement: 34 epochs of 3 steps.
 REQUEST = Request(data="digits", method="ce", imbalance=50, epochs=34, device="cpu")

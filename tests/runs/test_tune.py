@@ -14,7 +14,7 @@ from saddlescape.errors import InputError, MissingExtraError
 from saddlescape.records import files
 from saddlescape.runs.config import from_toml
 from saddlescape.runs.grid import plan_grid
-from saddlescape.runs.plan import Request
+from saddlescape.runs.request import Request
 from saddlescape.runs.search_space import Range, parse_range
 from saddlescape.runs.tune import BEST, TRIALS, TUNED, tune, tuned_settings
 

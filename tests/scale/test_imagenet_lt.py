@@ -41,7 +41,8 @@ import torch
 torch.set_num_threads(1)
 from saddlescape.cli.app import main
 import saddlescape.cli.datasets, saddlescape.cli.evaluate, saddlescape.cli.train
-from saddlescape.runs.plan import Request, plan
+from saddlescape.runs.plan import plan
+from saddlescape.runs.request import Request
 plan(Request(data="imagenet-lt", root="imagenet", epochs=1, device="cpu", image_size=32))  # imports what comes late
 codes = {}
 for name, command in json.loads(sys.argv[1]).items():

@@ -9,8 +9,8 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from saddlescape.cli.display import console, reading, say
-from saddlescape.cli.whole import Whole
 from saddlescape.errors import InputError
+from saddlescape.runs.request import Whole
 
 
 def curvature(

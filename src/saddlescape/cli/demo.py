@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from saddlescape.cli.display import console
-from saddlescape.cli.whole import Whole
+from saddlescape.runs.request import Whole
 
 # Fixed before the numbers were seen: two rows that differ in SAM alone, the recipe of published/recipes.toml.
 METHODS = "ce+drw,ce+drw+sam"

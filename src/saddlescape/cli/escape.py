@@ -10,7 +10,7 @@ from rich.table import Table
 
 from saddlescape.cli.curvature import wide
 from saddlescape.cli.display import TrainingBar, bar, console, reading, say
-from saddlescape.cli.whole import Whole
+from saddlescape.runs.request import Whole
 
 
 def escape(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from saddlescape.cli.display import console, say
-from saddlescape.cli.whole import Whole
+from saddlescape.runs.request import Whole
 
 
 def predict(run: Path, /, *images: Path, top: Whole = 5, json: bool = False) -> None:

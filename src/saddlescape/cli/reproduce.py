@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,8 +11,8 @@ from rich.table import Table
 
 from saddlescape.cli.display import bar, console, reading, say
 from saddlescape.cli.grid_bars import GridBars
-from saddlescape.cli.whole import Whole
 from saddlescape.errors import InputError
+from saddlescape.runs.request import GridOptions, Request, Whole
 
 if TYPE_CHECKING:
     from saddlescape.runs.grid import FailedRuns
@@ -32,20 +33,8 @@ def reproduce(
     out: Path,
     methods: str = "paper",
     seeds: Annotated[list[Whole] | None, Parameter(consume_multiple=True, negative=())] = None,
-    imbalance: float | None = None,
-    epochs: Whole | None = None,
-    rho: float | None = None,
-    weight_decay: float | None = None,
-    model: str | None = None,
+    options: Annotated[GridOptions, Parameter(name="*")] = GridOptions(),  # noqa: B008, frozen
     tuned: Path | None = None,
-    root: str | None = None,
-    val: float = 0.0,
-    download: bool = False,
-    device: str = "auto",
-    precision: str = "auto",
-    compile: bool | None = None,
-    eval_every: Whole = 1,
-    keep_every: Whole = 0,
     engine: str | None = None,
     jobs: Whole | None = None,
     threads: Whole | None = None,
@@ -55,47 +44,26 @@ def reproduce(
 ) -> None:
     """Train every row of a table with every seed, and print it next to the published one. Resumes when run again.
 
-    A run that fails ends no other: the table shows what is there, and one line names what is missing.
+    A run that fails ends no other: the table shows what is there, and one line names what is missing. Unless flags say
+    otherwise, runs are as published: imbalance 100 (digits-lt: 50; the large sets as they are), 200 epochs (digits-lt:
+    300).
 
     Example: saddlescape reproduce cifar10-lt --methods ce+drw,ce+drw+sam --seeds 0 1 2 --jobs 2 --out runs/table1
 
-    Parameters
-    ----------
-    table:
-        cifar10-lt, cifar100-lt, imagenet-lt, inat2018 or digits-lt.
-    out:
-        Folder of the grid: one run folder per row and seed, table.md and table.json.
-    methods:
-        Rows, joined by commas; paper is the rows of the paper's table, all adds every system and SAM variant.
-    seeds:
-        Seeds, e.g. --seeds 0 1 2 (default: 0).
-    imbalance:
-        Default 100 (digits-lt: 50), as published.
-    epochs:
-        Length of every run; default 200 (digits-lt: 300). Milestones stretch.
-    rho:
-        One radius for every row that has one, instead of the published ones.
-    weight_decay:
-        Override the published 2e-4.
-    model:
-        One network for every row, instead of the published ones; the table says so.
-    tuned:
-        A folder of searches (saddlescape tune), one per row: train each row with its best settings.
-    root, val, download, device, precision, compile, eval_every, keep_every:
-        As for train.
-    engine:
-        serial (one run after the other), processes (several at a time on this machine) or ray (over a Ray cluster whose
-        machines share the folder; needs the extra ray). Default: processes where --jobs is more than 1, else serial.
-    jobs:
-        Runs at a time (processes: default one for each core, or four for each GPU; ray: as many as fit).
-    threads:
-        CPU threads of each run; its bits depend on them. Default: those of one run alone, divided by --jobs.
-    gpus_per_run:
-        With ray: the part of a GPU that each run takes, e.g. 0.25 (default 1).
-    address:
-        With ray: where the cluster is, e.g. auto (default: one is started on this machine).
-    dry_run:
-        Decide everything, print each row's configuration as TOML, and train nothing.
+    Args:
+        table: cifar10-lt, cifar100-lt, imagenet-lt, inat2018 or digits-lt.
+        out: Folder of the grid: one run folder per row and seed, table.md and table.json.
+        methods: Rows, joined by commas; paper is the rows of the paper's table, all adds every system and SAM variant.
+        seeds: Seeds, e.g. --seeds 0 1 2 (default: 0).
+        tuned: A folder of searches (saddlescape tune), one per row: train each row with its best settings.
+        engine: serial (one run after the other), processes (several at a time on this machine) or ray (over a Ray
+            cluster whose machines share the folder; needs the extra ray). Default: processes where --jobs is more than
+            1, else serial.
+        jobs: Runs at a time (processes: default one for each core, or four for each GPU; ray: as many as fit).
+        threads: CPU threads of each run; its bits depend on them. Default: those of one run alone, divided by --jobs.
+        gpus_per_run: With ray: the share of a GPU that each run takes, e.g. 0.25 (default 1).
+        address: With ray: where the cluster is, e.g. auto (default: one is started on this machine).
+        dry_run: Decide everything, print each row's configuration as TOML, and train nothing.
     """
     from saddlescape.methods.rows import CIFAR_ROWS, LARGE_ROWS, all_rows
     from saddlescape.published import recipes
@@ -103,7 +71,6 @@ def reproduce(
     from saddlescape.runs.config import to_toml
     from saddlescape.runs.engines.choose import choose
     from saddlescape.runs.grid import FailedRuns, parse_methods, plan_grid, run_grid
-    from saddlescape.runs.plan import Request
 
     if table not in TABLES:
         raise InputError(f"unknown table {table!r}; known are {', '.join(TABLES)}")
@@ -112,19 +79,16 @@ def reproduce(
     drawn = None if large else 100.0  # the large sets are long-tailed as they come
     if methods.strip() == "paper":
         methods = ",".join(LARGE_ROWS if large else CIFAR_ROWS)
-    flags: dict[str, Any] = {"weight_decay": weight_decay}
-    request = Request(
-        data=dataset, imbalance=imbalance if imbalance is not None else recipes()[dataset].get("imbalance", drawn),
-        model=model, root=root, val=val, download=download, epochs=epochs, flags=flags, device=device,
-        precision=precision, compile=compile, eval_every=eval_every, keep_every=keep_every,
-    )  # fmt: skip
+    request = Request(data=dataset, **vars(options))
+    if options.imbalance is None:
+        request = replace(request, imbalance=recipes()[dataset].get("imbalance", drawn))
     rows = parse_methods(methods, all_rows(dataset))
     choice = choose(
-        engine, jobs, runs=len(rows) * len(seeds or [0]), device=device, threads=threads, gpus_per_run=gpus_per_run,
-        address=address,
+        engine, jobs, runs=len(rows) * len(seeds or [0]), device=options.device, threads=threads,
+        gpus_per_run=gpus_per_run, address=address,
     )  # fmt: skip
     if dry_run:
-        for config in plan_grid(request, rows, seeds or [0], radius=rho, tuned=tuned, threads=choice.threads):
+        for config in plan_grid(request, rows, seeds or [0], tuned=tuned, threads=choice.threads):
             print(f"# {config.method}, seed {config.seed}\n{to_toml(config)}")
         return
     for note in choice.notes:
@@ -133,7 +97,7 @@ def reproduce(
     with bar() as progress_bar, reading() as progress:
         try:
             results = run_grid(
-                request, rows, seeds or [0], out, radius=rho, tuned=tuned, engine=choice.engine,
+                request, rows, seeds or [0], out, tuned=tuned, engine=choice.engine,
                 threads=choice.threads, say=say, watch=GridBars(progress_bar), progress=progress,
             )  # fmt: skip
         except FailedRuns as error:

@@ -10,8 +10,8 @@ from rich.table import Table
 
 from saddlescape.cli.curvature import wide
 from saddlescape.cli.display import bar, console, reading, say
-from saddlescape.cli.whole import Whole
 from saddlescape.errors import InputError
+from saddlescape.runs.request import Whole
 
 
 def surface(

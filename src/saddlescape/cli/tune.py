@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,18 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from saddlescape.cli.display import TrainingBar, bar, console, reading, say
-from saddlescape.cli.whole import Whole
+from saddlescape.runs.request import Request, SeededOptions, Whole
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneOptions(SeededOptions):
+    """Flags of tune.
+
+    Args:
+        val: Fraction of each class held out to choose on.
+    """
+
+    val: float = 0.2
 
 
 def tune(
@@ -20,48 +32,24 @@ def tune(
     out: Path,
     trials: Whole = 20,
     search: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
-    val: float = 0.2,
-    imbalance: float | None = None,
-    epochs: Whole | None = None,
-    seed: Whole = 0,
-    model: str | None = None,
-    root: str | None = None,
-    download: bool = False,
-    device: str = "auto",
-    precision: str = "auto",
-    compile: bool | None = None,
-    set_: Annotated[list[str] | None, Parameter(name="--set", consume_multiple=True, negative=())] = None,
+    options: Annotated[TuneOptions, Parameter(name="*")] = TuneOptions(),
 ) -> None:
     """Search weight decay, rho and the loss's own numbers on a validation split; the test set plays no part.
 
-    Goes on where it was cut off. `train DATA --recipe OUT/best.toml` then trains the best on all images.
+    Resumes where it was stopped. `train DATA --recipe OUT/best.toml` then trains the best on all images.
 
     Example: saddlescape tune cifar10 --method vs+sam --imbalance 100 --epochs 60 --trials 20 --out runs/tune-vs-sam
 
-    Parameters
-    ----------
-    data:
-        As for train.
-    method:
-        What to tune.
-    out:
-        Folder of the search: a run folder per trial, trials.jsonl, tuned.json, best.toml.
-    trials:
-        How many runs in all; the first has the published values.
-    search:
-        Other ranges than the default ones: --search train.lr=0.02..0.5:log train.weight_decay=1e-4..1e-2:log
-    val:
-        Fraction of each class held out to choose on.
-    imbalance, epochs, seed, model, root, download, device, precision, compile, set_:
-        As for train.
+    Args:
+        data: As for train.
+        method: What to tune.
+        out: Folder of the search: a run folder per trial, trials.jsonl, tuned.json, best.toml.
+        trials: How many runs in all; the first has the published values.
+        search: Other ranges than the default ones: --search train.lr=0.02..0.5:log train.weight_decay=1e-4..1e-2:log
     """
-    from saddlescape.runs.plan import Request
     from saddlescape.runs.tune import tune as search_best
 
-    request = Request(
-        data=data, method=method, model=model, imbalance=imbalance, root=root, val=val, download=download, seed=seed,
-        epochs=epochs, settings=set_ or (), device=device, precision=precision, compile=compile,
-    )  # fmt: skip
+    request = Request(data=data, method=method, **vars(options))
     with bar() as progress_bar, reading() as progress:
         tuned = search_best(
             request, out, trials=trials, searches=search or (), say=say, progress=progress,

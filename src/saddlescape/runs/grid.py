@@ -18,7 +18,8 @@ from saddlescape.runs.engines.events import Epoch, Event, Note, Step
 from saddlescape.runs.engines.job import Engine, Job, Outcome, serial
 from saddlescape.runs.execute import Say, allowed_changes
 from saddlescape.runs.first_stage import same_first_stage
-from saddlescape.runs.plan import Loaded, Request, plan
+from saddlescape.runs.plan import Loaded, plan
+from saddlescape.runs.request import Request
 from saddlescape.runs.tune import tuned_settings
 
 
@@ -47,12 +48,11 @@ def plan_grid(
     methods: Sequence[str],
     seeds: Sequence[int],
     *,
-    radius: float | None = None,
     tuned: Path | None = None,
     threads: int | None = None,
 ) -> list[RunConfig]:
     """The configuration of every run of a grid, seeds innermost; nothing is trained. Arguments as ``run_grid``."""
-    return [config for config, _, _ in _plan(_requests(request, methods, seeds, radius, tuned), None, threads)]
+    return [config for config, _, _ in _plan(_requests(request, methods, seeds, tuned), None, threads)]
 
 
 def run_grid(
@@ -61,7 +61,6 @@ def run_grid(
     seeds: Sequence[int],
     grid: Path,
     *,
-    radius: float | None = None,
     tuned: Path | None = None,
     engine: Engine = serial,
     threads: int | None = None,
@@ -72,7 +71,7 @@ def run_grid(
     """Execute every row with every seed in ``grid``; a finished run is read, an unfinished one resumes.
 
     Args:
-        radius: overrides rho in the rows that have one.
+        request: of every run; its ``rho`` is that of the rows which have one.
         tuned: a folder of searches (``saddlescape tune``) with whose best settings each row is trained.
         engine: executes the runs; which one it is changes no bit of a result.
         threads: of each run (default: those of this process).
@@ -86,7 +85,7 @@ def run_grid(
         FailedRuns: some runs failed; the others are done.
         Interrupted: a signal came; whatever was running has written a checkpoint.
     """
-    planned = _plan(_requests(request, methods, seeds, radius, tuned), grid, threads, progress)
+    planned = _plan(_requests(request, methods, seeds, tuned), grid, threads, progress)
     for note in dict.fromkeys(note for _, _, notes in planned for note in notes):
         say(note)
     jobs = _jobs(grid, planned)
@@ -116,15 +115,14 @@ Planned = tuple[RunConfig, Dataset, list[str]]
 
 
 def _requests(
-    request: Request, methods: Sequence[str], seeds: Sequence[int], radius: float | None, tuned: Path | None
+    request: Request, methods: Sequence[str], seeds: Sequence[int], tuned: Path | None
 ) -> list[Request]:
     requests = []
     for method in methods:
-        flags = dict(request.flags)
-        if radius is not None and any(word in OPTIMIZERS and word != "pgd" for word in method.lower().split("+")):
-            flags["rho"] = (radius,)
+        climbs = any(word in OPTIMIZERS and word != "pgd" for word in method.lower().split("+"))
+        rho = request.rho if climbs else None
         settings = request.settings if tuned is None else tuned_settings(tuned, canonical(method))
-        requests += [replace(request, method=method, seed=seed, flags=flags, settings=settings) for seed in seeds]
+        requests += [replace(request, method=method, seed=seed, rho=rho, settings=settings) for seed in seeds]
     return requests
 
 
@@ -142,7 +140,7 @@ def _plan(
     loaded, planned = Loaded(), list[Planned]()
     seen: set[tuple[str, int]] = set()
     for request in requests:
-        folder = None if grid is None else run_folder(grid, canonical(str(request.method)), request.seed)
+        folder = None if grid is None else run_folder(grid, canonical(str(request.method)), request.seed or 0)
         begun = None if folder is None else configuration.begun(folder)
         config, dataset, notes = plan(request, progress, loaded, begun)
         if (config.method, config.seed) in seen:

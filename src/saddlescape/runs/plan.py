@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from saddlescape.data.load import load
 from saddlescape.data.sources.registry import dataset_names, locate
 from saddlescape.data.types import Dataset
 from saddlescape.data.validation import hold_out
-from saddlescape.disk import expanded
+from saddlescape.disk import expanded, read_text
 from saddlescape.errors import InputError
 from saddlescape.methods.recipe import Facts, Recipe
 from saddlescape.methods.resolve import resolve
@@ -24,6 +24,7 @@ from saddlescape.records.config import DataConfig, RunConfig, check_stages
 from saddlescape.runs.config import from_toml
 from saddlescape.runs.first_stage import continue_from
 from saddlescape.runs.rehearsal import rehearse
+from saddlescape.runs.request import Request, flag
 from saddlescape.training.precision import has_fast_bf16, resolve_device, resolve_precision
 from saddlescape.training.tuning import seconds_per_step
 
@@ -39,37 +40,6 @@ LONG_RUN_STEPS = 3000
 # From here on it pays to measure which number format is faster; in a run that is not long only if steps are slow.
 MEASURED_RUN_STEPS = 100
 SLOW_STEP = 0.1  # seconds
-
-
-@dataclass(frozen=True)
-class Request:
-    """What was asked for; None means "decide for me"."""
-
-    data: str
-    method: str | None = None
-    model: str | None = None
-    imbalance: float | None = None
-    profile: str = "exp"
-    draw_seed: int = 0
-    root: str | None = None
-    val: float = 0.0
-    image_size: int | None = None
-    bad_images: str = "error"
-    download: bool = False
-    seed: int = 0
-    epochs: int | None = None
-    flags: Mapping[str, Any] = field(default_factory=dict)
-    settings: Sequence[str] = ()
-    pretrained: bool = False
-    device: str = "auto"
-    precision: str = "auto"
-    compile: bool | None = None
-    eval_every: int = 1
-    keep_every: int = 0
-    start: Path | None = None  # a run whose first stage this one goes on from
-    processes: int = 1  # that run this together
-    sync_sam: bool = False
-    sync_batchnorm: bool = False
 
 
 def load_data(
@@ -131,6 +101,16 @@ def facts_of(dataset: Dataset, device: torch.device) -> Facts:
     )
 
 
+def recipe_of(request: Request, facts: Facts) -> Recipe:
+    """The recipe that was asked for. Raises InputError as ``resolve`` does."""
+    names = ("lr", "weight_decay", "batch_size", "augment")
+    overrides: dict[str, Any] = {name: getattr(request, name) for name in names}
+    overrides["rho"] = None if request.rho is None else (request.rho,)
+    return resolve(
+        request.method, facts, epochs=request.epochs, flags=overrides, settings=request.settings, model=request.model
+    )
+
+
 def changed(config: RunConfig, dataset: Dataset) -> list[str]:
     """What in ``config`` differs from its recipe at the same length, as ``field value (recipe value)``."""
     recipe = resolve(config.method, facts_of(dataset, torch.device(config.device)), epochs=config.stages[0].epochs)
@@ -170,17 +150,12 @@ def plan(
     it was decided there, whatever this machine would say today.
 
     Raises:
-        InputError: anything that cannot be, with how to mend it.
+        InputError: anything that cannot be, with how to repair it.
     """
-    # What is "not given" in a configuration must not be what was asked for.
-    if request.imbalance is not None and not request.imbalance >= 1:
-        raise InputError(f"imbalance is {request.imbalance:g}, but it is head over tail: at least 1")
-    if request.image_size is not None and request.image_size < 1:
-        raise InputError(f"--image-size {request.image_size}: at least 1 pixel")
+    request.check()
     device = resolve_device(begun.device if begun is not None and request.device == "auto" else request.device)
     table = recipes().get(request.data, {})
     imbalance = request.imbalance if request.imbalance is not None else float(table.get("imbalance", 0.0))
-    image_size = request.image_size
     own = request.data not in dataset_names()
     data = DataConfig(
         name=_identified(request),
@@ -189,7 +164,7 @@ def plan(
         profile=request.profile,
         draw_seed=request.draw_seed,
         val=request.val,
-        image_size=image_size or 0,
+        image_size=request.image_size or 0,
         bad_images=request.bad_images,
         split=begun.data.split if begun is not None else OWN_SPLIT if own else "position",
     )
@@ -201,14 +176,7 @@ def plan(
     if not table:  # a person's own images: write down the size that was chosen
         data = dataclasses.replace(data, image_size=dataset.preprocess.image_size)
     facts = facts_of(dataset, device)
-    recipe = resolve(
-        request.method,
-        facts,
-        epochs=request.epochs,
-        flags=request.flags,
-        settings=request.settings,
-        model=request.model,
-    )
+    recipe = recipe_of(request, facts)
     check_stages(recipe.stages)
     notes = [*dataset.notes, *recipe.notes]
     steps = sum(stage.epochs * -(-facts.images // stage.batch_size) for stage in recipe.stages)
@@ -239,7 +207,7 @@ def plan(
     config = RunConfig(
         method=recipe.method,
         model=recipe.model,
-        seed=request.seed,
+        seed=request.seed or 0,
         data=data,
         stages=recipe.stages,
         device=str(device),
@@ -292,20 +260,12 @@ def plan_from_file(
     Raises:
         InputError: the file cannot be read, or flags that contradict it were given.
     """
-    free = ("data", "root", "download", "seed", "flags", "settings", "eval_every", "keep_every", "processes")
-    decided = [field_ for field_ in dataclasses.fields(Request) if field_.name not in free]
-    given = [field_.name for field_ in decided if getattr(request, field_.name) != field_.default]
-    given += [name for name, value in request.flags.items() if value is not None]
-    if given or request.settings:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in [*given, *(["set"] if request.settings else [])])
-        raise InputError(f"--recipe {path} decides everything: leave out {names}, or edit the file")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"--recipe {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"--recipe {path}: not a text file; give a run's config.toml") from error
-    config = from_toml(text, str(path))
+    free = ("data", "root", "download", "seed", "eval_every", "keep_every", "processes")
+    decided = [each for each in dataclasses.fields(Request) if each.name not in free]
+    given = [flag(each.name) for each in decided if getattr(request, each.name) != each.default]
+    if given:
+        raise InputError(f"--recipe {path} decides everything: leave out {', '.join(given)}, or edit the file")
+    config = from_toml(read_text(path, "give a run's config.toml"), f"--recipe {path}")
     name = _identified(request)
     if name != config.data.name and {name, config.data.name} & {*dataset_names()}:
         raise InputError(f"--recipe {path} is for data {config.data.name!r}, the command says {request.data!r}")
@@ -313,7 +273,7 @@ def plan_from_file(
     data = dataclasses.replace(config.data, name=name, root=request.root or config.data.root)
     config = dataclasses.replace(
         config,
-        seed=request.seed or config.seed,
+        seed=config.seed if request.seed is None else request.seed,
         data=data,
         eval_every=request.eval_every,
         keep_every=request.keep_every,

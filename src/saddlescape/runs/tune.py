@@ -10,13 +10,13 @@ from typing import Any
 from saddlescape.data.types import Dataset
 from saddlescape.disk import write_text
 from saddlescape.errors import InputError, MissingExtraError
-from saddlescape.methods.resolve import resolve
 from saddlescape.records import files
 from saddlescape.records.config import RunConfig, Stage
 from saddlescape.runs import config as configuration
 from saddlescape.runs.config import to_toml
 from saddlescape.runs.execute import OTHER_OUT, Say, execute
-from saddlescape.runs.plan import Loaded, Request, facts_of, plan
+from saddlescape.runs.plan import Loaded, facts_of, plan, recipe_of
+from saddlescape.runs.request import Request
 from saddlescape.runs.search_space import Range, space
 from saddlescape.training.loop import Watcher
 from saddlescape.training.precision import resolve_device
@@ -38,8 +38,9 @@ def tune(
     """Train ``trials`` runs of ``request.method`` and keep the one that is best on the validation split.
 
     Trial 0 has the recipe's own values. Trial n is a function of the trials before it and of ``request.seed``, so a
-    search that was killed goes on to the same end. The test set plays no part in the choice. Writes ``trials.jsonl``,
-    ``tuned.json`` and ``best.toml`` (the best settings for training on all images, for ``train --recipe``).
+    search that was killed resumes and ends with the same result. The test set plays no part in the choice. Writes
+    ``trials.jsonl``, ``tuned.json`` and ``best.toml`` (the best settings for training on all images, for
+    ``train --recipe``).
 
     Raises:
         InputError: no validation split, a field that cannot be searched, a folder begun with another search.
@@ -54,17 +55,13 @@ def tune(
     base, dataset, notes = plan(request, progress, loaded, configuration.begun(folder / "trial-000"))
     for note in notes:
         say(note)
-    recipe = resolve(
-        base.method, facts_of(dataset, resolve_device(base.device)), epochs=request.epochs, flags=request.flags,
-        settings=request.settings, model=request.model,
-    )  # fmt: skip
-    ranges = space(recipe, searches)
+    ranges = space(recipe_of(request, facts_of(dataset, resolve_device(base.device))), searches)
     files.make_folder(folder, "choose another --out")
     _same_search(folder, base, ranges, dataset)
     done = files.read_rows(folder / TRIALS)
     files.keep_rows(folder / TRIALS, done)
     for number in range(len(done), trials):
-        settings = _ask(optuna, ranges, done, request.seed, number)
+        settings = _ask(optuna, ranges, done, request.seed or 0, number)
         chosen = replace(request, settings=(*request.settings, *settings))
         trial_folder = folder / f"trial-{number:03d}"
         config, dataset, _ = plan(chosen, progress, loaded, configuration.begun(trial_folder))

@@ -1,0 +1,141 @@
+"""What a person asks for: groups of flags with their help, shared by commands and taken by the plan. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from saddlescape.errors import InputError
+from saddlescape.records.config import Count
+from saddlescape.records.record import LARGEST, may_be, violation
+
+
+def whole(type_: Any, tokens: Sequence[Any]) -> int:
+    """Read one token as an integer (cyclopts would round 1.5). Raises ValueError, which becomes cyclopts' one line."""
+    text = tokens[0].value
+    try:
+        number = int(text)
+    except ValueError:
+        raise ValueError(f'"{text}" is not a whole number') from None
+    if abs(number) >= 2**63:
+        raise ValueError(f'"{text}" is too large')
+    return number
+
+
+Whole = Annotated[int, Parameter(converter=whole)]
+OnlyOn = Annotated[bool, Parameter(negative=())]
+Words = Annotated[Sequence[str], Parameter(consume_multiple=True, negative=(), show_default=False)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Flags of train, reproduce and tune; None means "decide for me".
+
+    Args:
+        imbalance: Ratio of the largest to the smallest class to draw the training set with (default: as published, or
+            as the data are).
+        epochs: Length of training; every milestone of the recipe stretches with it (default: as published).
+        model: Another network than the recipe's; the table of reproduce says so.
+        val: Fraction of each class to hold out of training for validation (0: none).
+        root: Folder with the data; default $SADDLESCAPE_DATA, then the user cache.
+        download: Fetch CIFAR from its home page if it is not found.
+        device: auto, cpu, cuda or cuda:N.
+        precision: auto, float32, bf16 or fp16.
+        compile: torch.compile the model. Default: on long CPU runs, where it pays.
+    """
+
+    imbalance: Annotated[float, may_be("head over tail, at least 1", ge=1, le=LARGEST)] | None = None
+    epochs: Whole | None = None
+    model: str | None = None
+    val: float = 0.0
+    root: str | None = None
+    download: bool = False
+    device: str = "auto"
+    precision: str = "auto"
+    compile: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeededOptions(Options):
+    """Further flags of train and tune.
+
+    Args:
+        seed: Seed of initialisation, order and augmentation (default 0). The images drawn follow --draw-seed.
+        settings: Any field of a stage: --set train.momentum=0.95 train.loss_options.max_margin=0.3
+    """
+
+    seed: Whole | None = None
+    settings: Annotated[Words, Parameter(name="--set")] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridOptions(Options):
+    """Further flags of train and reproduce.
+
+    Args:
+        rho: Radius of SAM's ascent step; in reproduce of every row that has one.
+        weight_decay: Override the recipe's weight decay.
+        eval_every: Test every so many epochs (and after the last).
+        keep_every: Keep the checkpoint of every so many epochs, for the course of the curvature.
+    """
+
+    rho: float | None = None
+    weight_decay: float | None = None
+    eval_every: Whole = 1
+    keep_every: Whole = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(SeededOptions, GridOptions):
+    """Further flags of train alone.
+
+    Args:
+        lr: Override the recipe's learning rate.
+        batch_size: Override the recipe's batch size.
+        augment: Override the recipe's augmentation.
+        pretrained: Start from pretrained weights (models timm/<name>; timm must be able to find or fetch them).
+        profile: Shape of the drawn long tail: exp or step.
+        draw_seed: Seed of the images that are drawn or held out.
+        image_size: Pixels a side that a person's own images are scaled to.
+        bad_images: error, or skip: continue without files that cannot be read (they are listed and counted).
+        start: A run whose first stage a system (crt, lws, disalign, ...) continues from, instead of training its own.
+        sync_sam: Under torchrun: SAM climbs the gradient of the whole batch, not each process that of its shard.
+        sync_batchnorm: Under torchrun, on GPUs: BatchNorm sees the whole batch, not each process its shard.
+    """
+
+    lr: float | None = None
+    batch_size: Whole | None = None
+    augment: str | None = None
+    pretrained: bool = False
+    profile: str = "exp"
+    draw_seed: Whole = 0
+    image_size: Annotated[Whole, *Count.__metadata__] | None = None
+    bad_images: str = "error"
+    start: Annotated[Path | None, Parameter(name="--from")] = None
+    sync_sam: OnlyOn = False
+    sync_batchnorm: OnlyOn = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request(TrainOptions):
+    """One run: its data, its method (None: follows from the data), the processes that train it, and all flags."""
+
+    data: str
+    method: str | None = None
+    processes: int = 1
+
+    def check(self) -> None:
+        """Raises InputError for a value out of range that would mean "not given" in a configuration."""
+        found = violation(vars(self), Request)
+        if found is not None:
+            name, value, allowed = found
+            raise InputError(f"{flag(name)} {value}: must be {allowed}")
+
+
+def flag(field: str) -> str:
+    """A field of a request as it is written on the command line."""
+    return "--" + {"settings": "set", "start": "from"}.get(field, field).replace("_", "-")
