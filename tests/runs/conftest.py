@@ -23,8 +23,8 @@ def planned() -> Callable[..., tuple[RunConfig, Dataset, list[str]]]:
     loaded = Loaded()
 
     def make(**fields: Any) -> tuple[RunConfig, Dataset, list[str]]:
-        request = {"data": "digits", "method": "ce+drw+sam", "epochs": 2, "device": "cpu", "compile": False} | fields
-        return plan(Request(**request), None, loaded)
+        usual: dict[str, Any] = {"data": "digits", "method": "ce+drw+sam", "epochs": 2, "device": "cpu"}
+        return plan(Request(**(usual | {"compile": False} | fields)), None, loaded)
 
     return make
 

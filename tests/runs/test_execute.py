@@ -352,7 +352,7 @@ def test_a_loss_that_blows_up_keeps_the_last_good_checkpoint(start: Start, tmp_p
 
 def toy_stages(facts: Facts, own: Mapping[str, Any], first: Recipe) -> tuple[Stage, ...]:
     """Like cRT, and then more: representation, a new cosine head on frozen features, and all together."""
-    common = {"batch_size": 128, "lr": 0.05, "lr_schedule": "constant", "augment": "crop"}
+    common: dict[str, Any] = {"batch_size": 128, "lr": 0.05, "lr_schedule": "constant", "augment": "crop"}
     return (
         Stage(name="features", epochs=2, **common),
         Stage(

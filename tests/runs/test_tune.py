@@ -22,7 +22,8 @@ RATE = ["train.lr=0.001..0.5:log"]
 
 
 def request(**changes: Any) -> Request:
-    return Request(**({"data": "digits", "method": "ce", "epochs": 2, "val": 0.2, "precision": "float32"} | changes))
+    usual: dict[str, Any] = {"data": "digits", "method": "ce", "epochs": 2, "val": 0.2, "precision": "float32"}
+    return Request(**(usual | changes))
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,9 @@ OWN = {"ce": "weights", "ldam": "weights", "vs": "weights", "la": "weights", "bs
 
 
 def choices(field: str) -> tuple[str, ...]:
-    return typing.get_args(typing.get_type_hints(Stage)[field])
+    words = typing.get_type_hints(Stage, include_extras=True)[field].__metadata__[0].extra["words"]
+    assert len(words) > 1
+    return tuple(words)
 
 
 def stage_of(**changes: Any) -> Stage:

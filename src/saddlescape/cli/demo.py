@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from saddlescape.cli.display import console
-from saddlescape.runs.request import Whole
+from saddlescape.runs.request import GridOptions, Whole
 
 # Fixed before the numbers were seen: two rows that differ in SAM alone, the recipe of published/recipes.toml.
 METHODS = "ce+drw,ce+drw+sam"
@@ -29,14 +29,10 @@ def demo(
 
     Example: saddlescape demo
 
-    Parameters
-    ----------
-    out:
-        Folder of the grid; run again, it resumes.
-    seeds:
-        Seeds of the runs.
-    epochs:
-        Length of each run (default: the recipe's).
+    Args:
+        out: Folder of the grid; run again, it resumes.
+        seeds: Seeds of the runs.
+        epochs: Length of each run (default: the recipe's).
     """
     import torch
 
@@ -48,12 +44,9 @@ def demo(
         out=out,
         methods=METHODS,
         seeds=list(seeds),
-        epochs=epochs,
-        device="cpu",
+        options=GridOptions(epochs=epochs, device="cpu", eval_every=50, precision="float32"),
         engine="processes",
         threads=1,  # a run on each core: so small a network gains nothing from a second thread
-        eval_every=50,
-        precision="float32",
     )
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -221,8 +221,6 @@ def _read(text: str, wanted: Any, setting: str) -> Any:
     try:
         if wanted is bool:
             return {"true": True, "false": False}[text.lower()]
-        if typing.get_origin(wanted) is typing.Literal:
-            return text  # which words may stand is checked with the whole stage
         if wanted in (int, float, str):
             return wanted(text)
         if wanted == tuple[str, ...]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 
 from saddlescape.errors import InputError
-from saddlescape.records.record import LARGEST, may_be, violation
+from saddlescape.records.record import LARGEST, may_be, one_of, violation
 
 VERSION = 1
 
@@ -47,9 +47,9 @@ class Stage:
     early_loss: str = ""  # what stands in for the loss before epoch loss_start
     loss_start: Index = 0
     # "": as the authors of the loss; "weights": sum(w*l)/sum(w); "samples": sum(w*l)/N
-    normalization: Literal["", "weights", "samples"] = ""
+    normalization: Annotated[str, one_of("", "weights", "samples")] = ""
     # "drw": effective numbers from reweight_start on; "always": from the first epoch; "power": n^-power
-    reweight: Literal["none", "drw", "always", "power"] = "none"
+    reweight: Annotated[str, one_of("none", "drw", "always", "power")] = "none"
     reweight_start: Index = 0
     beta: Fraction = 0.9999  # effective-number weights
     power: Finite = 1.0  # exponent of the weights n^-power, for reweight = "power"
@@ -66,7 +66,7 @@ class Stage:
     head_fit_options: Options = field(default_factory=dict)
     trainable: str = "all"  # "all" | "none" | "head" | "backbone" | names or their beginnings, e.g. "head.scale"
     reset_head: bool = False  # a fresh head; else the one before is kept or built upon
-    backbone_mode: Literal["train", "eval"] = "train"  # "train": BatchNorm statistics move | "eval": they do not
+    backbone_mode: Annotated[str, one_of("train", "eval")] = "train"  # of BatchNorm's statistics: they move or not
 
     # How the weights move.
     lr: Positive = 0.1
@@ -93,13 +93,13 @@ class DataConfig:
     name: str
     root: str = ""
     imbalance: NotNegative = 0.0
-    profile: Literal["exp", "step"] = "exp"
+    profile: Annotated[str, one_of("exp", "step")] = "exp"
     draw_seed: Seed = 0
     val: Fraction = 0.0
     image_size: Index = 0
-    bad_images: Literal["error", "skip"] = "error"
+    bad_images: Annotated[str, one_of("error", "skip")] = "error"
     # How a person's own images are split; run folders without this field: by position.
-    split: Literal["position", "name"] = "position"
+    split: Annotated[str, one_of("position", "name")] = "position"
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ def read_config(raw: Any, where: str, *, strict: bool = False) -> RunConfig:
     if found is not None:
         path, value, allowed = found
         raise InputError(f"{where}: {path} is {value}; it must be {allowed}")
-    tables = [("", raw, RunConfig), ("data.", raw["data"], DataConfig)]
+    tables: list[tuple[str, dict[str, Any], Any]] = [("", raw, RunConfig), ("data.", raw["data"], DataConfig)]
     tables += [(f"stages.{number}.", stage, Stage) for number, stage in enumerate(raw["stages"])]
     unknown = [place + key for place, table, kind in tables for key in table if key not in kind.__dataclass_fields__]
     if unknown and strict:

@@ -21,6 +21,14 @@ def may_be(description: str, **limits: Any) -> msgspec.Meta:
     return msgspec.Meta(description=description, **limits)
 
 
+def one_of(*words: str) -> msgspec.Meta:
+    """The words that a field may hold; ``extra["words"]`` lists them."""
+    pattern = rf"\A(?:{'|'.join(map(re.escape, words))})\Z"
+    return msgspec.Meta(
+        description=f"one of {', '.join(map(repr, words))}", pattern=pattern, extra={"words": words}
+    )
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """Figures that may be missing are None."""
 
@@ -88,8 +96,6 @@ def _fits(value: Any, kind: Any) -> bool:
 
 def _allowed(kind: Any) -> str:
     """The words for what a field of type ``kind`` may be; "" where any value of the type may stand."""
-    if typing.get_origin(kind) is typing.Literal:
-        return f"one of {', '.join(map(repr, typing.get_args(kind)))}"
     each = (kind, *typing.get_args(kind)) if typing.get_origin(kind) is not typing.Annotated else (kind,)
     metas = [meta for one in each for meta in getattr(one, "__metadata__", ()) if isinstance(meta, msgspec.Meta)]
     return str(metas[0].description) if metas else ""
