@@ -164,3 +164,14 @@ def test_every_case_that_broke_others_has_its_tests():
     cases = tomllib.loads((ROOT / "tests" / "cases.toml").read_text(encoding="utf-8"))
     assert cases and all(cases.values())
     assert {case: missing for case, names in cases.items() if (missing := set(names) - there)} == {}
+
+
+def test_the_drawing_names_what_is_there() -> None:
+    """Every path in docs/architecture.md exists, and every package and module at the top stands in it."""
+    source = ROOT / "src" / "saddlescape"
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:[a-z_]+/)+(?:[a-z_]+\.py)?)`", text))
+    assert named and not [path for path in named if not (source / path).exists()]
+    entries = [path for path in source.iterdir() if not path.name.startswith("_")]
+    top = {path.name + "/" if path.is_dir() else path.name for path in entries}
+    assert top - {"py.typed"} == set(re.findall(r"^  ([a-z_]+(?:/|\.py)) ", text, re.MULTILINE))
