@@ -24,6 +24,7 @@ from saddlescape.methods.recipe import Facts, Recipe
 from saddlescape.methods.systems import SYSTEMS, System
 from saddlescape.records import files
 from saddlescape.records.config import Stage
+from saddlescape.records.metrics import Epoch, epoch_of
 from saddlescape.runs import config as configuration
 from saddlescape.runs import execute as module
 from saddlescape.runs.execute import execute
@@ -129,7 +130,7 @@ def test_a_run_without_validation_selects_nothing(start: Start, tmp_path: Path) 
 def test_best_and_selected_are_taken_from_the_rows_by_their_epoch(planned: Any) -> None:
     config, dataset, _ = planned(epochs=4)
 
-    def row(epoch: int, test: float, val: float) -> dict[str, Any]:
+    def row(epoch: int, test: float, val: float) -> Epoch:
         scores = {
             "accuracy": test,
             "balanced_accuracy": test,
@@ -138,16 +139,14 @@ def test_best_and_selected_are_taken_from_the_rows_by_their_epoch(planned: Any) 
             "present": 10,
             "tail": test / 2,
         }
-        return {
-            "stage": 0, "epoch": epoch, "train_loss": 1.0, "seconds": 2.0, "images": 10, "test": scores,
-            "val": {"accuracy": val, "balanced_accuracy": val},
-        }  # fmt: skip
+        found = {"epoch": epoch, "train_loss": 1.0, "seconds": 2.0, "images": 10, "test": scores}
+        return epoch_of(found | {"val": {"accuracy": val, "balanced_accuracy": val}}, 0, "train")
 
     # Epoch 2 was not evaluated (or its row was lost).
     result = module.summarise(config, dataset, [row(0, 40.0, 30.0), row(2, 60.0, 20.0), row(3, 50.0, 31.0)])
-    assert (result["best_epoch"], result["best_accuracy"]) == (3, 60.0)
-    assert (result["selected_epoch"], result["selected_accuracy"], result["selected_tail"]) == (4, 50.0, 25.0)
-    assert (result["accuracy"], result["seconds"], result["images_per_second"]) == (50.0, 6.0, 5.0)
+    assert (result.best_epoch, result.best_accuracy) == (3, 60.0)
+    assert (result.selected_epoch, result.selected_accuracy, result.selected_tail) == (4, 50.0, 25.0)
+    assert (result.accuracy, result.seconds, result.images_per_second) == (50.0, 6.0, 5.0)
     with pytest.raises(InputError, match="has lost its rows"):
         module.summarise(config, dataset, [])
 
@@ -166,7 +165,7 @@ def test_a_finished_run_says_so_and_does_nothing(finished: Path, start: Start, t
 @pytest.mark.parametrize(
     ("changes", "difference"),
     [
-        ({"flags": {"lr": 0.07}}, "stages.0.lr: 0.05 -> 0.07"),
+        ({"lr": 0.07}, "stages.0.lr: 0.05 -> 0.07"),
         ({"method": "la+drw+sam"}, "stages.0.loss: ce -> la"),
         ({"imbalance": 20.0}, "data.imbalance: 50.0 -> 20.0"),
         ({"epochs": 3}, "stages.0.epochs: 2 -> 3"),

@@ -353,7 +353,7 @@ def _reopen(subject: Subject, cursor: Cursor, tracking: Tracking) -> Subject:
 def _tested(folder: Path) -> dict[tuple[int, int], list[float | None]]:
     """Test accuracy per class by (stage, epochs done), where the epoch was evaluated."""
     rows = read_metrics(folder / files.METRICS)
-    return {(row["stage"], row["epoch"] + 1): row["test"]["per_class"] for row in rows if "test" in row}
+    return {(row.stage, row.epoch + 1): row.test.per_class or [] for row in rows if row.test is not None}
 
 
 def course_folder(folder: Path, stage: int, epoch: int, loss: str) -> Path:

@@ -1,44 +1,74 @@
-"""A row of ``metrics.jsonl``: one epoch of one stage."""
+"""``metrics.jsonl``: a row for each epoch of each stage, written by the run and read by the report."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from saddlescape.records.files import read_rows
+import msgspec
+
+from saddlescape.records import files
 from saddlescape.records.record import Record, convert
 
 
 class Scores(Record, frozen=True, kw_only=True):
-    """Percent, on the test images after one epoch."""
+    """Percent, ``loss`` in nats; null for a class or group without images and where logits were not finite."""
 
     accuracy: float | None = None
     balanced_accuracy: float | None = None
     loss: float | None = None
     ece: float | None = None
     per_class: list[float | None] | None = None
+    present: int | None = None
+    images: int | None = None
     head: float | None = None
     mid: float | None = None
     tail: float | None = None
-    images: int | None = None
 
 
 class Epoch(Record, frozen=True, kw_only=True):
-    """A row of ``metrics.jsonl``; ``epoch`` is 0-based within its stage."""
+    """One epoch; ``stage`` is an index and ``epoch`` 0-based within its stage. ``rho``: null without SAM."""
 
-    stage: int = 0
+    stage: int
+    name: str = ""
     epoch: int
     lr: float | None = None
     rho: float | None = None
     train_loss: float | None = None
     train_accuracy: float | None = None
-    seconds: float | None = None
-    test: Scores | None = None
+    images: int = 0
+    seconds: float = 0.0
+    images_per_second: float | None = None
+    fitted: Any = None  # of a head fitted in closed form: what was fitted
+    test: Scores | None = None  # where the epoch was evaluated
+    val: Scores | None = None
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of ``metrics.jsonl`` as they are, each checked. Raises InputError for a damaged one, by its line."""
-    rows = read_rows(path, {"stage", "epoch"})
-    for number, row in enumerate(rows, start=1):
-        convert(row, Epoch, f"{path}, line {number}")
-    return rows
+OPTIONAL = ("fitted", "test", "val")  # left out where there are none
+
+
+def epoch_of(row: dict[str, Any], stage: int, name: str) -> Epoch:
+    """What training reports of an epoch, as a record. Raises TypeError for a field that the file does not have."""
+    scores = {split: Scores(**row[split]) for split in ("test", "val") if split in row}
+    return Epoch(stage=stage, name=name, **(row | scores))
+
+
+def append(path: Path, epoch: Epoch) -> None:
+    files.append_row(path, _as_row(epoch))
+
+
+def keep(path: Path, epochs: Iterable[Epoch]) -> None:
+    """Rewrite the file with just these rows."""
+    files.keep_rows(path, map(_as_row, epochs))
+
+
+def read_metrics(path: Path) -> list[Epoch]:
+    """The rows; none where there is no file. Raises InputError for a damaged one, by its line."""
+    rows = files.read_rows(path, {"stage", "epoch"})
+    return [convert(row, Epoch, f"{path}, line {number}") for number, row in enumerate(rows, start=1)]
+
+
+def _as_row(epoch: Epoch) -> dict[str, Any]:
+    row: dict[str, Any] = msgspec.to_builtins(epoch)
+    return {name: value for name, value in row.items() if value is not None or name not in OPTIONAL}

@@ -1,21 +1,30 @@
-"""``result.json``: a finished run. Percent, at the last epoch unless a name says otherwise."""
+"""``result.json``: a finished run, written by the run and read by the report."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from msgspec import UNSET, UnsetType
+
 from saddlescape.records.record import Record
+
+BY_TEST = "test (as the published scripts do)"
 
 
 class Result(Record, frozen=True, kw_only=True):
-    """``result.json``."""
+    """Percent, after the last epoch of the last stage unless a name says otherwise.
+
+    Epochs count from 1 within the last stage: those before it trained something else. ``best_`` is chosen on the test
+    set, ``selected_`` by balanced accuracy on the validation split, which only runs with one have.
+    """
 
     method: str
     dataset: str
-    seed: int = 0
     imbalance: float | None = None
+    seed: int = 0
     model: str = ""
     epochs: int = 0
+    stage_epochs: list[int] = []
     accuracy: float | None = None
     head: float | None = None
     mid: float | None = None
@@ -25,17 +34,28 @@ class Result(Record, frozen=True, kw_only=True):
     per_class: list[float | None] = []
     classes: list[str] = []
     class_counts: list[int] = []
+    groups: Any = None
+    present_classes: int | None = None
+    train_loss: float | None = None
     best_accuracy: float | None = None
     best_epoch: int | None = None
+    best_is_chosen_on: str = BY_TEST
+    val_accuracy: float | UnsetType | None = UNSET
+    val_balanced_accuracy: float | UnsetType | None = UNSET
+    selected_epoch: int | UnsetType = UNSET
+    selected_accuracy: float | UnsetType | None = UNSET
+    selected_head: float | UnsetType | None = UNSET
+    selected_mid: float | UnsetType | None = UNSET
+    selected_tail: float | UnsetType | None = UNSET
     seconds: float | None = None
     images_per_second: float | None = None
     device: str = ""
     precision: str = ""
     compiled: bool = False
-    draw_hash: str = ""
-    held_hash: str = ""
+    processes: int = 1
+    draw_hash: str = ""  # SHA-256 of the training images and labels, 16 hex digits
+    held_hash: str = ""  # the same of the test and validation images of a person's own data
     skipped_images: int = 0
     version: str = ""
     torch: str = ""
-    settings: list[str] = []
-    groups: Any = None
+    first_stage: str | UnsetType = UNSET  # of several stages: SHA-256 of the weights that the first ended with

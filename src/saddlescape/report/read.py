@@ -19,7 +19,7 @@ from saddlescape.records.config import RunConfig, read_config
 from saddlescape.records.course import Moment
 from saddlescape.records.curvature import Curvature, CurvatureFile
 from saddlescape.records.escape import EscapeFile
-from saddlescape.records.metrics import Epoch
+from saddlescape.records.metrics import Epoch, read_metrics
 from saddlescape.records.predictions import (
     PREDICTIONS,
     TAIL_ERRORS,
@@ -283,7 +283,7 @@ def read_run(path: Path) -> RunData:
     run.settings = settings or {}
     if settings is not None:
         run.plan = _part(run, lambda: read_config(settings, files.CONFIG))
-    run.epochs = _part(run, lambda: _rows(path / files.METRICS, Epoch)) or []
+    run.epochs = _part(run, lambda: read_metrics(path / files.METRICS)) or []
     if (path / files.RESULT).is_file():
         run.raw_result = _part(run, lambda: _object(path / files.RESULT))
         if run.raw_result is not None:
@@ -385,10 +385,6 @@ def _object(path: Path) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise InputError(f"{path.name} is damaged: an object was expected; delete it and measure again")
     return raw
-
-
-def _rows(path: Path, kind: type[Any]) -> list[Any]:
-    return [convert(row, kind, path.name) for row in files.read_rows(path)]
 
 
 def _part(run: RunData, load: Callable[[], T], name: str = "") -> T | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import msgspec
 import torch
 
 import saddlescape
@@ -21,9 +22,10 @@ from saddlescape.data.cores import usable_cores
 from saddlescape.data.types import Dataset
 from saddlescape.errors import InputError
 from saddlescape.parallel.ranks import ALONE, Ranks, device_of, sync_batchnorm
-from saddlescape.records import files
+from saddlescape.records import files, metrics
 from saddlescape.records.config import RunConfig, Stage
-from saddlescape.records.metrics import read_metrics
+from saddlescape.records.metrics import Epoch
+from saddlescape.records.result import Result
 from saddlescape.runs import config as configuration
 from saddlescape.runs.first_stage import first_stage_hash, load_first_stage
 from saddlescape.runs.images import require_same, write_images
@@ -254,7 +256,7 @@ def _run(
 
             def record(row: dict[str, Any], index: int = index, stage: Stage = stage) -> None:
                 if ranks.first:
-                    files.append_row(folder / files.METRICS, {"stage": index, "name": stage.name, **row})
+                    metrics.append(folder / files.METRICS, metrics.epoch_of(row, index, stage.name))
 
             if start < stage.epochs and stage.head_fit:
                 fit_head(stage, parts, save=save, record=record)
@@ -265,15 +267,10 @@ def _run(
                 )  # fmt: skip
     if not ranks.first:
         return {}
-    try:
-        result = summarise(config, dataset, read_metrics(folder / files.METRICS))
-    except (KeyError, TypeError) as error:
-        raise InputError(
-            f"{folder / files.METRICS}: a row is damaged ({error}); restore it, or score the run with saddlescape "
-            "evaluate"
-        ) from error
+    outcome = summarise(config, dataset, metrics.read_metrics(folder / files.METRICS))
     if len(config.stages) > 1:
-        result["first_stage"] = config.start_hash or first_stage_hash(folder)
+        outcome = msgspec.structs.replace(outcome, first_stage=config.start_hash or first_stage_hash(folder))
+    result: dict[str, Any] = msgspec.to_builtins(outcome)
     files.write_json(folder / files.RESULT, result)
     return result
 
@@ -330,75 +327,85 @@ def _restore(parts: Parts, checkpoint: Checkpoint) -> Running | None:
 
 def _go_back(config: RunConfig, folder: Path, cursor: Cursor, say: Say) -> None:
     """Leave in the metrics what the checkpoint at ``cursor`` knows of."""
-    rows = _rows_before(read_metrics(folder / files.METRICS), cursor)
-    files.keep_rows(folder / files.METRICS, rows)
+    path = folder / files.METRICS
+    before = (cursor.stage, cursor.epoch)  # a kill can leave the row of one epoch more than the checkpoint holds
+    rows = [row for row in metrics.read_metrics(path) if (row.stage, row.epoch) < before]
+    metrics.keep(path, rows)
     first = 1 if config.start else 0  # the stages before it were another run's
     done = sum(stage.epochs for stage in config.stages[first : cursor.stage]) + cursor.epoch
     if len(rows) < done:
-        say(f"warning: {folder / files.METRICS} has {len(rows)} of {done} rows; best epoch and times lack the others")
+        say(f"warning: {path} has {len(rows)} of {done} rows; best epoch and times lack the others")
 
 
-def _rows_before(rows: list[dict[str, Any]], cursor: Cursor) -> list[dict[str, Any]]:
-    """The rows of epochs that the checkpoint holds; a kill can leave one more."""
-    return [row for row in rows if (row["stage"], row["epoch"]) < (cursor.stage, cursor.epoch)]
+def summarise(config: RunConfig, dataset: Dataset, rows: Sequence[Epoch]) -> Result:
+    """``result.json`` from the rows of ``metrics.jsonl``; see ``Result``.
 
-
-def summarise(config: RunConfig, dataset: Dataset, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """``result.json``: last epoch; apart from it the best on the test set, and the best by validation if any.
-
-    Both are epochs of the last stage, counted from 1 within it: those before it trained something else.
+    Raises:
+        InputError: the rows of the last stage are missing, or lack a score.
     """
-    tested = [row for row in rows if "test" in row and row["stage"] == len(config.stages) - 1]
+    tested = [(row, row.test) for row in rows if row.test is not None and row.stage == len(config.stages) - 1]
     if not tested:
         raise InputError(f"{files.METRICS} has lost its rows: restore it, or score the run with saddlescape evaluate")
-    last = tested[-1]
-    best = max(tested, key=lambda row: row["test"]["accuracy"])
-    seconds = sum(row["seconds"] for row in rows)
-    result: dict[str, Any] = {
-        "method": config.method,
-        "dataset": dataset.name,
-        "imbalance": config.data.imbalance or None,
-        "seed": config.seed,
-        "model": config.model,
-        "epochs": sum(stage.epochs for stage in config.stages),
-        "stage_epochs": [stage.epochs for stage in config.stages],
-        "accuracy": last["test"]["accuracy"],
-        **{group: last["test"].get(group) for group in dataset.groups},
-        "balanced_accuracy": last["test"]["balanced_accuracy"],
-        "ece": last["test"]["ece"],
-        "per_class": last["test"]["per_class"],
-        "classes": dataset.classes,
-        "class_counts": dataset.class_counts,
-        "groups": dataset.groups,
-        "present_classes": last["test"]["present"],
-        "train_loss": last["train_loss"],
-        "best_accuracy": best["test"]["accuracy"],
-        "best_epoch": int(best["epoch"]) + 1,
-        "best_is_chosen_on": "test (as the published scripts do)",
-    }
-    validated = [row for row in tested if "val" in row]
-    if validated:
-        chosen = max(validated, key=lambda row: row["val"]["balanced_accuracy"])
-        result |= {
-            "val_accuracy": last["val"]["accuracy"],
-            "val_balanced_accuracy": last["val"]["balanced_accuracy"],
-            "selected_epoch": int(chosen["epoch"]) + 1,
-            "selected_accuracy": chosen["test"]["accuracy"],
-            **{f"selected_{group}": chosen["test"].get(group) for group in dataset.groups},
+    last, test = tested[-1]
+    best, best_test = max(tested, key=lambda each: _score(each[1].accuracy))
+    seconds = sum(row.seconds for row in rows)
+    validated: dict[str, Any] = {}
+    if last.val is not None:
+        chosen, chosen_test = max(
+            (each for each in tested if each[0].val is not None),
+            key=lambda each: _score(each[0].val and each[0].val.balanced_accuracy),
+        )
+        validated = {
+            "val_accuracy": last.val.accuracy,
+            "val_balanced_accuracy": last.val.balanced_accuracy,
+            "selected_epoch": chosen.epoch + 1,
+            "selected_accuracy": chosen_test.accuracy,
+            **{f"selected_{group}": getattr(chosen_test, group) for group in dataset.groups},
         }
-    return result | {
-        "seconds": seconds,
-        "images_per_second": sum(row["images"] for row in rows) / max(seconds, 1e-9),
-        "device": device_name(config.device),
-        "precision": config.precision,
-        "compiled": config.compile,
-        "processes": config.processes,
-        "draw_hash": dataset.draw_hash,
-        "held_hash": dataset.held_hash,
-        "skipped_images": len(dataset.skipped),
-        "version": saddlescape.__version__,
-        "torch": torch.__version__,
-    }
+    return Result(
+        method=config.method,
+        dataset=dataset.name,
+        imbalance=config.data.imbalance or None,
+        seed=config.seed,
+        model=config.model,
+        epochs=sum(stage.epochs for stage in config.stages),
+        stage_epochs=[stage.epochs for stage in config.stages],
+        accuracy=_score(test.accuracy),
+        head=test.head,
+        mid=test.mid,
+        tail=test.tail,
+        balanced_accuracy=test.balanced_accuracy,
+        ece=test.ece,
+        per_class=test.per_class or [],
+        classes=dataset.classes,
+        class_counts=list(dataset.class_counts),
+        groups=dataset.groups,
+        present_classes=test.present,
+        train_loss=last.train_loss,
+        best_accuracy=best_test.accuracy,
+        best_epoch=best.epoch + 1,
+        seconds=seconds,
+        images_per_second=sum(row.images for row in rows) / max(seconds, 1e-9),
+        device=device_name(config.device),
+        precision=config.precision,
+        compiled=config.compile,
+        processes=config.processes,
+        draw_hash=dataset.draw_hash,
+        held_hash=dataset.held_hash,
+        skipped_images=len(dataset.skipped),
+        version=saddlescape.__version__,
+        torch=str(torch.__version__),
+        **validated,
+    )
+
+
+def _score(value: float | None) -> float:
+    if value is None:
+        raise InputError(
+            f"{files.METRICS}: a row is damaged, it has no accuracy; restore it, or score the run with saddlescape "
+            "evaluate"
+        )
+    return value
 
 
 def device_name(device: str) -> str:
