@@ -47,7 +47,7 @@ def check(data: str, /, *, root: str | None = None, json: Path | None = None, wo
     json:
         Also write everything that was found to this file.
     workers:
-        Processes that read images; default one a core.
+        Threads that read images; default one a core.
     """
     from saddlescape.data import check as check_data
     from saddlescape.errors import InputError

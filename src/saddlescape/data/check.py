@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from saddlescape.counts import class_groups
-from saddlescape.data.inspection import Inspection, inspect, same
-from saddlescape.data.profiles import count_labels
+from saddlescape.data.decode import Unreadable, each
+from saddlescape.data.draw import count_labels
+from saddlescape.data.reader import open_image
 from saddlescape.data.sources.found import Progress, Request
 from saddlescape.data.sources.registry import SOURCES, find, name_of
-from saddlescape.data.types import Images
+from saddlescape.data.types import ArraySplit, Images
 from saddlescape.data.white_level import measure
 from saddlescape.disk import expanded
 from saddlescape.errors import counted
@@ -106,117 +109,95 @@ class Report:
         if self.duplicates:
             number = counted(len(self.duplicates), "image is", "images are")
             out.append(f"{number} there more than once, e.g. {' = '.join(self.duplicates[0])}")
-        if self.ignored:
-            out.append(f"{counted(len(self.ignored), 'stray file')} ignored, e.g. {self.ignored[0]}")
         out += [f"note: {note}" for note in self.notes]
         return [*out, self.summary()]
 
 
 def check(
-    name_or_path: str | Path,
-    *,
-    root: str | Path | None = None,
-    test: str | Path | None = None,
-    download: bool = False,
-    read_images: bool = True,
-    workers: int | None = None,
+    name_or_path: str | Path, *, root: str | Path | None = None, workers: int | None = None,
     progress: Progress | None = None,
-) -> Report:
-    """Read everything once (``read_images``: decode every picture, look for duplicates) and report. Nothing is kept.
+) -> Report:  # fmt: skip
+    """Decode every image once, look for duplicates, and report; nothing is kept of an image but a hash and its size.
 
-    Files are read by ``workers`` processes (None: one a core). Of sets with published counts these are compared.
+    Images are read by ``workers`` threads (None: one a core). Of sets with published counts these are compared.
 
-    Raises ``InputError`` only where the layout cannot be understood at all.
+    Raises:
+        InputError: the layout cannot be understood at all.
     """
-    found = find(
-        Request(
-            name=name_of(name_or_path),
-            root=expanded(root) if root is not None else None,
-            test=expanded(test) if test is not None else None,
-            download=download,
-            lenient=True,
-            progress=progress,
-        )
-    )
-    splits: dict[str, Images] = {"train": found.train}
-    if found.val is not None:
-        splits["val"] = found.val
-    if found.test is not None:
-        splits["test"] = found.test
-    counts = {split: count_labels(pictures.labels, len(found.classes)) for split, pictures in splits.items()}
-    notes = [note for note in found.notes if "stray file" not in note]
+    name = name_of(name_or_path)
+    found = find(Request(name=name, root=expanded(root) if root is not None else None, lenient=True, progress=progress))
+    given = {"train": found.train, "val": found.val, "test": found.test}
+    splits = {split: images for split, images in given.items() if images is not None}
+    counts = {split: count_labels(images.labels, len(found.classes)) for split, images in splits.items()}
+    notes = [*found.notes]
     if found.test is None:
         notes.append("no test set: a fifth of each class would be set aside")
     if all(counts["train"]):
         notes.append(class_groups(counts["train"], name=found.name)[1])
-    unreadable = [*found.unreadable]
-    duplicates: list[list[str]] = []
-    leaks: list[list[str]] = []
-    contradictions: list[list[str]] = []
-    sizes = None
-    if read_images:
-        white_level, scale = measure(splits.values()) if found.preprocess is None else (0.0, [])
-        notes += scale
-        seen = {
-            split: inspect(
-                pictures, what=f"checking {split} images", workers=workers, progress=progress, white_level=white_level
-            )
-            for split, pictures in splits.items()
-        }
-        notes += [remark for inspection in seen.values() for remark in inspection.remarks]
-        for split, inspection in seen.items():
-            unreadable += [(splits[split].name(i), reason) for i, reason in inspection.unreadable.items()]
-        sizes = _sizes(seen)
-        for places in _same_bytes(seen):
-            names = [f"{split}: {splits[split].name(i)}" for split, i in places]
-            duplicates.append(names)
-            in_splits = {split for split, _ in places}
-            if "train" in in_splits and len(in_splits) > 1:
-                leaks.append(names)
-            if len({int(splits[split].labels[i]) for split, i in places}) > 1:
-                contradictions.append(names)
-    differences = [] if found.published is None else found.published.differences(counts["train"], counts.get("test"))
+    white_level, scale = measure(splits.values()) if found.preprocess is None else (0.0, [])
+    notes += scale
+    places = [(split, i) for split, images in splits.items() for i in range(len(images))]
+    hashes, sides = np.zeros((len(places), 16), np.uint8), np.zeros(len(places), np.int32)
+    unreadable, begin = [*found.unreadable], 0
+    for split, images in splits.items():
+        here = slice(begin, begin + len(images))
+        bad, remarks = inspect(
+            images, hashes[here], sides[here], white_level, workers=workers, progress=progress,
+            what=f"checking {split} images",
+        )  # fmt: skip
+        unreadable += [(images.name(i), reason) for i, reason in bad]
+        notes += remarks
+        begin = here.stop
+    groups = [[places[row] for row in rows] for rows in same(hashes, sides > 0)]
+    duplicates = [[f"{split}: {splits[split].name(i)}" for split, i in group] for group in groups]
+    labels = [{int(splits[split].labels[i]) for split, i in group} for group in groups]
+    within = [{split for split, _ in group} for group in groups]
+    known = sides[sides > 0]
     return Report(
         name=found.name,
         kind=found.kind,
         classes=list(found.classes),
         counts=counts,
-        sizes=sizes,
+        sizes=(int(known.min()), int(np.median(known)), int(known.max())) if len(known) else None,
         unreadable=unreadable,
         duplicates=duplicates,
-        leaks=leaks,
-        contradictions=contradictions,
-        differences=differences,
-        empty=[
-            (split, found.classes[label])
-            for split, row in counts.items()
-            for label, count in enumerate(row)
-            if not count
-        ],
+        leaks=[names for names, where in zip(duplicates, within, strict=True) if len(where) > 1 and "train" in where],
+        contradictions=[names for names, different in zip(duplicates, labels, strict=True) if len(different) > 1],
+        differences=[] if not found.published else found.published.differences(counts["train"], counts.get("test")),
+        empty=[(split, found.classes[c]) for split, row in counts.items() for c, count in enumerate(row) if not count],
         ignored=[*found.ignored],
         notes=notes,
         published=found.name in SOURCES,
     )
 
 
-def _sizes(seen: dict[str, Inspection]) -> tuple[int, int, int] | None:
-    sides = np.concatenate([inspection.sides for inspection in seen.values()])
-    sides = sides[sides > 0]
-    return (int(sides.min()), int(np.median(sides)), int(sides.max())) if len(sides) else None
+def inspect(
+    images: Images, hashes: NDArray[np.uint8], sides: NDArray[np.int32], white_level: float = 0.0, **options: Any
+) -> tuple[Unreadable, list[str]]:
+    """Decode every image and fill in the hash of its encoded bytes, [N, 16], and its shorter side in pixels, [N].
+
+    What cannot be read keeps its 0. ``options`` and result: those of ``decode.each``.
+    """
+
+    def one(images: Images, i: int) -> None:
+        content = images.content(i)
+        if isinstance(images, ArraySplit):
+            side = min(images.size(i))
+        else:
+            side = min(open_image(content, name=images.name(i), white_level=white_level).size)
+        hashes[i], sides[i] = np.frombuffer(hashlib.blake2b(content, digest_size=16).digest(), np.uint8), side
+
+    return each(images, one, **options)
 
 
-def _same_bytes(seen: dict[str, Inspection]) -> list[list[tuple[str, int]]]:
-    """Places (split, position) of pictures with the same bytes, in groups of two or more."""
-    hashes = np.concatenate([inspection.hashes for inspection in seen.values()])
-    readable = np.concatenate([inspection.sides for inspection in seen.values()]) > 0
-    names = list(seen)
-    begins = np.cumsum([0, *(len(inspection.sides) for inspection in seen.values())])
-
-    def place(row: int) -> tuple[str, int]:
-        which = int(np.searchsorted(begins, row, side="right")) - 1
-        return names[which], row - int(begins[which])
-
-    return [[place(row) for row in group] for group in same(hashes, readable)]
+def same(hashes: NDArray[np.uint8], readable: NDArray[np.bool_]) -> list[list[int]]:
+    """Groups of two or more readable images with equal hashes, each ascending, ordered by their first member."""
+    rows = np.flatnonzero(readable)
+    keys = np.ascontiguousarray(hashes[rows]).view("V16").ravel()
+    order = np.argsort(keys, kind="stable")
+    first = np.flatnonzero(keys[order][1:] != keys[order][:-1]) + 1
+    groups = np.split(rows[order], first)
+    return sorted((group.tolist() for group in groups if len(group) > 1), key=lambda group: group[0])
 
 
 def _some(title: str, entries: list[str]) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,9 +13,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from saddlescape.data.paths import take_paths
+from saddlescape.data.paths import PackedPaths, take_paths
 from saddlescape.data.preprocess import Preprocess
-from saddlescape.data.reader import image_size, pixels
+from saddlescape.data.reader import image_size, pixels, read_file
 
 
 @dataclass(frozen=True)
@@ -51,42 +53,60 @@ class ArraySplit:
         return self.images[i]
 
 
-@dataclass(frozen=True)
-class FileSplit:
-    """Images on disk, decoded when a batch needs them. ``paths`` [N], ``labels`` int64 [N]."""
+class _Stored:
+    """What encoded images have in common. ``InputError`` if one cannot be read."""
 
-    paths: Sequence[Path]
     labels: Tensor
+
+    def source(self, i: int) -> Path | bytes:
+        """Where the reader finds image i: its path, or its encoded bytes."""
+        raise NotImplementedError
+
+    def name(self, i: int) -> str:
+        raise NotImplementedError
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @property
     def names(self) -> list[str]:
-        return [str(path) for path in self.paths]
+        return [self.name(i) for i in range(len(self))]
+
+    def size(self, i: int) -> tuple[int, int]:
+        """Width and height as stored."""
+        return image_size(self.source(i), name=self.name(i))
+
+    def content(self, i: int) -> bytes:
+        """The encoded bytes."""
+        source = self.source(i)
+        return source if isinstance(source, bytes) else read_file(source)
+
+    def pixels(self, i: int, preprocess: Preprocess) -> Tensor:
+        """uint8 [C, S, S]."""
+        return pixels(preprocess, self.source(i), name=self.name(i))
+
+
+@dataclass(frozen=True)
+class FileSplit(_Stored):
+    """Images on disk, decoded when a batch needs them. ``paths`` [N], ``labels`` int64 [N]."""
+
+    paths: Sequence[Path]
+    labels: Tensor
 
     def take(self, positions: ArrayLike) -> FileSplit:
         """The images at these positions, in this order."""
         index = np.asarray(positions, dtype=np.int64)
         return FileSplit(take_paths(self.paths, index), self.labels[torch.from_numpy(index)])
 
+    def source(self, i: int) -> Path:
+        return self.paths[i]
+
     def name(self, i: int) -> str:
         return str(self.paths[i])
 
-    def size(self, i: int) -> tuple[int, int]:
-        """Width and height as stored. ``InputError`` if the file cannot be read, here and in ``pixels``."""
-        return image_size(self.paths[i])
-
-    def content(self, i: int) -> bytes:
-        return self.paths[i].read_bytes()
-
-    def pixels(self, i: int, preprocess: Preprocess) -> Tensor:
-        """uint8 [C, S, S]."""
-        return pixels(preprocess, self.paths[i])
-
 
 @dataclass(frozen=True)
-class EncodedSplit:
+class EncodedSplit(_Stored):
     """Files kept inside a container, which ``load`` decodes. ``labels`` int64 [N].
 
     ``fetch(rows)`` gives their encoded bytes; ``rows`` [N] says which of the container's images these are, so that
@@ -101,13 +121,6 @@ class EncodedSplit:
     identity: str
     fetched: list[bytes] | None = None
 
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @property
-    def names(self) -> list[str]:
-        return [self.name(i) for i in range(len(self))]
-
     def take(self, positions: ArrayLike) -> EncodedSplit:
         """The images at these positions, in this order."""
         index = np.asarray(positions, dtype=np.int64)
@@ -118,22 +131,56 @@ class EncodedSplit:
         """The same with all encoded bytes in memory."""
         return self if self.fetched is not None else replace(self, fetched=self.fetch(self.rows))
 
-    def name(self, i: int) -> str:
-        return self.where(int(self.rows[i]))
-
-    def size(self, i: int) -> tuple[int, int]:
-        """Width and height as stored. ``InputError`` if the bytes cannot be read, here and in ``pixels``."""
-        return image_size(self.content(i), name=self.name(i))
-
-    def content(self, i: int) -> bytes:
+    def source(self, i: int) -> bytes:
         return self.fetched[i] if self.fetched is not None else self.fetch(self.rows[i : i + 1])[0]
 
-    def pixels(self, i: int, preprocess: Preprocess) -> Tensor:
-        """uint8 [C, S, S]."""
-        return pixels(preprocess, self.content(i), name=self.name(i))
+    def name(self, i: int) -> str:
+        return self.where(int(self.rows[i]))
 
 
 Split = ArraySplit | FileSplit
 """What a loader takes."""
 Images = ArraySplit | FileSplit | EncodedSplit
 """What a source finds."""
+
+
+def spread(total: int, most: int) -> list[int]:
+    """Up to ``most`` evenly spaced positions."""
+    return list(range(total)) if total <= most else [i * total // most for i in range(most)]
+
+
+def draw_hash(*splits: Split) -> str:
+    """What tells two draws of images apart: SHA-256 over labels and images in their order, 16 hex digits.
+
+    Of images in memory their pixels count (uint8, with the shape); of images on disk their path below the folder that
+    all share, and their size in bytes.
+    """
+    digest = hashlib.sha256()
+    for split in splits:
+        digest.update(np.ascontiguousarray(split.labels.numpy().astype("<i8")).data)
+        if isinstance(split, ArraySplit):
+            digest.update(repr(tuple(split.images.shape)).encode())
+            digest.update(split.images.contiguous().numpy().data)
+        else:
+            for path, size in _below_shared(split):
+                digest.update(os.fsencode(f"{path}\0{size}\n"))
+    return digest.hexdigest()[:16]
+
+
+def _below_shared(split: FileSplit) -> Iterator[tuple[str, int]]:
+    """Each path below the folder that all share, and its size in bytes; one at a time, for there may be millions."""
+    folders = {os.path.dirname(text) for text in _texts(split)}  # noqa: PTH120
+    shared = os.path.commonpath(folders) if folders else ""
+    begins = shared.rstrip(os.sep) + os.sep
+    plain = bool(shared) and os.pardir not in shared
+    for text in _texts(split):
+        size = os.stat(text).st_size  # noqa: PTH116
+        if plain and text.startswith(begins) and os.pardir not in text:  # what relpath would say, ten times faster
+            yield text[len(begins) :], size
+        else:
+            yield os.path.relpath(text, shared or os.curdir), size
+
+
+def _texts(split: FileSplit) -> Iterator[str]:
+    paths = split.paths
+    return (paths.text(i) for i in range(len(paths))) if isinstance(paths, PackedPaths) else map(str, paths)

@@ -1,16 +1,24 @@
-"""Stratified choice: a share of every class, never the last image of one."""
+"""What is set aside for testing and validation: a share of every class, never its last image."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from saddlescape.errors import InputError
+from saddlescape.data.draw import count_labels
+from saddlescape.data.images import draw_hash
+from saddlescape.data.paths import relative_names
+from saddlescape.data.sources.found import Found
+from saddlescape.data.types import Dataset, Images
+from saddlescape.errors import InputError, counted
+
+TEST_FRACTION = 0.2
 
 
 def stratified_split(
@@ -41,3 +49,57 @@ def stratified_split(
                 chosen = np.array(sorted(positions.tolist(), key=keys.__getitem__))
             aside[chosen[:number]] = True
     return np.flatnonzero(~aside), np.flatnonzero(aside)
+
+
+def with_test(found: Found, split: str, notes: list[str]) -> tuple[Images, Images]:
+    """Training and test images of ``load``; ``split`` is its rule for sets without a test set."""
+    if found.test is not None:
+        return found.train, found.test
+    if split == "none":
+        return found.train.take(np.arange(0)), found.train
+    names = None
+    if split == "name" and found.base is not None:
+        names = relative_names((found.train.name(i) for i in range(len(found.train))), found.base)
+    stay, aside = stratified_split(found.train.labels, TEST_FRACTION, names=names)
+    if len(aside) == 0:
+        raise InputError(f"{found.name}: no class has two images, so none can be set aside for testing: add images")
+    single = [found.classes[c] for c, n in enumerate(count_labels(found.train.labels, len(found.classes))) if n == 1]
+    notes.append(
+        f"no test set given: {counted(len(aside), 'image')} set aside (a fifth of each class, at least one; fixed)"
+        + (f"; classes with a single image keep it for training: {', '.join(single[:8])}" if single else "")
+    )
+    return found.train.take(stay), found.train.take(aside)
+
+
+def hold_out(dataset: Dataset, fraction: float, seed: int = 0) -> Dataset:
+    """The same data set with a share of the training images of each class moved to ``.val``.
+
+    Of n >= 2 images ``round(n * fraction)`` are moved, at least 1 and at most n - 1; a class with one image stays whole
+    in training and is listed in the notes. A person's own images are chosen by name, those of named sets by position
+    (see ``stratified_split``). Test set, groups and normalisation stay as they are; counts and hashes are those of
+    what is left. Raises ``InputError`` if there is a validation split already, if nothing could be moved,
+    or unless 0 < fraction < 1.
+    """
+    if dataset.val is not None:
+        raise InputError(f"{dataset.name} has a validation split of its own: leave out --val")
+    names = None
+    if dataset.base is not None:
+        names = relative_names(dataset.train.names or [], dataset.base)
+    stay, aside = stratified_split(dataset.train.labels.numpy(), fraction, seed, names)
+    if len(aside) == 0:
+        raise InputError(f"{dataset.name}: no class has two training images, so none can be held out for validation")
+    train, val = dataset.train.take(stay), dataset.train.take(aside)
+    single = [name for name, count in zip(dataset.classes, dataset.class_counts, strict=True) if count == 1]
+    held = f"validation: {counted(len(aside), 'training image')} held out ({fraction:g} of each class, seed {seed})"
+    notes = [*dataset.notes, held]
+    if single:
+        notes.append(f"too few images to hold one out, all stay in training: {', '.join(single)}")
+    return replace(
+        dataset,
+        train=train,
+        val=val,
+        class_counts=count_labels(train.labels, dataset.num_classes),
+        draw_hash=draw_hash(train),
+        held_hash="" if dataset.base is None else draw_hash(dataset.test, val),
+        notes=notes,
+    )

@@ -6,14 +6,12 @@ would be left of it. So the scale is measured over all images of the set, once, 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
-
+from saddlescape.data.decode import each
+from saddlescape.data.images import spread
 from saddlescape.data.reader import deep_range
-from saddlescape.data.types import ArraySplit, EncodedSplit, FileSplit, Images
+from saddlescape.data.types import ArraySplit, EncodedSplit, Images
 from saddlescape.errors import InputError, counted
 
 _SURVEY = 2048
@@ -22,18 +20,18 @@ _SURVEY_ENCODED = 512  # these are read into memory for it
 _DEPTHS = (1, 2, 4, 8, 10, 12, 14, *range(16, 33))
 
 
-def measure(parts: Iterable[Images]) -> tuple[float, list[str]]:
+def measure(splits: Iterable[Images]) -> tuple[float, list[str]]:
     """The white level of a set and a note about it; 0 and no note where no image has more than 8 bits a channel.
 
     Integers: ``2**b - 1``, with b the smallest usual number of bits that holds every value. Floats: 1 where all are in
-    [0, 1], else as integers. Headers of up to 2,048 images of each part decide whether all are decoded for it. Images
+    [0, 1], else as integers. Headers of up to 2,048 images of each split decide whether all are decoded for it. Images
     that cannot be read are left to whoever decodes them. Raises ``InputError`` where integers and floats are mixed and
     have different scales.
     """
     integers, floats = [0.0], [0.0]
     seen = 0
-    for part in parts:
-        for is_float, largest in _ranges(part):
+    for images in splits:
+        for is_float, largest in _ranges(images):
             seen += 1
             (floats if is_float else integers).append(largest)
     if not seen:
@@ -59,27 +57,22 @@ def _level(largest: float, is_float: bool) -> float:
     return next((float(2**bits - 1) for bits in _DEPTHS if largest <= 2**bits - 1 and largest > 0), 65535.0)
 
 
-def _ranges(part: Images) -> list[tuple[bool, float]]:
+def _ranges(images: Images) -> list[tuple[bool, float]]:
     """(floats, largest value) of every image with more than 8 bits a channel."""
-    if isinstance(part, ArraySplit):
+    if isinstance(images, ArraySplit):
         return []
-    most = _SURVEY_ENCODED if isinstance(part, EncodedSplit) else _SURVEY
-    some = np.unique(np.linspace(0, len(part) - 1, min(len(part), most)).astype(np.int64))
-    if not len(part) or not _scan(part.take(some), decode=False):
-        return []
-    return _scan(part, decode=True)
+    most = _SURVEY_ENCODED if isinstance(images, EncodedSplit) else _SURVEY
+    return _scan(images, decode=True) if _scan(images.take(spread(len(images), most)), decode=False) else []
 
 
-def _scan(part: FileSplit | EncodedSplit, *, decode: bool) -> list[tuple[bool, float]]:
-    if isinstance(part, EncodedSplit):
-        part = part.loaded()
+def _scan(images: Images, *, decode: bool) -> list[tuple[bool, float]]:
+    ranges = []
 
-    def one(i: int) -> tuple[bool, float] | None:
-        try:
-            source = part.content(i) if isinstance(part, EncodedSplit) else part.paths[i]
-            return deep_range(source, name=part.name(i), decode=decode)
-        except InputError:
-            return None  # named when it is decoded
+    def one(images: Images, i: int) -> None:
+        assert not isinstance(images, ArraySplit)
+        found = deep_range(images.source(i), name=images.name(i), decode=decode)
+        if found is not None:
+            ranges.append(found)
 
-    with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
-        return [found for found in pool.map(one, range(len(part))) if found is not None]
+    each(images, one)  # unreadable ones are named when they are decoded
+    return ranges

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saddlescape.data.draw import draw_hash
+from saddlescape.data.images import draw_hash
 from saddlescape.data.load import load
 from saddlescape.data.loader import build_loader
 from saddlescape.data.sources.registry import dataset_names

@@ -13,8 +13,8 @@ import torch
 
 from saddlescape.data.load import load
 from saddlescape.data.sources.registry import dataset_names, locate
+from saddlescape.data.split import hold_out
 from saddlescape.data.types import Dataset
-from saddlescape.data.validation import hold_out
 from saddlescape.disk import expanded, read_text
 from saddlescape.errors import InputError
 from saddlescape.methods.recipe import Facts, Recipe
