@@ -167,7 +167,7 @@ def test_class_left_without_images_is_refused(tmp_path: Path) -> None:
     tree(tmp_path / "train", ("a", "b"), each=1)
     tree(tmp_path / "test", ("a", "b"), each=1)
     (tmp_path / "train" / "b" / "0.png").write_bytes(b"")
-    with pytest.raises(InputError, match="class 'b' .* has no readable training images"):
+    with pytest.raises(InputError, match=r"class 'b' .* has no readable training images"):
         load(tmp_path, bad_images="skip")
 
 
