@@ -105,7 +105,8 @@ def load(
     notes = [*found.notes]
     train, held = with_test(found, split, notes)
     if not request.partial:
-        _require(found.classes, count_labels(train.labels, len(found.classes)), "training images: add some or remove the class")
+        counts = count_labels(train.labels, len(found.classes))
+        _require(found.classes, counts, "training images: add some or remove the class")
     if imbalance is not None or n_max is not None:
         train = thinned(train, found.classes, 1.0 if imbalance is None else imbalance, profile, seed, n_max, notes)
     chosen: dict[str, Images] = {"train": train, "test": held}
