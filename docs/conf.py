@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).parents[1]
 ABOUT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -29,29 +27,3 @@ autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
-
-LITERAL = re.compile(r"(``.+?``)")
-
-
-def plain_words(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Docstrings are written to be read in a terminal; mend what reStructuredText would take amiss."""
-    mended: list[str] = []
-    literal: int | None = None  # the margin of the paragraph whose "::" began a literal block, which stays as it is
-    for line in lines:
-        margin = len(line) - len(line.lstrip())
-        if literal is not None and (not line.strip() or margin > literal):
-            mended.append(line)
-            continue
-        literal = margin if line.rstrip().endswith("::") else None
-        # A list right under the line that announces it would be one paragraph with that line.
-        if mended and mended[-1].rstrip().endswith(":") and re.match(r"\s*(1\.|-) ", line):
-            mended.append("")
-        parts = LITERAL.split(line)
-        # Absolute values are no substitutions, and the stars of **options no bold.
-        parts[::2] = [re.sub(r"\*\*(?=\w+[,)])", r"\\*\\*", part.replace("|", r"\|")) for part in parts[::2]]
-        mended.append("".join(parts))
-    lines[:] = mended
-
-
-def setup(app: Any) -> None:
-    app.connect("autodoc-process-docstring", plain_words, priority=400)  # napoleon, at 500, reads what comes out

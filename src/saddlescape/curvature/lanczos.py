@@ -15,6 +15,7 @@ a restart, or at a break-down) it is made twice, which is enough (Daniel, Gragg,
 problem exact: the normal case for the Hessian of a class of few images, whose rank is small.
 
 Deviations from PyHessian's ``lanczos``:
+
 1. T holds the betas after re-orthogonalisation, so that ``H Q = Q T + r e'`` holds to rounding;
 2. break-down ends the run, relative to the size of T, instead of going on with a random vector;
 3. the tridiagonal problem is solved by a symmetric solver.

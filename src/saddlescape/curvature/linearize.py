@@ -21,6 +21,7 @@ parameters, so that no pass over activations remains of it; additions of zero an
 convolutions of the product rule add up in one place.
 
 Deviations from ``torch.func.linearize``, which does the like for one function at one point:
+
 1. the graph is traced on fake tensors, so tracing costs no arithmetic, and serves every batch of the same shape and
    every later state of the weights;
 2. parameters are inputs, not constants, so residuals can be thrown away and made again: memory has a bound;

@@ -14,6 +14,7 @@ class CrossEntropyLoss(ClassLoss):
     It is also the base of every loss that only adjusts the logits first (``adjust``).
 
     Deviations from ``torch.nn.CrossEntropyLoss``:
+
     1. soft labels with class weights: "mean" divides by the sum of the weights, as for hard labels (torch divides
        by N there); ``normalization="samples"`` is torch's value;
     2. there is no ``ignore_index``: a negative label is an error.

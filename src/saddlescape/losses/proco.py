@@ -52,6 +52,7 @@ class ProCoLoss(nn.Module):
     and the logits are differences of it; the losses have the dtype of the features, float32 at least.
 
     Deviations from the ProCo code:
+
     1. Bessel functions by a uniform expansion and a recurrence (``log_bessel.py``), there by Miller's recurrence for
        whole orders, i.e. even p, only, which is inaccurate for a large kappa (log I is off by 0.13 at p = 128 and
        kappa = 5,000), so that the losses differ there and ours are the ones of the formula;

@@ -4,6 +4,7 @@ Names, order and shapes of the state dict and the initialisation are torchvision
 its 3x3 convolution), so that its checkpoints load.
 
 Deviations from torchvision:
+
 1. the head can be any module (``heads.py``); it is reached as ``model.head`` and stored as ``fc``;
 2. ``features(x)`` gives the vector that the head sees;
 3. ``stem="cifar"``: a 3x3 convolution of stride 1 and no max-pooling, for pictures of about 32x32;

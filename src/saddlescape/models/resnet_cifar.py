@@ -5,6 +5,7 @@ Names, order, shapes and initialisation of the parameters are those of the LDAM-
 network that GLMC (Du et al., CVPR 2023) and SURE (CVPR 2024) call ResNet-32.
 
 Deviations from that code:
+
 1. the head can be any module (``heads.py``); it is reached as ``model.head`` and stored as ``linear``;
 2. ``features(x)`` gives the 64-d vector that the head sees;
 3. the network takes any image size from 8x8 up, because it pools globally;

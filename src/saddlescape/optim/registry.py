@@ -87,7 +87,7 @@ def build_optimizer(
     split losses by class (``NEED_CLASS_COUNTS``) and ignored by the others; ``"cc-sam"`` perturbs ``model.head``,
     ``"sam-on"`` the normalisation layers of ``model``. ``kw`` goes to the class; ``"pgd"`` needs ``rho`` (the ball's
     radius) and ``t_thr``. A new optimiser is one more entry of ``OPTIMIZERS``: name -> function of
-    (base, rho=, model=, **kw), and of class_counts= where it is named in ``NEED_CLASS_COUNTS``.
+    ``(base, rho=, model=, **kw)``, and of class_counts= where it is named in ``NEED_CLASS_COUNTS``.
 
     Raises InputError: an unknown name or option, no class counts where they are needed, or what the class raises.
     """

@@ -90,6 +90,7 @@ class SAM(WrappedOptimizer):
     then have gradients. Memory beyond the base optimiser: one copy of the weights while they are away.
 
     Deviations from the widespread reference code (davda54/sam, which the paper's code uses):
+
     1. takes a built optimiser; 2. the closure is torch's (it zeroes the gradients) and the first pass is ours;
     3. weights are restored unconditionally, there only where the second pass left a gradient; 4. the copies are not
     in ``state``, so never in a checkpoint; 5. groups with ``rho`` 0 do not count in the norm.

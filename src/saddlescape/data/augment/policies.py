@@ -73,6 +73,7 @@ class AutoAugment:
     """One of 25 sub-policies for every image, each of its two steps taken with that step's own probability.
 
     Against the authors' code and the widely used PyTorch port:
+
     1. every image of a batch has its own sub-policy, steps and signs (some batch libraries draw once per batch);
     2. enhancement strengths are ``1 +- level * 0.1`` with a random sign, and posterize counts the bits kept, as in
        the PyTorch port; the authors' TensorFlow code has ``0.1 + 1.8 * level / 10`` for the former;
