@@ -15,8 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saddlescape.errors import InputError
-from saddlescape.records.config import DataConfig, RunConfig, Stage, check
+from saddlescape.methods.recipe import Facts
+from saddlescape.methods.resolve import resolve
+from saddlescape.records.config import DataConfig, RunConfig, Stage, check, check_stages
 from saddlescape.runs.config import differences, from_toml, load, save, to_toml
+from saddlescape.runs.plan import plan
+from saddlescape.runs.request import Request
 
 STAGE = Stage(rho=(0.05, 0.1), loss_options={"tau": 1.0}, nesterov=True, name="first")
 CONFIG = RunConfig(
@@ -172,3 +176,33 @@ def test_a_value_out_of_range_is_named_in_a_file_and_in_a_plan(
         assert str(caught.value) == f"stage 'train': {field}{ending} is {shown}; it must be {allowed}"
     else:
         assert str(caught.value) == f"--{field.replace('_', '-')} {shown}: must be {allowed}"
+
+
+@pytest.mark.parametrize(("field", "value", "allowed"), [case[1:] for case in CASES if case[0] is Stage])
+def test_a_value_out_of_range_is_named_when_it_comes_from_set(field: str, value: Any, allowed: str) -> None:
+    """Or it is no value of the type, which is said when the setting is read."""
+    key = f"{field}.key" if isinstance(value, dict) else field
+    shown = next(iter(value.values())) if isinstance(value, dict) else value[0] if isinstance(value, list) else value
+    facts = Facts(dataset="digits", class_counts=[9, 3], image_size=8, augment="none")
+    with pytest.raises(InputError, match=r"must be|not an? (int|float)") as caught:
+        check_stages(resolve("ce", facts, epochs=2, settings=[f"train.{key}={shown}"]).stages)
+    assert key in str(caught.value)
+    assert allowed in str(caught.value) or f"--set train.{key}={shown}: " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "allowed"),
+    [
+        case[1:]
+        for case in CASES
+        if case[0] is not Stage and case[1] in vars(Request(data="")) and case[2] not in ("many", 1.5)
+    ]
+    + [("image_size", 0, "a whole number of at least 1"), ("imbalance", 0.0, "head over tail, at least 1")],
+)  # fmt: skip
+def test_a_value_out_of_range_is_named_when_it_comes_from_a_flag(field: str, value: Any, allowed: str) -> None:
+    asked: dict[str, Any] = {field: value}
+    with pytest.raises(InputError) as caught:
+        plan(Request(data="digits", method="ce", epochs=1, **asked))
+    shown = f"{value:g}" if isinstance(value, float) else repr(value)
+    assert str(caught.value).startswith(f"--{field.replace('_', '-')} {shown}: must be ")
+    assert allowed in str(caught.value) or field in ("imbalance", "image_size")  # stricter than in a file

@@ -136,10 +136,20 @@ def check(config: RunConfig) -> None:
     if not config.stages:
         raise InputError("the configuration has no stage; it needs at least one")
     check_stages(config.stages)
-    found = violation(msgspec.to_builtins(config), RunConfig)
+    check_flags(msgspec.to_builtins(config), RunConfig)
+
+
+def check_flags(raw: Any, kind: type) -> None:
+    """Compare the fields of ``raw`` with what ``kind`` allows. Raises InputError that names the flag of the field."""
+    found = violation(raw, kind)
     if found is not None:
         path, value, allowed = found
-        raise InputError(f"--{path.rpartition('.')[2].replace('_', '-')} {value}: must be {allowed}")
+        raise InputError(f"{flag(path.rpartition('.')[2])} {value}: must be {allowed}")
+
+
+def flag(field: str) -> str:
+    """A field of a configuration or a request as it is written on the command line."""
+    return "--" + {"settings": "set", "start": "from"}.get(field, field).replace("_", "-")
 
 
 def check_stages(stages: Sequence[Stage]) -> None:

@@ -20,11 +20,11 @@ from saddlescape.errors import InputError
 from saddlescape.methods.recipe import Facts, Recipe
 from saddlescape.methods.resolve import resolve
 from saddlescape.published import recipes
-from saddlescape.records.config import DataConfig, RunConfig, check_stages
+from saddlescape.records.config import DataConfig, RunConfig, check_flags, check_stages, flag
 from saddlescape.runs.config import from_toml
 from saddlescape.runs.first_stage import continue_from
 from saddlescape.runs.rehearsal import rehearse
-from saddlescape.runs.request import Request, flag
+from saddlescape.runs.request import Request
 from saddlescape.training.precision import has_fast_bf16, resolve_device, resolve_precision
 from saddlescape.training.tuning import seconds_per_step
 
@@ -152,7 +152,7 @@ def plan(
     Raises:
         InputError: anything that cannot be, with how to repair it.
     """
-    request.check()
+    check_flags(vars(request), Request)
     device = resolve_device(begun.device if begun is not None and request.device == "auto" else request.device)
     table = recipes().get(request.data, {})
     imbalance = request.imbalance if request.imbalance is not None else float(table.get("imbalance", 0.0))
@@ -168,6 +168,7 @@ def plan(
         bad_images=request.bad_images,
         split=begun.data.split if begun is not None else OWN_SPLIT if own else "position",
     )
+    check_flags(vars(data), DataConfig)
     loaded = Loaded() if loaded is None else loaded
     if data not in loaded.data:
         limit = CPU_IMAGE_SIZE if device.type == "cpu" and not table else None

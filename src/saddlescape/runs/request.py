@@ -9,9 +9,8 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from saddlescape.errors import InputError
 from saddlescape.records.config import Count
-from saddlescape.records.record import LARGEST, may_be, violation
+from saddlescape.records.record import LARGEST, may_be
 
 
 def whole(type_: Any, tokens: Sequence[Any]) -> int:
@@ -127,15 +126,3 @@ class Request(TrainOptions):
     data: str
     method: str | None = None
     processes: int = 1
-
-    def check(self) -> None:
-        """Raises InputError for a value out of range that would mean "not given" in a configuration."""
-        found = violation(vars(self), Request)
-        if found is not None:
-            name, value, allowed = found
-            raise InputError(f"{flag(name)} {value}: must be {allowed}")
-
-
-def flag(field: str) -> str:
-    """A field of a request as it is written on the command line."""
-    return "--" + {"settings": "set", "start": "from"}.get(field, field).replace("_", "-")
