@@ -10,7 +10,7 @@ import pytest
 from saddlescape.losses import ProCoLoss
 from saddlescape.methods.recipe import Facts
 from saddlescape.methods.resolve import resolve
-from saddlescape.methods.systems import cc_sam, contrastive, glmc
+from saddlescape.methods.systems import table
 from saddlescape.optim import MomentumSAM
 from saddlescape.records.config import Stage
 from saddlescape.training.epoch import at
@@ -109,9 +109,9 @@ def test_focal_sam_steps_its_radius_at_80_percent_of_training() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (cc_sam.__doc__, ("0.467", "159 and 179", "last, smaller batch")),
-        (contrastive.__doc__, ("(epoch + 1) / (epochs + 1)", "ProCo's drops the last, smaller", "BCL's does not")),
-        (glmc.__doc__, ("(0.247, 0.243, 0.262)",)),
+        (table._cc_sam.__doc__, ("0.467", "159 and 179", "last, smaller batch")),
+        (table._contrastive.__doc__, ("(epoch + 1) / (epochs + 1)", "drops the last, smaller", "BCL's does not")),
+        (table._glmc.__doc__, ("(0.247, 0.243, 0.262)",)),
         (ProCoLoss.__doc__, ("off by 0.13", "5,000")),
         (MomentumSAM.__doc__, ("follows the step (AdamW)",)),
         ("systems.toml", ("0.467", "159 and 179", "(0.247, 0.243, 0.262)", "(epoch + 1) / (epochs + 1)", "batch 512")),

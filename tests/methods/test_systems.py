@@ -1,26 +1,20 @@
-"""Named systems: what their stages say, published numbers, what can be added to them, and how one is added."""
+"""Named systems: what their stages say, published numbers, and what can be added to them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from saddlescape.cli.app import run
 from saddlescape.errors import InputError
 from saddlescape.losses.registry import LOSSES
-from saddlescape.methods.recipe import Facts, Recipe
+from saddlescape.methods.recipe import Facts
 from saddlescape.methods.resolve import canonical, read, resolve
 from saddlescape.methods.rows import listing
 from saddlescape.methods.systems import SYSTEMS, ours
-from saddlescape.methods.systems.system import System, classifier_stage
 from saddlescape.models.heads import HEADS
 from saddlescape.published import system_recipe, systems
 from saddlescape.records.config import Stage
-from saddlescape.records.files import read_result
 from saddlescape.schedules import lr_schedule
 from saddlescape.training.objectives import OBJECTIVES
 
@@ -267,27 +261,3 @@ def test_numbers_of_a_data_set_and_its_imbalance_lie_over_the_defaults() -> None
         "lr": 0.1, "lr_schedule": "cosine", "weight_decay": 2e-4, "batch_size": 120, "rho": [0.05], "epochs": 135,
         "augment": "simclr",
     }  # fmt: skip
-
-
-# Adding one.
-
-
-def test_a_new_system_is_one_file_and_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What CONTRIBUTING says: a function from the first stage to all stages, its numbers, and a line in SYSTEMS."""
-
-    def two_steps(facts: Facts, own: Mapping[str, Any], first: Recipe) -> tuple[Stage, ...]:
-        before = first.stages[0]
-        second = classifier_stage(before, own, sampler="class-balanced", loss="bs")
-        return before, replace(second, name="balance", head="lws", trainable="head")
-
-    numbers = {"epochs": 20, "lr": 0.05, "digits": {"lr": 0.01}}
-    monkeypatch.setitem(systems(), "two-steps", numbers)
-    system = System("two-steps", "balanced softmax on balanced classes", "you", two_steps, any_sum=True)
-    monkeypatch.setitem(SYSTEMS, "two-steps", system)
-    built = stages("two-steps+vs+sam", "digits", epochs=30, settings=["balance.momentum=0.8"])
-    assert [(stage.name, stage.epochs) for stage in built] == [("train", 30), ("balance", 2)]  # 300 -> 30, 20 -> 2
-    assert (built[0].loss, built[0].optimizer, built[1].lr, built[1].momentum) == ("vs", "sam", 0.01, 0.8)
-    command = ["train", "digits", "--method", "two-steps+sam", "--epochs", "2", "--out", str(tmp_path / "run")]
-    assert run(command) == 0
-    result = read_result(tmp_path / "run")
-    assert result is not None and result["method"] == "two-steps+sam" and result["epochs"] == 3

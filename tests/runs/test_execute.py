@@ -20,7 +20,7 @@ import torch
 
 import saddlescape
 from saddlescape.errors import InputError
-from saddlescape.methods.recipe import Facts, Recipe
+from saddlescape.methods.recipe import Facts
 from saddlescape.methods.systems import SYSTEMS, System
 from saddlescape.records import files
 from saddlescape.records.config import Stage
@@ -349,7 +349,7 @@ def test_a_loss_that_blows_up_keeps_the_last_good_checkpoint(start: Start, tmp_p
         assert all(t.isfinite().all() for t in checkpoint.model.values() if t.is_floating_point())
 
 
-def toy_stages(facts: Facts, own: Mapping[str, Any], first: Recipe) -> tuple[Stage, ...]:
+def toy_stages(facts: Facts, own: Mapping[str, Any], first: Stage) -> tuple[Stage, ...]:
     """Like cRT, and then more: representation, a new cosine head on frozen features, and all together."""
     common: dict[str, Any] = {"batch_size": 128, "lr": 0.05, "lr_schedule": "constant", "augment": "crop"}
     return (
@@ -362,7 +362,7 @@ def toy_stages(facts: Facts, own: Mapping[str, Any], first: Recipe) -> tuple[Sta
     )  # fmt: skip
 
 
-TOY = System("toy", "a toy", "here", toy_stages)
+TOY = System("a toy", "here", toy_stages)
 
 
 @pytest.fixture

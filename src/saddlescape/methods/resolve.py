@@ -107,7 +107,7 @@ def resolve(
         notes += reasons
     system, first = read(method)
     if system:
-        recipe = build_system(SYSTEMS[system], first, facts, table, epochs)
+        recipe = build_system(system, SYSTEMS[system], first, facts, table, epochs)
     else:
         recipe = single_stage.build(first, facts, table, epochs)
     given = {name: value for name, value in (flags or {}).items() if value is not None}

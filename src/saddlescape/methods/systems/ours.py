@@ -9,7 +9,7 @@ covariance of the head and the mean of a class is the less certain the fewer ima
     --set train.objective=classify                    without mixup
     --set train.augment=crop-flip                     without strong augmentation
     --set train.optimizer=sgd                         without SAM
-    --set train.optimizer_options.class_aware=0       SAM's part of the batch drawn from all classes alike
+    --set train.optimizer_options.class_aware=0       SAM's share of the batch drawn from all classes alike
     --set train.rho_start=100                         SAM from an epoch on
     ours+sam                                          SAM on the whole batch: two steps of SGD a step
 
@@ -27,34 +27,16 @@ accuracy on Digits-LT (recipe_terms-former.json).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
-from saddlescape.methods.recipe import Facts, Recipe
-from saddlescape.methods.systems.plda import plda_stage
-from saddlescape.methods.systems.system import System
-from saddlescape.records.config import Options, Stage
+from saddlescape.methods.recipe import Facts
+from saddlescape.methods.systems.system import Numbers, fitted_stage, mixup_stage, numbers
+from saddlescape.records.config import Stage
 
 
-def _stages(facts: Facts, own: Mapping[str, Any], first: Recipe) -> tuple[Stage, ...]:
-    stage = replace(
-        first.stages[0],
-        objective="mixup",
-        objective_options={"alpha": float(own["alpha"])},
-        loss="la",
-        freeze_bn_stats=True,
-    )
+def our_stages(facts: Facts, own: Numbers, first: Stage) -> tuple[Stage, ...]:
+    stage = replace(mixup_stage(first, own), loss="la", freeze_bn_stats=True)
     if stage.optimizer == "sgd":
-        options: Options = {"share": float(own["share"])}
-        stage = replace(stage, optimizer="partial-sam", optimizer_options=options, rho=(float(own["rho"]),))
-    return stage, plda_stage(stage, own)
-
-
-OURS = System(
-    "ours",
-    "logit-adjusted loss of mixtures, strong augmentation, cosine schedule, class-aware SAM; then PLDA",
-    "this library",
-    _stages,
-    notes=lambda own: ("ours: our own recipe; its numbers are not published anywhere",),
-)
+        share = numbers(own, "share")
+        stage = replace(stage, optimizer="partial-sam", optimizer_options=share, rho=(float(own["rho"]),))
+    return stage, fitted_stage(stage, "plda", **numbers(own, "shrinkage"))
