@@ -127,7 +127,9 @@ def write_npz(
 ) -> None:  # fmt: skip
     """Write arrays as ``.npz`` that names its format ``form``: in a JSON text ``meta`` where there are facts beside the
     arrays, else in an array ``format``. Raises InputError, as ``whole``."""
-    named = {"format": np.array(form)} if meta is None else {"meta": np.array(json.dumps({"format": form, **meta}))}
+    named: dict[str, Any] = {"format": np.array(form)}
+    if meta is not None:
+        named = {"meta": np.array(json.dumps({"format": form, **meta}))}
     with whole(path) as temporary, temporary.open("wb") as file:
         (np.savez_compressed if compressed else np.savez)(file, **named, **arrays)
 

@@ -251,13 +251,13 @@ def test_on_a_phone(browser: Any, report: Path, scheme: str) -> None:
     assert sight.run("[document.documentElement.scrollWidth, innerWidth]") == [375, 375]
     domains = sight.run(
         "[...document.querySelectorAll('#s1-learning .chart')]"
-        ".map(c => [c.layout.xaxis.domain, c.layout.xaxis2.domain])"
+        ".map(c => [c._fullLayout.xaxis.domain, c._fullLayout.xaxis2.domain])"
     )
     assert domains == [[[0, 1], [0, 1]]]  # one panel below the other
     sight.page.set_viewport_size({"width": 1280, "height": 900})
-    sight.until("document.querySelector('#s1-learning .chart').layout.xaxis.domain[1] < 0.6")
+    sight.until("document.querySelector('#s1-learning .chart')._fullLayout.xaxis.domain[1] < 0.6")
     sight.page.set_viewport_size({"width": 375, "height": 800})
-    sight.until("document.querySelector('#s1-learning .chart').layout.xaxis.domain[1] === 1")
+    sight.until("document.querySelector('#s1-learning .chart')._fullLayout.xaxis.domain[1] === 1")
     sight.until("document.documentElement.scrollWidth <= innerWidth")
     sight.close()
 

@@ -12,7 +12,7 @@ import torch
 
 from saddlescape.curvature import Spectrum, Surface
 from saddlescape.errors import InputError
-from saddlescape.report.read import RunData, read, studies
+from saddlescape.report.read import RunData, read, studies, valid_groups
 
 Make = Callable[..., Path]
 FILES = [
@@ -44,7 +44,6 @@ def test_every_part_is_read(pair: list[Path]) -> None:
     assert plain.tail_errors and plain.tail_errors.images.shape == (5, 8, 8, 3)
     assert plain.groups == {"head": [0, 1], "mid": [2, 3], "tail": [4, 5]}
     assert plain.marks == [(4, "DRW starts")]
-    assert (plain.uses_sam, sam.uses_sam) == (False, True)
     assert not plain.notes
 
 
@@ -105,14 +104,13 @@ def test_other_data_makes_another_study(tmp_path: Path, make: Make) -> None:
     assert runs[1].name == "CE + DRW"
 
 
-def test_groups_come_from_any_run_on_the_same_images(tmp_path: Path, make: Make) -> None:
-    told, untold = make(tmp_path / "a"), make(tmp_path / "b", method="vs", parts="result")
-    rows = [json.loads(line) for line in (untold / "metrics.jsonl").read_text().splitlines()]
-    for row in rows:
-        row.pop("test")
-    (untold / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert read([untold])[0].groups is None
-    assert read([told, untold])[1].groups == read([told])[0].groups
+def test_groups_in_a_file_are_checked() -> None:
+    good = {"head": [0], "mid": [1], "tail": [2]}
+    assert valid_groups(good, 3) == good
+    assert valid_groups({"head": [0], "tail": [2]}, 3) == {"head": [0], "mid": [], "tail": [2]}
+    bad = (None, [], {}, {"head": [0, 0]}, {"head": [3]}, {"head": [-1]}, {"all": [0]}, {"head": ["0"]}, {"head": 0},
+           {"head": [True]})  # fmt: skip
+    assert [valid_groups(groups, 3) for groups in bad] == [None] * len(bad)
 
 
 def test_what_is_no_run_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -183,7 +183,7 @@ def test_a_difference_within_the_noise_is_none(make: Make, tmp_path: Path) -> No
 def test_one_seed_has_the_noise_of_the_test_set_or_none(make: Make, tmp_path: Path) -> None:
     tail, whole = gains(pairs_of(make, tmp_path, [40.0], [50.0]))
     assert "how much of it is chance is not known (one seed)" in tail.text
-    assert "from the test set alone: one seed tells nothing of seeds" in whole.text
+    assert "from the test set alone: one seed shows nothing of seeds" in whole.text
     noise = 200 * math.sqrt(2 * 0.8 * 0.2 / 240)
     assert f"noise {noise:.1f} points" in whole.text
 

@@ -38,12 +38,10 @@ def report(
         raise InputError("give a run folder or a folder of runs: saddlescape report runs/ce-drw")
     if out.is_dir():
         raise InputError(f"--out {out} is a folder: give a file such as {out / 'report.html'}")
-    from saddlescape.report.page import write_page
+    from saddlescape.report import write_figures, write_page
 
     page = write_page(paths, out, title)
     console.print(f"-> {page} ({page.stat().st_size / 1e6:.1f} MB): open it in a browser")
     if figures is not None:
-        from saddlescape.report.figures import write_figures
-
         written = write_figures(paths, figures)
         console.print(f"-> {figures}: {counted(len(written), 'file')}")

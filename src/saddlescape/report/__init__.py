@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from saddlescape.report.figures import write_figures
+from saddlescape.report.matplotlib_figure import write_figures
 from saddlescape.report.page import write_page
 
 __all__ = ["write_figures", "write_page"]

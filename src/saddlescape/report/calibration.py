@@ -1,4 +1,4 @@
-"""Confusion and calibration, from the predictions that a run kept."""
+"""Calibration, from the predictions that a run kept."""
 
 from __future__ import annotations
 
@@ -9,12 +9,6 @@ import numpy as np
 from saddlescape.records.predictions import Predictions
 
 BINS = 15
-
-
-def confusion(found: Predictions, classes: int) -> np.ndarray:
-    """Counts int64 [classes, classes]: row true, column predicted."""
-    flat = np.bincount(found.labels * classes + found.predictions, minlength=classes * classes)
-    return flat.reshape(classes, classes)
 
 
 @dataclass(frozen=True)
@@ -37,7 +31,8 @@ def calibration(found: Predictions, chosen: np.ndarray | None = None, bins: int 
     which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     images = np.bincount(which, minlength=bins)
     with np.errstate(invalid="ignore"):
-        said = np.bincount(which, weights=confidence, minlength=bins) / images
-        right = np.bincount(which, weights=correct, minlength=bins) / images
-    gap = np.abs(np.nan_to_num(said - right)) * images
-    return Calibration(np.linspace(0, 1, bins + 1), said, right, images, float(gap.sum() / max(images.sum(), 1)))
+        mean_confidence = np.bincount(which, weights=confidence, minlength=bins) / images
+        accuracy = np.bincount(which, weights=correct, minlength=bins) / images
+    gap = np.abs(np.nan_to_num(mean_confidence - accuracy)) * images
+    error = float(gap.sum() / max(images.sum(), 1))
+    return Calibration(np.linspace(0, 1, bins + 1), mean_confidence, accuracy, images, error)

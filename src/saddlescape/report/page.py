@@ -12,11 +12,11 @@ import gzip
 import hashlib
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -25,30 +25,28 @@ from saddlescape.disk import write_text
 from saddlescape.errors import MissingExtraError
 from saddlescape.records.files import make_folder
 from saddlescape.records.predictions import TailErrors
-from saddlescape.report import pictures, table, text
-from saddlescape.report.charts import figure
+from saddlescape.report import plots, table, text
+from saddlescape.report.drawing import Figure, Relief
 from saddlescape.report.facts import Facts, facts
 from saddlescape.report.palette import exchange
-from saddlescape.report.panels import Plate, Relief
+from saddlescape.report.plotly_figure import figure as plotly_figure
 from saddlescape.report.read import RunData, read, studies
 from saddlescape.report.reading import RULES, Sentence, published_epochs, reading
-from saddlescape.report.select import detailed, in_common, measured, pairs, tail_class
+from saddlescape.report.select import detailed, in_common, pairs, ratio, tail_class
 
 MOST_MISTAKES, MOST_SENTENCES = 18, 9
 DATASETS = {**table.DATASETS, "digits": "Digits-LT"}
 
 
-@dataclass(frozen=True)
-class Tile:
-    """A figure told at a glance."""
+class Tile(NamedTuple):
+    """A number at a glance."""
 
     what: str
     value: str
     about: str
 
 
-@dataclass(frozen=True)
-class Mistake:
+class Mistake(NamedTuple):
     source: str  # data: URI of a PNG
     true: str
     taken: str
@@ -56,14 +54,13 @@ class Mistake:
     name: str
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(NamedTuple):
     key: str
     title: str
-    plates: list[Plate]
+    figures: list[Figure]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Study:
     """All runs on the same data, as the page shows them."""
 
@@ -76,7 +73,7 @@ class Study:
     sections: list[Section]
     mistakes: list[tuple[str, list[Mistake]]]
     facts: Facts
-    notes: list[tuple[str, str, str]] = field(default_factory=list)  # text, runs, command
+    notes: list[tuple[str, str, str]]  # text, runs, command
 
 
 def write_page(paths: Sequence[Path], out: Path, title: str = "") -> Path:
@@ -112,8 +109,7 @@ def render(runs: Sequence[RunData], title: str = "") -> str:
         number=table.number,
         mark=table.mark,
         caption=table.caption,
-        data=plate_data,
-        height=plate_height,
+        data=figure_data,
         colours=Markup(text.json_for_html(exchange())),
         style=Markup(style),
         engine=Markup(packed(engine)),
@@ -123,7 +119,7 @@ def render(runs: Sequence[RunData], title: str = "") -> str:
 
 
 def policy(*scripts: str) -> str:
-    """The content policy: these scripts, inline styles, pictures in the page itself; no request of any kind."""
+    """The content policy: these scripts, inline styles, images in the page itself; no request of any kind."""
     hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts)
     return (
         f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; "
@@ -147,89 +143,76 @@ def packed(script: str) -> str:
 
 
 def study(runs: Sequence[RunData], key: str) -> Study:
-    """What is shown of runs on the same data."""
+    """What is shown of runs on the same data; ``key`` begins the names of its elements."""
     shown = detailed(runs)
     results = [run.raw_result for run in runs if run.raw_result is not None]
     first = next((run for run in runs if run.result), runs[0])
     known = table.build(results, published_epochs(first.dataset)) if results else None
-    sections: list[tuple[str, str, Sequence[Plate | None]]] = [
-        ("results", "Results", [pictures.groups(known) if known else None, pictures.classes(runs)]),
-        ("training", "Training", [pictures.learning(runs)]),
-        ("answers", "Answers", [pictures.confusion(shown), pictures.reliability(shown)]),
-        ("curvature", "Curvature", [pictures.side_by_side(shown), pictures.by_class(shown), pictures.extremes(shown),
-                                    pictures.course(shown)]),
-        ("surface", "Loss surfaces", [*pictures.surfaces(shown)]),
-        ("sam", "What SAM does", [pictures.gain(shown), pictures.escape(shown)]),
+    of_single_runs: list[tuple[str, str, Sequence[Figure | None]]] = [
+        ("answers", "Predictions", [plots.confusion(shown), plots.reliability(shown)]),
+        ("curvature", "Curvature", [plots.side_by_side(shown), plots.by_class(shown), plots.extremes(shown),
+                                    plots.course(shown)]),
+        ("surface", "Loss surfaces", plots.surfaces(shown)),
+        ("sam", "What SAM does", [plots.gain(shown), plots.escape(shown)]),
     ]  # fmt: skip
-    present = [
-        Section(name, title, [_own(plate, key) for plate in plates if plate]) for name, title, plates in sections
+    sections = [
+        ("results", "Results", [plots.groups(known) if known else None, plots.classes(runs)]),
+        ("training", "Training", [plots.learning(runs)]),
+        *of_single_runs,
     ]
     notes = _notes(runs)
-    if len(shown) < len(runs) and any(len(section.plates) for section in present[2:]):
-        notes.append(("Single parts (spectra, courses, surfaces, answers) are shown of the runs with the most of them.",
+    if len(shown) < len(runs) and any(figure for _, _, figures in of_single_runs for figure in figures):
+        notes.append(("Spectra, courses, surfaces and predictions are shown of the runs with the most of them.",
                       ", ".join(run.name for run in shown), ""))  # fmt: skip
-    imbalance = first.result.imbalance if first.result else None
-    name = DATASETS.get(first.dataset, text.short(first.dataset or "unknown data", 60))
+    methods = list(dict.fromkeys(run.title for run in runs))
+    parts = [f"imbalance {text.number(first.imbalance)}"] if first.result and first.imbalance else []
+    parts += [text.count(len(runs), "run"), text.count(len(methods), "method")]
     return Study(
         key=key,
-        title=name,
-        subtitle=_subtitle(runs, imbalance),
+        title=DATASETS.get(first.dataset, text.short(first.dataset or "unknown data", 60)),
+        subtitle=f"{', '.join(parts)}: {text.listed(methods, 8)}",
         sentences=reading(runs),
         tiles=tiles(runs),
         table=known,
-        sections=[section for section in present if section.plates],
+        sections=[
+            Section(name, title, [replace(figure, key=f"{key}-{figure.key}") for figure in figures if figure])
+            for name, title, figures in sections
+            if any(figures)
+        ],
         mistakes=[(run.name, mistakes(run, run.tail_errors)) for run in shown if run.tail_errors is not None],
         facts=facts(runs),
         notes=notes,
     )
 
 
-def _own(plate: Plate, key: str) -> Plate:
-    return Plate(
-        f"{key}-{plate.key}", plate.title, plate.caption, plate.variants, plate.choice, plate.start, plate.notes
-    )
-
-
-def _subtitle(runs: Sequence[RunData], imbalance: float | None) -> str:
-    methods = list(dict.fromkeys(run.title for run in runs))
-    parts = [text.count(len(runs), "run"), text.count(len(methods), "method")]
-    if imbalance:
-        parts.insert(0, f"imbalance {text.number(imbalance)}")
-    return ", ".join(parts) + f": {text.listed(methods, 8)}"
-
-
 def tiles(runs: Sequence[RunData]) -> list[Tile]:
     """At most four figures: tail accuracy without and with SAM, the deepest saddle, and the work."""
     found: list[Tile] = []
-    couples = pairs(runs)
     done = in_common(runs)
-    if couples:
-        plain, sam = couples[-1]
-        assert plain.result and sam.result
-        mine = [
-            run.result.tail for run in done if run.title == plain.title and run.result and run.result.tail is not None
-        ]
-        theirs = [
-            run.result.tail for run in done if run.title == sam.title and run.result and run.result.tail is not None
-        ]
-        if mine and theirs:
-            before, after = sum(mine) / len(mine), sum(theirs) / len(theirs)
+
+    def mean_tail(title: str) -> float | None:
+        return table.spread([run.result.tail for run in done if run.result and run.title == title])["mean"]
+
+    for plain, sam in pairs(runs)[-1:]:
+        before, after = mean_tail(plain.title), mean_tail(sam.title)
+        if before is not None and after is not None:
             found.append(Tile("Tail accuracy", f"{before:.1f} → {after:.1f} %", f"{plain.title} → with SAM"))
-    best = max(done, key=lambda run: run.result.balanced_accuracy or 0.0 if run.result else 0.0, default=None)
-    if best is not None and best.result is not None and best.result.balanced_accuracy is not None:
-        found.append(Tile("Best mean over classes", text.percent(best.result.balanced_accuracy), best.name))
+    scores = [(run.result.balanced_accuracy, run.name) for run in done if run.result]
+    best = max((pair for pair in scores if pair[0] is not None), key=lambda pair: pair[0] or 0.0, default=None)
+    if best:
+        found.append(Tile("Best mean over classes", text.percent(best[0]), best[1]))
     saddles = [(run, row) for run in runs if (row := tail_class(run)) is not None and row.negative_curvature_proved]
     if saddles:
         run, row = max(saddles, key=lambda pair: pair[1].nonconvexity or 0.0)
-        share = text.percent(100 * row.nonconvexity) if row.nonconvexity is not None else "all"
+        share = "all" if row.nonconvexity is None else text.percent(ratio(row))
         found.append(Tile("Most of a saddle in the tail", f"{share} of λmax",
                           f"λmin {text.number(row.lambda_min)}, class "
-                          f"{text.short(run.class_name(row.label or 0))}, {run.title}"))  # fmt: skip
-    done = [run for run in runs if run.result]
-    seconds = [run.result.seconds for run in done if run.result and run.result.seconds is not None]
-    if seconds and done[0].result:
+                          f"{text.short(run.class_name(row.label))}, {run.title}"))  # fmt: skip
+    finished = [run.result for run in runs if run.result]
+    seconds = [result.seconds for result in finished if result.seconds is not None]
+    if seconds:
         found.append(Tile("Training time", text.duration(sum(seconds)),
-                          f"{text.count(len(seconds), 'run')}, {text.short(done[0].result.device, 40)}"))  # fmt: skip
+                          f"{text.count(len(seconds), 'run')}, {text.short(finished[0].device, 40)}"))  # fmt: skip
     return found
 
 
@@ -237,17 +220,14 @@ def _notes(runs: Sequence[RunData]) -> list[tuple[str, str, str]]:
     """(text, runs, command of the first), once for each text."""
     found: dict[str, list[tuple[str, str]]] = {}
     for run in runs:
-        for note in run.notes:
-            found.setdefault(text.clean(note.text), []).append(
-                (run.name, text.clean(note.command) if note.command else "")
-            )
-        if not measured(run) and run.curvature is not None:
-            found.setdefault("curvature.json holds no class.", []).append((run.name, ""))
-    return [(told, text.listed([name for name, _ in rows]), rows[0][1]) for told, rows in found.items()]
+        empty = [("curvature.json holds no class.", "")] if run.curvature and not run.measured else []
+        for note, command in [*run.notes, *empty]:
+            found.setdefault(text.clean(note), []).append((run.name, text.clean(command) if command else ""))
+    return [(note, text.listed([name for name, _ in rows]), rows[0][1]) for note, rows in found.items()]
 
 
 def mistakes(run: RunData, found: TailErrors) -> list[Mistake]:
-    """The tail images that are wrong most confidently, as pictures in the page."""
+    """The tail images that are wrong most confidently, as images in the page."""
     order = sorted(range(len(found.labels)), key=lambda i: -found.confidences[i])[:MOST_MISTAKES]
     return [
         Mistake(
@@ -260,13 +240,13 @@ def mistakes(run: RunData, found: TailErrors) -> list[Mistake]:
 
 
 def png(image: Any) -> str:
-    """uint8 [H, W, 1 or 3] -> ``data:`` URI; large pictures are made at most 160 pixels wide."""
+    """uint8 [H, W, 1 or 3] -> ``data:`` URI; large images are made at most 160 pixels wide."""
     from PIL import Image
 
-    picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
-    picture.thumbnail((160, 160))
+    small = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+    small.thumbnail((160, 160))
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
+    small.save(buffer, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
@@ -278,20 +258,15 @@ def cell(row: dict[str, Any], metric: str) -> tuple[str, str, str]:
     return ours, "" if known is None else table.number(known), beside
 
 
-def plate_data(plate: Plate) -> Markup:
-    """The JSON that stands beside a plate."""
+def figure_data(figure: Figure) -> tuple[Markup, int]:
+    """The JSON that stands beside a figure, and the height in pixels that is kept free until it is drawn."""
     variants = [
-        {"name": text.short(name, 60), "text": drawing.text, "figure": figure(drawing)}
-        for name, drawing in plate.variants
+        {"name": text.short(name, 60), "text": drawing.text, "figure": plotly_figure(drawing)}
+        for name, drawing in figure.variants
     ]
-    return Markup(text.json_for_html({"start": plate.start, "variants": variants}))
+    height: int = plotly_figure(figure.variants[figure.start][1])["layout"]["height"]
+    return Markup(text.json_for_html({"start": figure.start, "variants": variants})), height
 
 
-def plate_height(plate: Plate) -> int:
-    """Pixels of the drawing that is shown first, kept free before it is drawn."""
-    found: int = figure(plate.variants[plate.start][1])["layout"]["height"]
-    return found
-
-
-def tag(plate: Plate) -> str:
-    return "surface" if isinstance(plate.variants[0][1], Relief) else "panels"
+def tag(figure: Figure) -> str:
+    return "surface" if isinstance(figure.variants[0][1], Relief) else "panels"

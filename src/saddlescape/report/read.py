@@ -1,17 +1,18 @@
-"""Run folders and grids -> plain data. A missing or damaged part is None and a note, never a crash."""
+"""Run folders and grids -> plain data. A missing or damaged file is None and a note, never a crash."""
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from saddlescape.disk import read_npz
+from saddlescape.disk import read_npz, read_text
 from saddlescape.errors import InputError, counted
 from saddlescape.milestones import beginnings
 from saddlescape.records import files
@@ -31,27 +32,36 @@ from saddlescape.records.predictions import (
 from saddlescape.records.record import convert
 from saddlescape.records.result import Result
 from saddlescape.records.rho_advice import AdviceFile
-from saddlescape.report.groups import Groups, recovered, valid
 from saddlescape.report.table import published_name
 from saddlescape.report.text import clean
 
 SPECTRUM_FORMAT, SURFACE_FORMAT = "saddlescape-spectrum-1", "saddlescape-surface-1"
 COURSE_FORMAT = "saddlescape-curvature-course-1"
+GROUPS = ("head", "mid", "tail")
 PAPER_ORDER = ("ce", "ce+drw", "ldam+drw", "vs")  # rows of the paper's table; each is followed by the same with SAM
+# (field of RunData, its file, what a page lacks without it, the command that measures it)
+MEASUREMENTS = (
+    ("curvature", "curvature.json", "Curvature was not measured: no spectra, no saddles.", "curvature {}"),
+    ("course", "curvature-course.jsonl", "The course of curvature over training was not measured.",
+     "curvature {} --over-training"),
+    ("advice", "rho-advice.json", "SAM's gain over rho was not measured.", "curvature {} --advise-rho"),
+    ("surfaces", "surface-", "No loss surface was measured.", "surface {} --classes all"),
+    ("predictions", PREDICTIONS, "Its predictions on single test images were not kept: no confusion, no calibration.",
+     "evaluate {}"),
+)  # fmt: skip
 T = TypeVar("T")
+Groups = dict[str, list[int]]
 
 
-@dataclass(frozen=True)
-class Note:
-    """What a page cannot show of a run, and the command that mends it ("" where none does)."""
+class Note(NamedTuple):
+    """What a page cannot show of a run, and the command that repairs it ("" where none does)."""
 
-    run: str
     text: str
     command: str = ""
 
 
 @dataclass(frozen=True)
-class Surface:
+class ClassSurface:
     """One class's loss: ``losses`` float64 [A, B] (or [A] for a line) over ``alphas`` [A] and ``betas`` [B]."""
 
     label: int
@@ -60,15 +70,12 @@ class Surface:
     betas: np.ndarray
     losses: np.ndarray
     center: float
-    slopes: tuple[float, ...]
     curvatures: tuple[float, ...]
 
 
-@dataclass(frozen=True)
-class Spectrum:
-    """Lanczos nodes and weights of one class, float64 [probes, steps]."""
+class Nodes(NamedTuple):
+    """Lanczos nodes and weights of one class's spectrum, float64 [probes, steps]."""
 
-    label: int
     values: np.ndarray
     weights: np.ndarray
 
@@ -87,7 +94,7 @@ class RunData:
     course: list[Moment] = field(default_factory=list)
     course_settings: dict[str, Any] = field(default_factory=dict)
     advice: AdviceFile | None = None
-    surfaces: list[Surface] = field(default_factory=list)
+    surfaces: list[ClassSurface] = field(default_factory=list)
     escape: EscapeFile | None = None
     predictions: Predictions | None = None
     tail_errors: TailErrors | None = None
@@ -108,6 +115,10 @@ class RunData:
         return self.result.dataset if self.result else self.plan.data.name if self.plan else ""
 
     @property
+    def imbalance(self) -> float | None:
+        return (self.result.imbalance if self.result else self.plan.data.imbalance if self.plan else None) or None
+
+    @property
     def seed(self) -> int:
         return self.result.seed if self.result else self.plan.seed if self.plan else 0
 
@@ -122,33 +133,25 @@ class RunData:
     @cached_property
     def classes(self) -> list[str]:
         """Names as they are in the files: escape them where they are shown."""
-        if self.result and self.result.classes:
+        if self.result:
             return self.result.classes
-        named = {row.label: row.name for row in self.curvature.classes} if self.curvature else {}
-        return [
-            named.get(label, str(label)) for label in range(max((k for k in named if k is not None), default=-1) + 1)
-        ]
+        named = {row.label: row.name for row in self.measured if row.label is not None}
+        return [named.get(label, str(label)) for label in range(max(named, default=-1) + 1)]
 
-    def class_name(self, label: int) -> str:
-        return "all classes" if label == -1 else self.classes[label] if label < len(self.classes) else f"class {label}"
+    def class_name(self, label: int | None) -> str:
+        if label == -1:
+            return "all classes"
+        return self.classes[label] if label is not None and label < len(self.classes) else f"class {label}"
 
     @cached_property
     def groups(self) -> Groups | None:
-        """Head, mid and tail; None where no file tells."""
-        size = len(self.classes)
-        told = [
-            self.result.groups if self.result else None,
-            self.curvature.group_labels if self.curvature else None,
-            self.escape.group_labels if self.escape else None,
-        ]
-        found = next((groups for groups in (valid(each, size) for each in told) if groups), None)
-        if found is None and self.counts:
-            scores = [{"per_class": e.test.per_class, "head": e.test.head, "tail": e.test.tail} for e in self.tested]
-            found = recovered(self.counts, scores)
-        return found
-
-    def group_of(self, label: int) -> str | None:
-        return next((name for name, members in (self.groups or {}).items() if label in members), None)
+        """Head, mid and tail; None where no file names them."""
+        files_of_groups = (
+            self.result and self.result.groups,
+            self.curvature and self.curvature.group_labels,
+            self.escape and self.escape.group_labels,
+        )
+        return next((found for each in files_of_groups if (found := valid_groups(each, len(self.classes)))), None)
 
     @property
     def tested(self) -> list[Any]:
@@ -156,11 +159,15 @@ class RunData:
         return [epoch for epoch in self.epochs if epoch.test is not None]
 
     @property
-    def uses_sam(self) -> bool:
-        """Whether any stage takes SAM's step or a variant's."""
-        if self.plan and self.plan.stages:
-            return any("sam" in stage.optimizer for stage in self.plan.stages)
-        return any("sam" in word for word in self.method.split("+"))
+    def measured(self) -> list[Curvature]:
+        """Curvature of single classes."""
+        return [row for row in self.curvature.classes if row.label is not None] if self.curvature else []
+
+    @property
+    def sam_radii(self) -> list[float]:
+        """The radii of the SAM that the run was trained with, as the measured advice names them."""
+        trained = self.advice.trained_with if self.advice else None
+        return trained.rho if trained and "sam" in trained.optimizer else []
 
     def offset(self, stage: int) -> int:
         """Epochs of the stages before ``stage``."""
@@ -177,13 +184,12 @@ class RunData:
             found += [(start + begun, f"{what} starts") for begun, what in beginnings(stage) if begun < stage.epochs]
         return found
 
-    def spectrum(self, row: Curvature) -> Spectrum | None:
+    def spectrum(self, row: Curvature) -> Nodes | None:
         """The saved spectrum of a row of ``curvature.json``; None, and a note, where it cannot be read."""
-        if row.file is None or row.label is None:
+        if row.file is None:
             return None
-        label = row.label
 
-        def load() -> Spectrum:
+        def load() -> Nodes:
             path = (self.path / str(row.file)).resolve()
             if not path.is_relative_to(self.path.resolve()):
                 raise InputError(f"curvature.json points outside the run, at {row.file}")
@@ -191,9 +197,34 @@ class RunData:
             values, weights = arrays["ritz_values"].astype(float), arrays["ritz_weights"].astype(float)
             if values.ndim != 2 or values.shape != weights.shape or not np.isfinite(values).all() or not values.size:
                 raise InputError(f"{path.name} holds no spectrum; measure it again")
-            return Spectrum(label, values, weights)
+            return Nodes(values, weights)
 
-        return _part(self, load)
+        return self.attempt(load)
+
+    def attempt(self, load: Callable[[], T], name: str = "") -> T | None:
+        """What ``load`` returns, or None and a note that says why not; ``name`` begins the note."""
+        try:
+            return load()
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as problem:
+            why = " ".join(str(problem).replace(f"{self.path}/", "").split())
+            why = why if isinstance(problem, InputError) else f"damaged ({why})"
+            note = Note(f"{name + ': ' if name else ''}{why}.")
+            if note not in self.notes:
+                self.notes.append(note)
+            return None
+
+
+def valid_groups(groups: Any, classes: int) -> Groups | None:
+    """``groups`` as read from a file, if it names each class at most once and no other."""
+    if not isinstance(groups, Mapping) or not set(groups) <= set(GROUPS):
+        return None
+    members = [groups.get(name, []) for name in GROUPS]
+    if not all(isinstance(group, list) and all(type(label) is int for label in group) for group in members):
+        return None
+    flat = [label for group in members for label in group]
+    if not flat or len(set(flat)) != len(flat) or not all(0 <= label < classes for label in flat):
+        return None
+    return dict(zip(GROUPS, members, strict=True))
 
 
 def read(paths: Sequence[Path]) -> list[RunData]:
@@ -202,17 +233,16 @@ def read(paths: Sequence[Path]) -> list[RunData]:
     Raises:
         InputError: a path that is neither.
     """
-    folders: list[Path] = []
+    unique: dict[Path, Path] = {}
     for path in paths:
         found = [path] if files.is_run(path) else runs_in(path)
+        if not found and not path.exists():
+            raise InputError(f"there is no folder {path}; give a run folder or a folder of runs")
         if not found:
-            if not path.exists():
-                raise InputError(f"there is no folder {path}; give a run folder or a folder of runs")
             raise InputError(f"{path} is neither a run (it has no {files.CONFIG}) nor a folder of runs")
-        folders += found
-    unique = {folder.resolve(): folder for folder in reversed(folders)}
-    runs = sorted((read_run(folder) for folder in reversed(unique.values())), key=_order)
-    _share_groups(runs)
+        for folder in found:
+            unique.setdefault(folder.resolve(), folder)
+    runs = sorted((read_run(folder) for folder in unique.values()), key=_order)
     for study in studies(runs):
         _name(study)
     return runs
@@ -222,17 +252,8 @@ def studies(runs: Sequence[RunData]) -> list[list[RunData]]:
     """Runs on the same data and imbalance belong together; in order of appearance."""
     found: dict[tuple[str, float | None], list[RunData]] = {}
     for run in runs:
-        imbalance = run.result.imbalance if run.result else run.plan.data.imbalance if run.plan else None
-        found.setdefault((run.dataset, imbalance or None), []).append(run)
+        found.setdefault((run.dataset, run.imbalance), []).append(run)
     return list(found.values())
-
-
-def _share_groups(runs: Sequence[RunData]) -> None:
-    """A run whose files do not tell the groups has those of another run on the same images."""
-    known = {run.result.draw_hash: run.groups for run in runs if run.result and run.groups}
-    for run in runs:
-        if run.result and not run.groups and run.result.draw_hash in known:
-            run.__dict__["groups"] = known[run.result.draw_hash]
 
 
 def _order(run: RunData) -> tuple[int, str, int, int]:
@@ -252,151 +273,86 @@ def runs_in(path: Path) -> list[Path]:
 
 def _name(runs: Sequence[RunData]) -> None:
     """Method; where two runs have the same, also the seed, then the folder."""
-
-    def doubled(names: Iterable[str]) -> set[str]:
-        seen = list(names)
-        return {name for name in seen if seen.count(name) > 1}
-
-    titles = [run.title for run in runs]
+    further: tuple[Callable[[RunData], str], ...] = (
+        lambda run: f", seed {run.seed}",
+        lambda run: f" ({clean(run.path.name)})",
+        lambda run: f" in {clean(run.path.parent)}",
+    )
     for run in runs:
         run.name = run.title
-    several = doubled(titles)
-    for run in runs:
-        if run.title in several:
-            run.name = f"{run.title}, seed {run.seed}"
-    several = doubled(run.name for run in runs)
-    for run in runs:
-        if run.name in several:
-            run.name = f"{run.name} ({clean(run.path.name)})"
-    several = doubled(run.name for run in runs)
-    for run in runs:
-        if run.name in several:
-            run.name = f"{run.name} in {clean(run.path.parent)}"
-    for run in runs:
-        run.notes = [Note(run.name, note.text, note.command) for note in run.notes]
+    for words in further:
+        names = Counter(run.name for run in runs)
+        for run in runs:
+            run.name += words(run) if names[run.name] > 1 else ""
 
 
 def read_run(path: Path) -> RunData:
     """Everything a report can show of one run folder."""
     run = RunData(path)
-    settings = _part(run, lambda: tomllib.loads((path / files.CONFIG).read_text(encoding="utf-8")), files.CONFIG)
-    run.settings = settings or {}
-    if settings is not None:
-        run.plan = _part(run, lambda: read_config(settings, files.CONFIG))
-    run.epochs = _part(run, lambda: read_metrics(path / files.METRICS)) or []
+
+    def record(name: str, kind: type[T]) -> T | None:
+        file = path / name
+        return run.attempt(lambda: convert(files.read_object(file), kind, name)) if file.is_file() else None
+
+    run.settings = run.attempt(lambda: tomllib.loads(read_text(path / files.CONFIG)), files.CONFIG) or {}
+    if run.settings:
+        run.plan = run.attempt(lambda: read_config(run.settings, files.CONFIG))
+    run.epochs = run.attempt(lambda: read_metrics(path / files.METRICS)) or []
     if (path / files.RESULT).is_file():
-        run.raw_result = _part(run, lambda: _object(path / files.RESULT))
-        if run.raw_result is not None:
-            run.result = _part(run, lambda: _result(run.raw_result))
-            if run.result is None:
-                run.raw_result = None
+        run.result = run.attempt(lambda: _result(run))
     else:
         done = f"{counted(len(run.epochs), 'epoch')} done" if run.epochs else "it has not begun"
-        run.notes.append(Note("", f"The run is not finished ({done}), so it is not in the table.",
+        run.notes.append(Note(f"The run is not finished ({done}), so it is not in the table.",
                               f"saddlescape train --out {path} (with the words it was begun with)"))  # fmt: skip
-    size = len(run.result.classes) if run.result else 0
-    _read_curvature(run)
-    _read_surfaces(run)
-    if (path / "escape.json").is_file():
-        run.escape = _part(run, lambda: convert(_object(path / "escape.json"), EscapeFile, "escape.json"))
-    if size and (path / PREDICTIONS).is_file():
-        run.predictions = _part(run, lambda: read_predictions(path / PREDICTIONS, size))
-    if size and (path / TAIL_ERRORS).is_file():
-        run.tail_errors = _part(run, lambda: read_tail_errors(path / TAIL_ERRORS, size))
-    _tell_missing(run)
+    run.curvature = record("curvature.json", CurvatureFile)
+    run.notes += [Note(note) for note in run.curvature.notes] if run.curvature else []
+    run.course = run.attempt(lambda: _course(run)) or []
+    run.advice = record("rho-advice.json", AdviceFile)
+    if run.advice:
+        run.advice.classes.sort(key=lambda row: row.label)
+    for file in sorted(path.glob("surface-*.npz")):
+        run.surfaces += run.attempt(lambda file=file: _surfaces(file)) or []  # type: ignore[misc]
+    run.escape = record("escape.json", EscapeFile)
+    if run.result and (path / PREDICTIONS).is_file():
+        run.predictions = run.attempt(lambda: read_predictions(path / PREDICTIONS, len(run.classes)))
+    if run.result and (path / TAIL_ERRORS).is_file():
+        run.tail_errors = run.attempt(lambda: read_tail_errors(path / TAIL_ERRORS, len(run.classes)))
+    damaged = " ".join(note.text for note in run.notes)
+    run.notes += [
+        Note(text, f"saddlescape {command.format(path)}")
+        for name, file, text, command in MEASUREMENTS
+        if not getattr(run, name) and file not in damaged
+    ]
     return run
 
 
-def _read_curvature(run: RunData) -> None:
-    path = run.path / "curvature.json"
-    if path.is_file():
-        found = _part(run, lambda: convert(_object(path), CurvatureFile, path.name))
-        if found is not None:
-            run.notes += [Note("", note) for note in found.notes]
-        run.curvature = found
-    path = run.path / "curvature-course.jsonl"
-    if path.is_file():
-        lines = _part(run, lambda: files.read_rows(path)) or []
-        if lines and isinstance(lines[0], dict) and lines[0].get("format") == COURSE_FORMAT:
-            run.course_settings = dict(lines[0].get("settings") or {})
-            run.course = _part(run, lambda: [convert(line, Moment, path.name) for line in lines[1:]]) or []
-        elif lines:
-            run.notes.append(Note("", f"{path.name} is of a format that this version does not read."))
-    path = run.path / "rho-advice.json"
-    if path.is_file():
-        run.advice = _part(run, lambda: convert(_object(path), AdviceFile, path.name))
-        if run.advice is not None:
-            run.advice.classes.sort(key=lambda row: row.label)
-
-
-def _read_surfaces(run: RunData) -> None:
-    for path in sorted(run.path.glob("surface-*.npz")):
-        found = _part(run, lambda path=path: _surfaces(path))  # type: ignore[misc]
-        run.surfaces += found or []
-
-
-def _surfaces(path: Path) -> list[Surface]:
-    raw, meta = read_npz(path, SURFACE_FORMAT)
-    arrays = {name: array.astype(float) for name, array in raw.items()}
-    losses, alphas, betas = arrays["losses"], arrays["alphas"], arrays["betas"]
-    labels = [int(label) for label in meta["labels"]]
-    wanted = (len(labels), len(alphas), len(betas)) if len(betas) else (len(labels), len(alphas))
-    if losses.shape != wanted:
-        raise InputError(f"{path.name} holds losses of shape {losses.shape}, not {wanted}; measure it again")
-    return [
-        Surface(
-            label, str(meta["directions"]), alphas, betas, losses[i], float(arrays["center"][i]),
-            tuple(map(float, arrays["slopes"][i])), tuple(map(float, arrays["curvatures"][i])),
-        )
-        for i, label in enumerate(labels)
-    ]  # fmt: skip
-
-
-def _tell_missing(run: RunData) -> None:
-    """A note for each part that could be there and is not."""
-    shown, tell = run.path, run.notes.append
-    damaged = " ".join(note.text for note in run.notes)
-    if run.curvature is None and "curvature.json" not in damaged:
-        tell(
-            Note("", "Curvature was not measured: no spectra, no saddles to be told.", f"saddlescape curvature {shown}")
-        )
-    if not run.course and "curvature-course" not in damaged:
-        tell(Note("", "The course of curvature over training was not measured.",
-                  f"saddlescape curvature {shown} --over-training"))  # fmt: skip
-    if run.advice is None and "rho-advice" not in damaged:
-        tell(Note("", "SAM's gain over rho was not measured.", f"saddlescape curvature {shown} --advise-rho"))
-    if not run.surfaces and "surface-" not in damaged:
-        tell(Note("", "No loss surface was measured.", f"saddlescape surface {shown} --classes all"))
-    if run.predictions is None and PREDICTIONS not in damaged:
-        tell(Note("", "Its answers on single test images were not kept: no confusion, no calibration.",
-                  f"saddlescape evaluate {shown}"))  # fmt: skip
-
-
-def _result(raw: Any) -> Result:
+def _result(run: RunData) -> Result:
+    raw = files.read_object(run.path / files.RESULT)
     found: Result = convert(raw, Result, files.RESULT)
-    size = len(found.classes)
-    if not size or len(found.class_counts) != size or len(found.per_class) != size:
+    if not found.classes or not len(found.classes) == len(found.class_counts) == len(found.per_class):
         raise InputError(f"{files.RESULT} is damaged: classes, class_counts and per_class differ in length")
+    run.raw_result = raw
     return found
 
 
-def _object(path: Path) -> dict[str, Any]:
-    raw = files.read_json(path)
-    if not isinstance(raw, dict):
-        raise InputError(f"{path.name} is damaged: an object was expected; delete it and measure again")
-    return raw
+def _course(run: RunData) -> list[Moment]:
+    path = run.path / "curvature-course.jsonl"
+    lines = files.read_rows(path)
+    if lines and lines[0].get("format") != COURSE_FORMAT:
+        raise InputError(f"{path.name} is of a format that this version does not read")
+    run.course_settings = dict(lines[0].get("settings") or {}) if lines else {}
+    return [convert(line, Moment, path.name) for line in lines[1:]]
 
 
-def _part(run: RunData, load: Callable[[], T], name: str = "") -> T | None:
-    """What ``load`` reads, or None and a note that says why not."""
-    try:
-        return load()
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as problem:
-        told = " ".join(str(problem).replace(f"{run.path}/", "").split())
-        note = Note(
-            run.name,
-            f"{name + ': ' if name else ''}{told if isinstance(problem, InputError) else f'damaged ({told})'}.",
-        )
-        if note not in run.notes:
-            run.notes.append(note)
-        return None
+def _surfaces(path: Path) -> list[ClassSurface]:
+    arrays, meta = read_npz(path, SURFACE_FORMAT)
+    names = ("alphas", "betas", "losses", "center", "curvatures")
+    alphas, betas, losses, center, curvatures = (arrays[name].astype(float) for name in names)
+    wanted = (len(meta["labels"]), len(alphas), len(betas)) if len(betas) else (len(meta["labels"]), len(alphas))
+    if losses.shape != wanted:
+        raise InputError(f"{path.name} holds losses of shape {losses.shape}, not {wanted}; measure it again")
+    return [
+        ClassSurface(int(label), str(meta["directions"]), alphas, betas, losses[i], float(center[i]),
+                     tuple(map(float, curvatures[i])))
+        for i, label in enumerate(meta["labels"])
+    ]  # fmt: skip

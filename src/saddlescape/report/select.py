@@ -1,25 +1,17 @@
-"""Which runs and classes a picture shows where there are more than a person can look at."""
+"""Which runs and classes a figure shows where there are more than a person can look at, and how they are drawn."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
 
+from saddlescape.records.course import Moment
 from saddlescape.records.curvature import Curvature
 from saddlescape.report import table
 from saddlescape.report.palette import dash, run_colour, symbol
 from saddlescape.report.read import RunData
 
-DETAILED = 4  # runs whose single parts are shown
-
-
-@dataclass(frozen=True)
-class Look:
-    """How a run is drawn: a method has a colour, its further seeds another dash."""
-
-    colour: str
-    dash: str
-    symbol: str
+DETAILED = 4  # runs of which spectra, courses, surfaces and predictions are shown
 
 
 def by_method(runs: Sequence[RunData]) -> dict[str, list[RunData]]:
@@ -30,29 +22,29 @@ def by_method(runs: Sequence[RunData]) -> dict[str, list[RunData]]:
     return found
 
 
-def looks(runs: Sequence[RunData]) -> dict[str, Look]:
-    """By the run's name and by the method's title."""
-    found: dict[str, Look] = {}
+def looks(runs: Sequence[RunData]) -> dict[str, dict[str, Any]]:
+    """``colour``, ``dash`` and ``symbol`` by the run's name and by the method's title: a method has a colour, its
+    further seeds another dash."""
+    found: dict[str, dict[str, Any]] = {}
     for index, (title, seeds) in enumerate(by_method(runs).items()):
-        found[title] = Look(run_colour(index), "solid", symbol(index))
-        for number, run in enumerate(seeds):
-            found[run.name] = Look(run_colour(index), dash(number), symbol(index))
+        for number, name in enumerate([title, *(run.name for run in seeds)]):
+            look = {"colour": run_colour(index), "dash": dash(max(0, number - 1)), "symbol": symbol(index)}
+            found.setdefault(name, look)
     return found
 
 
 def richness(run: RunData) -> int:
-    """How many of the parts that make pictures a run has."""
-    parts = (run.curvature, run.course, run.advice, run.surfaces, run.predictions, run.escape)
-    return sum(bool(part) for part in parts)
+    """How many of the measurements that make figures a run has."""
+    found = (run.curvature, run.course, run.advice, run.surfaces, run.predictions, run.escape)
+    return sum(map(bool, found))
 
 
-def detailed(runs: Sequence[RunData], most: int = DETAILED) -> list[RunData]:
-    """The runs with the most parts, one of each method first; at most ``most``, in their own order."""
-    first = {id(seeds and max(seeds, key=richness)) for seeds in by_method(runs).values()}
-    order = sorted(range(len(runs)), key=lambda i: (-richness(runs[i]), id(runs[i]) not in first, i))
-    one_each = [i for i in order if id(runs[i]) in first]
-    rest = [i for i in order if id(runs[i]) not in first and richness(runs[i])]
-    return [runs[i] for i in sorted((one_each + rest)[:most])]
+def detailed(runs: Sequence[RunData]) -> list[RunData]:
+    """The runs with the most measurements, one of each method first; at most ``DETAILED``, in their own order."""
+    first = {id(max(seeds, key=richness)) for seeds in by_method(runs).values()}
+    chosen = [run for run in runs if id(run) in first or richness(run)]
+    best = sorted(chosen, key=lambda run: (id(run) not in first, -richness(run)))[:DETAILED]
+    return [run for run in runs if any(run is one for one in best)]
 
 
 def pairs(runs: Sequence[RunData]) -> list[tuple[RunData, RunData]]:
@@ -95,29 +87,24 @@ def ranked(run: RunData) -> list[int]:
 
 def head_class(run: RunData) -> Curvature | None:
     """The most frequent class that was measured."""
-    rows = measured(run)
     place = {label: i for i, label in enumerate(ranked(run))}
-    return min(rows, key=lambda row: place.get(row.label or 0, len(place)), default=None)
+    return min(run.measured, key=lambda row: place.get(row.label or 0, len(place)), default=None)
 
 
 def tail_class(run: RunData) -> Curvature | None:
     """The tail class (without groups: any but the most frequent) with the greatest |lambda_min / lambda_max|."""
-    rows, head = measured(run), head_class(run)
+    rows, head = run.measured, head_class(run)
     tail = [row for row in rows if row.group == "tail"] or [row for row in rows if row is not head]
     return max(tail, key=lambda row: row.nonconvexity or 0.0, default=None)
 
 
-def measured(run: RunData) -> list[Curvature]:
-    return [row for row in run.curvature.classes if row.label is not None] if run.curvature else []
+def ratio(row: Curvature | Moment) -> float | None:
+    """|lambda_min / lambda_max| in percent; None where it is infinite."""
+    return None if row.nonconvexity is None else 100 * row.nonconvexity
 
 
-def telling(run: RunData, labels: Sequence[int], most: int) -> list[int]:
-    """At most ``most`` of ``labels``, the frequent and the rare ends first, in order of frequency."""
-    wanted = set(labels)
-    order = [label for label in ranked(run) if label in wanted]
-    known = set(order)
-    order += [label for label in labels if label not in known]
-    if len(order) <= most:
-        return order
-    front = most // 3
-    return order[:front] + order[len(order) - (most - front) :]
+def both_ends(run: RunData, labels: Sequence[int], most: int) -> list[int]:
+    """At most ``most`` of ``labels``, in order of frequency: a third from the frequent end, the rest from the rare."""
+    place = {label: i for i, label in enumerate(ranked(run))}
+    order = sorted(labels, key=lambda label: place.get(label, len(place)))
+    return order if len(order) <= most else order[: most // 3] + order[len(order) - (most - most // 3) :]

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from saddlescape.errors import InputError, MissingExtraError
-from saddlescape.report.figures import write_figures
+from saddlescape.report.matplotlib_figure import write_figures
 
 Make = Callable[..., Path]
 

@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 import pytest
+import torch
 
-from saddlescape.report import pictures, table
-from saddlescape.report.charts import figure
-from saddlescape.report.density import density
-from saddlescape.report.figures import draw
+from saddlescape.curvature.density import density as by_torch
+from saddlescape.report import plots, table
+from saddlescape.report.drawing import Figure, Heatmap, Panel, Panels, Relief, Series, binned
+from saddlescape.report.matplotlib_figure import draw
 from saddlescape.report.palette import DARK, LIGHT, exchange
-from saddlescape.report.panels import Heatmap, Panel, Picture, Plate, Relief, Series, binned
-from saddlescape.report.pictures.surfaces import cut
+from saddlescape.report.plotly_figure import figure
+from saddlescape.report.plots.surfaces import cut
 from saddlescape.report.read import RunData, read
 from saddlescape.report.select import detailed, pairs
 
@@ -29,34 +30,34 @@ def runs(pair: list[Path]) -> list[RunData]:
     return read(pair)
 
 
-def plates(runs: list[RunData]) -> list[Plate]:
+def plates(runs: list[RunData]) -> list[Figure]:
     results = [run.raw_result for run in runs if run.raw_result]
     found = [
-        pictures.groups(table.build(results, None)),
-        pictures.classes(runs),
-        pictures.learning(runs),
-        pictures.confusion(runs),
-        pictures.reliability(runs),
-        pictures.side_by_side(runs),
-        pictures.by_class(runs),
-        pictures.extremes(runs),
-        pictures.course(runs),
-        pictures.gain(runs),
-        *pictures.surfaces(runs),
-        pictures.escape(runs),
+        plots.groups(table.build(results, None)),
+        plots.classes(runs),
+        plots.learning(runs),
+        plots.confusion(runs),
+        plots.reliability(runs),
+        plots.side_by_side(runs),
+        plots.by_class(runs),
+        plots.extremes(runs),
+        plots.course(runs),
+        plots.gain(runs),
+        *plots.surfaces(runs),
+        plots.escape(runs),
     ]
     assert all(plate is not None for plate in found)
     return [plate for plate in found if plate is not None]
 
 
-def only(plate: Plate | None, index: int = 0) -> Picture:
+def only(plate: Figure | None, index: int = 0) -> Panels:
     assert plate is not None
     drawing = plate.variants[index][1]
-    assert isinstance(drawing, Picture)
+    assert isinstance(drawing, Panels)
     return drawing
 
 
-def panel(picture: Picture, title: str) -> Panel:
+def panel(picture: Panels, title: str) -> Panel:
     return next(one for one in picture.panels if one.title.startswith(title))
 
 
@@ -69,7 +70,7 @@ def raw(path: Path, name: str) -> Any:
 
 
 def test_counts_and_accuracies(runs: list[RunData], pair: list[Path]) -> None:
-    picture = only(pictures.classes(runs))
+    picture = only(plots.classes(runs))
     counts = [y for one in picture.panels[0].series for y in one.y]
     assert counts == raw(pair[0], "result.json")["class_counts"]
     assert [one.name for one in picture.panels[0].series] == ["head", "mid", "tail"]
@@ -80,14 +81,14 @@ def test_counts_and_accuracies(runs: list[RunData], pair: list[Path]) -> None:
 def test_seeds_are_averaged_with_their_spread(make: Make, tmp_path: Path) -> None:
     paths = [make(tmp_path / str(seed), seed=seed, parts="result") for seed in range(3)]
     values = np.array([raw(path, "result.json")["per_class"] for path in paths])
-    drawn = only(pictures.classes(read(paths))).panels[1].series[0]
+    drawn = only(plots.classes(read(paths))).panels[1].series[0]
     np.testing.assert_allclose(np.array(drawn.y, float), values.mean(0))
     np.testing.assert_allclose(np.array(drawn.low, float), values.min(0))
     np.testing.assert_allclose(np.array(drawn.high, float), values.max(0))
 
 
 def test_learning_curves(runs: list[RunData], pair: list[Path]) -> None:
-    picture = only(pictures.learning(runs))
+    picture = only(plots.learning(runs))
     rows = [json.loads(line) for line in (pair[1] / "metrics.jsonl").read_text().splitlines()]
     for name in ("head", "mid", "tail"):
         drawn = series(panel(picture, name.capitalize()), "CE + DRW + SAM")
@@ -97,7 +98,7 @@ def test_learning_curves(runs: list[RunData], pair: list[Path]) -> None:
 
 
 def test_densities(runs: list[RunData], pair: list[Path]) -> None:
-    picture = only(pictures.side_by_side(runs))
+    picture = only(plots.side_by_side(runs))
     assert [one.title for one in picture.panels] == [
         "class cat (head), CE + DRW",
         "class bee (tail), CE + DRW",
@@ -108,7 +109,8 @@ def test_densities(runs: list[RunData], pair: list[Path]) -> None:
         values, weights = file["ritz_values"], file["ritz_weights"]
     whole, below = picture.panels[3].series
     low, high = picture.panels[3].x_range or (0, 0)
-    wanted = density(values, weights, np.array(whole.x, float), (high - low) / 400)
+    grid = np.array(whole.x, float)
+    wanted = by_torch(torch.from_numpy(values), torch.from_numpy(weights), grid=grid, sigma=(high - low) / 400)[1]
     seen = np.array(whole.y, float) > (picture.panels[3].y_range or (0, 0))[0]
     np.testing.assert_allclose(np.array(whole.y, float)[seen], wanted[seen])
     assert max(x for x in below.x if x is not None) <= 0 < max(x for x in whole.x if x is not None)
@@ -118,14 +120,14 @@ def test_densities(runs: list[RunData], pair: list[Path]) -> None:
 
 
 def test_a_class_can_be_chosen_and_the_deepest_of_the_tail_comes_first(runs: list[RunData]) -> None:
-    plate = pictures.by_class(runs)
+    plate = plots.by_class(runs)
     assert plate is not None
     assert [name for name, _ in plate.variants] == ["cat", "dog", "owl", "fox", "elk", "bee"]
     assert plate.variants[plate.start][0] == "bee"
 
 
 def test_extremes(runs: list[RunData], pair: list[Path]) -> None:
-    picture = only(pictures.extremes(runs))
+    picture = only(plots.extremes(runs))
     rows = raw(pair[0], "curvature.json")["classes"]
     for title, values in {
         "λmin:": [row["lambda_min"] for row in rows],
@@ -146,17 +148,17 @@ def test_what_is_not_settled_is_hollow(make: Make, tmp_path: Path) -> None:
     content["classes"][1]["converged_min"] = False
     content["classes"][2]["negative_curvature_proved"] = False
     (path / "curvature.json").write_text(json.dumps(content))
-    picture = only(pictures.extremes(read([path])))
+    picture = only(plots.extremes(read([path])))
     assert panel(picture, "λmin:").series[0].hollow == [False, True, True, False, False, False]
     assert panel(picture, "λmax:").series[0].hollow == [False] * 6
-    course = only(pictures.course(read([path])))
+    course = only(plots.course(read([path])))
     assert course.panels[0].series[0].hollow == [False, True, False]
     drawn = figure(picture)["data"][0]["marker"]["symbol"]
     assert drawn == ["circle", "circle-open", "circle-open", "circle", "circle", "circle"]
 
 
 def test_course(runs: list[RunData], pair: list[Path]) -> None:
-    plate = pictures.course(runs)
+    plate = plots.course(runs)
     picture = only(plate)
     lines = [json.loads(line) for line in (pair[1] / "curvature-course.jsonl").read_text().splitlines()][1:]
     tail = [line for line in lines if "label" not in line and line["group"] == "tail"]
@@ -170,7 +172,7 @@ def test_course(runs: list[RunData], pair: list[Path]) -> None:
 
 
 def test_gain(runs: list[RunData]) -> None:
-    plate = pictures.gain(runs)
+    plate = plots.gain(runs)
     assert plate is not None
     assert [name for name, _ in plate.variants] == [run.name for run in runs]
     own = only(plate, 1).panels[0]
@@ -183,14 +185,14 @@ def test_gain(runs: list[RunData]) -> None:
 
 
 def test_escape_is_a_mean_over_seeds(runs: list[RunData]) -> None:
-    drawn = panel(only(pictures.escape(runs)), "Tail").series
+    drawn = panel(only(plots.escape(runs)), "Tail").series
     assert [(one.name, one.y, one.low, one.high) for one in drawn] == [
         (arm, [20.5, 21.5, 22.5], [20.0, 21.0, 22.0], [21.0, 22.0, 23.0]) for arm in ("sgd", "sam@0.1")
     ]
 
 
 def test_confusion_and_calibration(runs: list[RunData]) -> None:
-    plate = pictures.confusion(runs)
+    plate = plots.confusion(runs)
     assert plate is not None
     heat = plate.variants[0][1]
     assert isinstance(heat, Heatmap)
@@ -200,14 +202,14 @@ def test_confusion_and_calibration(runs: list[RunData]) -> None:
         for taken in range(6):
             share = 100 * ((found.labels == true) & (found.predictions == taken)).sum() / 40
             assert heat.z[true][taken] == pytest.approx(share)
-    picture = only(pictures.reliability(runs))
+    picture = only(plots.reliability(runs))
     inside = (found.confidences > 14 / 15) & (found.confidences <= 1)
     right = 100 * (found.labels == found.predictions)[inside].mean()
     assert picture.panels[0].series[0].y[-1] == pytest.approx(right)
 
 
 def test_surfaces(runs: list[RunData], pair: list[Path]) -> None:
-    (plate,) = pictures.surfaces(runs)
+    (plate,) = plots.surfaces(runs)
     relief = plate.variants[5][1]
     assert isinstance(relief, Relief)
     for index, path in enumerate(pair):
@@ -228,7 +230,7 @@ def test_every_figure_is_valid_plotly_and_holds_the_numbers_of_its_picture(runs:
             built = figure(drawing)
             for layout in (built["layout"], built["narrow"]):
                 go.Figure(data=built["data"], layout=layout)
-            if isinstance(drawing, Picture):
+            if isinstance(drawing, Panels):
                 wanted = [one for panel in drawing.panels for one in panel.series]
                 traces = [trace for trace in built["data"] if trace.get("meta") != "band"]
                 assert len(traces) == len(wanted)
@@ -239,31 +241,11 @@ def test_every_figure_is_valid_plotly_and_holds_the_numbers_of_its_picture(runs:
                     np.testing.assert_allclose(np.array(xs, float), np.array(one.x, float), rtol=1e-4, atol=1e-5)
 
 
-def test_panels_do_not_overlap_on_a_phone_or_a_wide_screen(runs: list[RunData]) -> None:
-    for plate in plates(runs):
-        for _, drawing in plate.variants:
-            if not isinstance(drawing, Picture):
-                continue
-            built = figure(drawing)
-            for layout in (built["layout"], built["narrow"]):
-                boxes = [
-                    (*layout[f"xaxis{i + 1 if i else ''}"]["domain"], *layout[f"yaxis{i + 1 if i else ''}"]["domain"])
-                    for i in range(len(drawing.panels))
-                ]
-                for x0, x1, y0, y1 in boxes:
-                    assert 0 <= x0 < x1 <= 1 + 1e-9
-                    assert -1e-9 <= y0 < y1 <= 1 + 1e-9
-                for i, a in enumerate(boxes):
-                    for b in boxes[i + 1 :]:
-                        apart = a[1] <= b[0] or b[1] <= a[0] or a[3] < b[2] or b[3] < a[2]
-                        assert apart, (plate.key, a, b)
-
-
 def test_matplotlib_draws_the_same_numbers(runs: list[RunData]) -> None:
     for plate in plates(runs):
         drawing = plate.variants[plate.start][1]
         axes = draw(drawing).axes
-        if isinstance(drawing, Picture):
+        if isinstance(drawing, Panels):
             for panel_, ax in zip(drawing.panels, axes, strict=False):
                 lines = [np.asarray(line.get_ydata(), float) for line in ax.lines]
                 bars = [np.array([bar.get_height() for bar in box]) for box in ax.containers if hasattr(box, "patches")]
@@ -280,9 +262,11 @@ def test_matplotlib_draws_the_same_numbers(runs: list[RunData]) -> None:
 
 
 def test_many_classes_are_put_together() -> None:
-    x, mean, low, high = binned([*range(1000)], 50)
-    assert (len(x), mean[0], low[0], high[0], x[-1]) == (50, 9.5, 0, 19, 989.5)
-    assert binned([None, None, 4.0, 6.0], 2)[1:] == ([None, 5.0], [None, 4.0], [None, 6.0])
+    found = binned([*range(1000)], 50)
+    assert [found[key][0] for key in ("y", "low", "high")] == [9.5, 0, 19]
+    assert (len(found["x"]), found["x"][-1]) == (50, 989.5)
+    sparse = binned([None, None, 4.0, 6.0], 2)
+    assert (sparse["y"], sparse["low"], sparse["high"]) == ([None, 5.0], [None, 4.0], [None, 6.0])
 
 
 def test_a_thousand_classes_stay_few_points(make: Make, tmp_path: Path) -> None:
@@ -292,7 +276,7 @@ def test_a_thousand_classes_stay_few_points(make: Make, tmp_path: Path) -> None:
         assert len(plate.variants) <= 31
         total += len(json.dumps([figure(drawing) for _, drawing in plate.variants]))
         for _, drawing in plate.variants:
-            if isinstance(drawing, Picture):
+            if isinstance(drawing, Panels):
                 assert all(len(one.x) <= 1000 for panel_ in drawing.panels for one in panel_.series)
     assert total < 2_500_000
 
@@ -300,19 +284,19 @@ def test_a_thousand_classes_stay_few_points(make: Make, tmp_path: Path) -> None:
 def test_runs_without_a_part_have_no_picture_of_it(make: Make, tmp_path: Path) -> None:
     runs = read([make(tmp_path / "run", parts="result")])
     for picture in (
-        pictures.side_by_side,
-        pictures.by_class,
-        pictures.extremes,
-        pictures.course,
-        pictures.gain,
-        pictures.escape,
-        pictures.confusion,
-        pictures.reliability,
+        plots.side_by_side,
+        plots.by_class,
+        plots.extremes,
+        plots.course,
+        plots.gain,
+        plots.escape,
+        plots.confusion,
+        plots.reliability,
     ):
         assert picture(runs) is None
-    assert pictures.surfaces(runs) == []
-    assert pictures.classes([]) is None
-    assert pictures.learning([]) is None
+    assert plots.surfaces(runs) == []
+    assert plots.classes([]) is None
+    assert plots.learning([]) is None
 
 
 def test_selection(make: Make, tmp_path: Path) -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from saddlescape.report.drawing import Figure, Panel, Panels, Series
 from saddlescape.report.palette import run_colour, symbol
-from saddlescape.report.panels import Panel, Picture, Plate, Series
 from saddlescape.report.table import mark, published_name
 from saddlescape.report.text import clean, percent
 
 PANELS = (("acc", "All test images"), ("head", "Head"), ("mid", "Mid"), ("tail", "Tail"))
 
 
-def groups(table: dict[str, Any]) -> Plate | None:
+def groups(table: dict[str, Any]) -> Figure | None:
     """A dot a method in four panels, from a table of ``report.table``."""
     rows = table["rows"]
     if not rows:
@@ -46,13 +46,13 @@ def groups(table: dict[str, Any]) -> Plate | None:
                 Panel(title, series, y_ticks=ticks, x_title="% right", x_range=_room(series),
                       y_range=(-0.6, len(rows) - 0.4))
             )  # fmt: skip
-    told = "; ".join(
+    words = "; ".join(
         f"{name} {percent(row['last']['acc']['mean'])} (tail {percent(row['last']['tail']['mean'])})"
         for name, row in zip(names, rows, strict=True)
     )
     caption = "Percent right after the last epoch, mean over seeds; a bar is one standard deviation between seeds."
-    picture = Picture(panels, f"Accuracy: {told}.", columns=len(panels), height=90 + 34 * len(rows), shared_y=True)
-    return Plate("groups", "Accuracy by group", caption, [("", picture)]) if panels else None
+    drawing = Panels(panels, f"Accuracy: {words}.", columns=len(panels), height=90 + 34 * len(rows), shared_y=True)
+    return Figure("groups", "Accuracy by group", caption, [("", drawing)]) if panels else None
 
 
 def _room(series: Sequence[Series]) -> tuple[float, float]:

@@ -1,0 +1,103 @@
+"""Curvature over training: lambda_min, lambda_max, their ratio and the loss, of the groups and of each class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from saddlescape.records.course import Moment
+from saddlescape.report.drawing import Figure, Mark, Panel, Panels, Series, Value, log_if_positive
+from saddlescape.report.palette import dash
+from saddlescape.report.plots.learning import marks
+from saddlescape.report.read import GROUPS, RunData
+from saddlescape.report.select import both_ends, looks, ratio
+from saddlescape.report.text import number, short
+
+MOST = 24
+PANELS: tuple[tuple[str, Callable[[Moment], Value]], ...] = (
+    ("λmin", lambda row: row.lambda_min),
+    ("λmax", lambda row: row.lambda_max),
+    ("|λmin / λmax|, %", ratio),
+    ("The class's own loss", lambda row: row.loss),
+    ("Gauss–Newton part of v′Hv at λmin", lambda row: row.gauss_newton),
+)
+LOG = ("λmax", "The class's own loss")
+
+
+def course(runs: Sequence[RunData]) -> Figure | None:
+    """Means of the groups, and each class to choose; hollow points where one was not settled."""
+    known = [run for run in runs if run.course]
+    if not known:
+        return None
+    variants = [("means of head, mid and tail", _drawing(known, GROUPS, _text(known)))]
+    labels = list(dict.fromkeys(row.label for run in known for row in run.course if row.label is not None))
+    for label in both_ends(known[0], labels, MOST):
+        text = " ".join(_class_text(run, label) for run in known)
+        variants.append((f"class {known[0].class_name(label)}", _drawing(known, [label], text)))
+    variants = [(name, drawing) for name, drawing in variants if drawing.panels]
+    if not variants:
+        return None
+    loss = known[0].course_settings.get("loss", "ce")
+    images = known[0].course_settings.get("samples")
+    caption = (
+        "Of the Hessian of each class's own loss "
+        f"({'cross-entropy on the raw logits' if loss == 'ce' else 'the training loss'}"
+        f"{f', at most {images} images a class' if images else ''}) at saved checkpoints. Hollow points are not "
+        "settled. Curvature of cross-entropy grows with the loss, so runs are best compared where their losses are "
+        "equal."
+    )
+    return Figure("course", "Curvature over training", caption, variants, "what is shown")
+
+
+def _of(run: RunData, key: int | str) -> list[Moment]:
+    """The moments of a class (its label) or of a group's mean (its name), in order."""
+    rows = [row for row in run.course if (row.group if row.label is None else row.label) == key]
+    return sorted(rows, key=lambda row: (row.stage, row.epoch))
+
+
+def _drawing(runs: Sequence[RunData], keys: Sequence[int | str], text: str) -> Panels:
+    style, panels = looks(runs), []
+    for title, pick in PANELS:
+        series = []
+        for index, run in enumerate(runs):
+            for key in keys:
+                rows = _of(run, key)
+                look = style[run.name] | {"symbol": "circle"}
+                name = run.name
+                if isinstance(key, str):
+                    look, name = {"colour": key, "dash": dash(index)}, f"{key}, {run.name}"
+                values = [pick(row) for row in rows]
+                if any(value is not None for value in values):
+                    x = [float(run.offset(row.stage) + row.epoch) for row in rows]
+                    hollow = [not row.converged for row in rows]
+                    series.append(Series(name, x, values, **look, markers=True, size=5, hollow=hollow))
+        if series:
+            panels.append(
+                Panel(title, series, x_title="epochs", v_marks=marks(runs),
+                      h_marks=[Mark(0.0, "", "zero")] if title == "λmin" else [],
+                      y_scale=log_if_positive(series) if title in LOG else "linear")
+            )  # fmt: skip
+    return Panels(panels, text, columns=2, height=240)
+
+
+def _text(runs: Sequence[RunData]) -> str:
+    words = []
+    for run in runs:
+        for group in GROUPS:
+            rows = _of(run, group)
+            if len(rows) > 1:
+                first, last = rows[0], rows[-1]
+                words.append(
+                    f"{run.name}, {group}: λmin from {number(first.lambda_min)} to {number(last.lambda_min)}, "
+                    f"ratio from {number(ratio(first), 2)} % to {number(ratio(last), 2)} %."
+                )
+    return " ".join(words)
+
+
+def _class_text(run: RunData, label: int) -> str:
+    rows = _of(run, label)
+    if not rows:
+        return f"{run.name}: not measured."
+    return (
+        f"{run.name}, class {short(run.class_name(label))}: λmin from {number(rows[0].lambda_min)} after epoch "
+        f"{rows[0].epoch} to {number(rows[-1].lambda_min)} after epoch {rows[-1].epoch}."
+    )

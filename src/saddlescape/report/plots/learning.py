@@ -1,0 +1,65 @@
+"""Learning curves: accuracy of each group, and the training loss, over epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from saddlescape.records.metrics import Epoch
+from saddlescape.report.drawing import Figure, Mark, Panel, Panels, Value, log_if_positive, over_seeds
+from saddlescape.report.read import GROUPS, RunData
+from saddlescape.report.select import by_method, looks
+from saddlescape.report.table import spread
+from saddlescape.report.text import percent
+
+Pick = Callable[[Epoch], Value]
+
+
+def learning(runs: Sequence[RunData]) -> Figure | None:
+    """A line a method, mean over seeds with a band from the worst to the best; None where nothing was trained."""
+    begun = [run for run in runs if run.epochs]
+    of_groups = [(f"{name.capitalize()}: test accuracy", _score(name)) for name in GROUPS]
+    panels = _panels(begun, of_groups, True) or _panels(begun, [("Test accuracy", _score("accuracy"))], True)
+    panels += _panels(begun, [("Training loss, as trained", lambda epoch: epoch.train_loss)], False)
+    if not panels:
+        return None
+    caption = "Accuracy on test images and loss on training images after each epoch."
+    if any(len(seeds) > 1 for seeds in by_method(begun).values()):
+        caption += " Lines are means over seeds, bands go from the worst seed to the best."
+    if any(text == "DRW starts" for run in begun for _, text in run.marks):
+        caption += " The loss jumps where deferred re-weighting (DRW) starts, because its weights change there."
+    ends = []
+    for title, seeds in by_method(begun).items():
+        last = [run.tested[-1] for run in seeds if run.tested]
+        tail, head = (percent(spread([_score(name)(epoch) for epoch in last])["mean"]) for name in ("tail", "head"))
+        ends.append(f"{title}: tail {tail}, head {head} at the end")
+    drawing = Panels(panels, "; ".join(ends) + ".", columns=2, height=240)
+    return Figure("learning", "Learning curves by group", caption, [("", drawing)])
+
+
+def marks(runs: Sequence[RunData]) -> list[Mark]:
+    """What begins when, once for each word and place."""
+    found = dict.fromkeys((at, text) for run in runs for at, text in run.marks)
+    return [Mark(float(at), text) for at, text in found]
+
+
+def _score(name: str) -> Pick:
+    return lambda epoch: getattr(epoch.test, name, None)
+
+
+def _panels(runs: Sequence[RunData], wanted: Sequence[tuple[str, Pick]], in_percent: bool) -> list[Panel]:
+    """A panel for each (title, pick) of which a value is known."""
+    style, panels = looks(runs), []
+    for title, pick in wanted:
+        lines = []
+        for method, seeds in by_method(runs).items():
+            points = [(run.offset(e.stage) + e.epoch + 1, pick(e)) for run in seeds for e in run.epochs]
+            few = len({x for x, y in points if y is not None}) < 12
+            lines.append(over_seeds(method, points, **style[method] | {"symbol": "circle"}, markers=few, size=5))
+        series = [line for line in lines if line]
+        if series:
+            panels.append(
+                Panel(title, series, x_title="epochs", v_marks=marks(runs), percent=in_percent,
+                      y_range=(0, 103) if in_percent else None,
+                      y_scale="linear" if in_percent else log_if_positive(series))
+            )  # fmt: skip
+    return panels

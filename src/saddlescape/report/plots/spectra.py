@@ -1,0 +1,161 @@
+"""Spectral densities of class losses, the negative part marked: head against tail, without SAM and with it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from saddlescape.records.curvature import Curvature
+from saddlescape.report.drawing import Figure, Mark, Panel, Panels, Series
+from saddlescape.report.read import Nodes, RunData
+from saddlescape.report.select import both_ends, head_class, looks, tail_class
+from saddlescape.report.text import number, percent, short
+
+POINTS = 900
+MOST = 24  # classes to choose from
+SHARE = 1 / 400  # bandwidth beside the range shown, which is what a figure resolves
+
+
+class Found(NamedTuple):
+    run: RunData
+    row: Curvature
+    nodes: Nodes
+
+
+def density(nodes: Nodes, grid: np.ndarray, sigma: float) -> np.ndarray:
+    """Gaussian-smoothed density on ``grid`` [G] of Lanczos nodes with weights that sum to 1 a probe: float64 [G].
+
+    The same sum as ``saddlescape.curvature.density``, which needs torch; ``sigma`` is a standard deviation in units of
+    the eigenvalues.
+    """
+    values, masses = nodes.values.reshape(-1), nodes.weights.reshape(-1) / len(nodes.values)
+    total = np.zeros(len(grid))
+    for start in range(0, len(values), 256):
+        z = (grid[:, None] - values[None, start : start + 256]) / sigma
+        total += np.exp(-0.5 * z**2) @ masses[start : start + 256]
+    return total / (sigma * math.sqrt(2 * math.pi))
+
+
+def bandwidth(low: float, high: float) -> float:
+    """One bandwidth for all that is shown side by side."""
+    return max(SHARE * (high - low), 1e-12)
+
+
+def side_by_side(runs: Sequence[RunData]) -> Figure | None:
+    """A row of panels a run: its most frequent class beside its tail class; the same classes and axes for all.
+
+    The tail class is that of the first run (the one with the greatest |lambda_min / lambda_max|), so that runs are
+    compared on one class.
+    """
+    known = _with_spectra(runs)
+    if not known:
+        return None
+    labels = [row.label for row in (head_class(known[0]), tail_class(known[0])) if row is not None]
+    items = [item for run in known for label in labels if (item := _found(run, label))]
+    if not items:
+        return None
+    panels = _panels(items, [_class(item) + (f", {item.run.title}" if len(known) > 1 else "") for item in items], False)
+    low, high = panels[0].x_ends
+    loss = known[0].curvature.settings.get("loss", "ce") if known[0].curvature else "ce"
+    named = "cross-entropy on the raw logits" if loss == "ce" else "each run's own training loss"
+    caption = (
+        f"How the eigenvalues of the Hessian of one class's mean loss ({named}) are spread. Left of zero, shaded, the "
+        f"loss curves downwards: the deeper it reaches beside the right end, the more of a saddle. Logarithmic height; "
+        f"smoothed by {number(bandwidth(low, high), 2)} (1/400 of the range), the same everywhere."
+    )
+    drawing = _drawing(items, panels, columns=len(labels), height=220)
+    return Figure("spectra", "Spectral density: head against tail", caption, [("", drawing)])
+
+
+def by_class(runs: Sequence[RunData]) -> Figure | None:
+    """One class at a time, all runs on the same axes; the class is chosen from a list."""
+    known = _with_spectra(runs)
+    if not known:
+        return None
+    saved = dict.fromkeys(row.label for run in known for row in run.measured if row.file and row.label is not None)
+    variants = []
+    for label in both_ends(known[0], list(saved), MOST):
+        items = [item for run in known if (item := _found(run, label))]
+        if items:
+            panels = _panels(items, [item.run.name for item in items], True)
+            variants.append((known[0].class_name(label), _drawing(items, panels, columns=1, height=200)))
+    if not variants:
+        return None
+    tail = tail_class(known[0])
+    names = [name for name, _ in variants]
+    wanted = known[0].class_name(tail.label) if tail else ""
+    start = names.index(wanted) if wanted in names else len(names) - 1
+    caption = "The whole spectrum of one class's loss with each run, on the same axes."
+    total = len({row.label for run in known for row in run.measured})
+    if total > len(variants):
+        caption += f" {len(variants)} of {total:,} classes are here, from both ends of the frequencies."
+    return Figure("spectra-by-class", "Spectral density, class by class", caption, variants, "class", start)
+
+
+def _with_spectra(runs: Sequence[RunData]) -> list[RunData]:
+    return [run for run in runs if any(row.file for row in run.measured)]
+
+
+def _found(run: RunData, label: int | None) -> Found | None:
+    row = next((row for row in run.measured if row.label == label), None)
+    nodes = run.spectrum(row) if row else None
+    return Found(run, row, nodes) if row and nodes else None
+
+
+def _class(item: Found) -> str:
+    group = f" ({item.row.group})" if item.row.group else ""
+    return f"class {short(item.run.class_name(item.row.label), 22)}{group}"
+
+
+def _drawing(items: Sequence[Found], panels: list[Panel], columns: int, height: int) -> Panels:
+    """Panels on the same axes, with a view around zero."""
+    low, high = panels[0].x_ends
+    near = 1.5 * max(-min(item.row.lambda_min for item in items), 0.02 * (high - low))
+    ranges = {"whole spectrum": (low, high), "around zero": (-near, near)}
+    text = " ".join(f"{item.run.title}: {_words(item)}" for item in items)
+    return Panels(panels, text, columns=columns, height=height, shared_x=True, shared_y=True, ranges=ranges)
+
+
+def _panels(items: Sequence[Found], titles: Sequence[str], by_run: bool) -> list[Panel]:
+    """``by_run``: coloured by run, else by group."""
+    # From below the least to above the greatest eigenvalue seen, with room at both ends.
+    low = min(min(item.row.lambda_min, float(item.nodes.values.min())) for item in items)
+    high = max(max(item.row.lambda_max, float(item.nodes.values.max())) for item in items)
+    room = 0.04 * (high - low) or 1e-9
+    low, high = min(low, 0.0) - room, max(high, 0.0) + room
+    sigma = bandwidth(low, high)
+    grid = np.linspace(low, high, POINTS)
+    curves = [density(item.nodes, grid, sigma) for item in items]
+    # One eigenvalue of P has a mass of 1 / P; a hundredth of its peak is where the figure ends.
+    params = max((item.row.num_params or 0) for item in items) or 100_000
+    floor = 0.01 / params / (sigma * math.sqrt(2 * math.pi))
+    top = max(*(float(curve.max()) for curve in curves), floor * 10)
+    style, negative = looks([item.run for item in items]), grid <= 0
+    panels = []
+    for item, title, curve in zip(items, titles, np.maximum(curves, floor), strict=True):
+        row = item.row
+        colour, name = (style[item.run.name]["colour"], item.run.title) if by_run else (row.group or "ink", row.group)
+        whole = Series(name or _class(item), grid.tolist(), curve.tolist(), "area", colour, width=1.4, legend=False)
+        x, y = grid[negative].tolist(), curve[negative].tolist()
+        below = Series("negative part", x, y, "area", "negative", width=1.6)
+        mark = Mark(row.lambda_min, f"λmin {number(row.lambda_min)}{'' if row.converged_min else ' (not settled)'}",
+                    "negative" if row.lambda_min < 0 else "muted")  # fmt: skip
+        panels.append(
+            Panel(title, [whole, below], x_title="eigenvalue λ", y_title="density", y_scale="log", x_range=(low, high),
+                  y_range=(floor, 60 * top), v_marks=[mark], shaded=(low, 0.0))
+        )  # fmt: skip
+    return panels
+
+
+def _words(item: Found) -> str:
+    mass = item.row.negative_mass
+    share = ""
+    if mass and mass[1] - mass[0] < 0.5:  # a wider interval says nothing
+        share = f", with {percent(100 * mass[0], 0)} to {percent(100 * mass[1], 0)} of the eigenvalues negative"
+    return (
+        f"class {short(item.run.class_name(item.row.label))} reaches from {number(item.row.lambda_min)} to "
+        f"{number(item.row.lambda_max)}{share}."
+    )
