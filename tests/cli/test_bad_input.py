@@ -1,4 +1,7 @@
-"""Bad input: exit code 2, one line on stderr that says what is wrong and where, no traceback, nothing lost."""
+"""Bad input: exit code 2, one line on stderr that says what is wrong and where, no traceback, nothing lost.
+
+Numbers and words out of range, for every field: tests/runs/test_run_config.py.
+"""
 
 from __future__ import annotations
 
@@ -27,33 +30,12 @@ SMALL = ("--model", "smallcnn", "--image-size", "16", "--device", "cpu")
         ((*DIGITS, "--epochs"), ("--epochs",)),
         ((*DIGITS, "--epochs", "0"), ("--epochs 0",)),
         ((*DIGITS, "--epochs", "-3"), ("--epochs -3",)),
-        ((*DIGITS, "--batch-size", "0"), ("batch_size", "0")),
         ((*DIGITS, "--batch-size", "big"), ("--batch-size", "big")),
-        ((*DIGITS, "--lr", "-0.1"), ("lr", "-0.1")),
-        ((*DIGITS, "--lr", "0"), ("lr", "0")),
-        ((*DIGITS, "--lr", "nan"), ("lr", "nan")),
-        ((*DIGITS, "--lr", "inf"), ("lr", "inf")),
-        ((*DIGITS, "--weight-decay", "-1"), ("weight_decay", "-1")),
-        ((*DIGITS, "--weight-decay", "nan"), ("weight_decay", "nan")),
-        ((*DIGITS, "--rho", "-0.5"), ("rho", "-0.5")),
-        ((*DIGITS, "--rho", "nan"), ("rho", "nan")),
         ((*DIGITS, "--method", "ce", "--rho", "0.5"), ("--rho", "ce")),
-        ((*DIGITS, "--seed", "-1"), ("--seed -1",)),
-        ((*DIGITS, "--seed", "99999999999"), ("--seed 99999999999",)),
-        ((*DIGITS, "--draw-seed", "-1"), ("seed", "-1")),
-        ((*DIGITS, "--val", "1"), ("--val 1", "from 0 to below 1")),
-        ((*DIGITS, "--val", "-0.1"), ("--val -0.1", "from 0 to below 1")),
-        ((*DIGITS, "--val", "nan"), ("--val nan", "from 0 to below 1")),
         ((*DIGITS, "--imbalance", "0.5"), ("imbalance", "0.5")),
-        ((*DIGITS, "--imbalance", "0"), ("imbalance", "0")),
-        ((*DIGITS, "--imbalance", "nan"), ("imbalance", "nan")),
         ((*DIGITS, "--imbalance", "100000"), ("imbalance 100000", "without images")),
-        ((*DIGITS, "--profile", "pareto"), ("pareto", "exp", "step")),
-        ((*DIGITS, "--eval-every", "0"), ("--eval-every 0",)),
-        ((*DIGITS, "--keep-every", "-1"), ("--keep-every -1",)),
         ((*DIGITS, "--image-size", "0"), ("--image-size 0",)),
         ((*DIGITS, "--image-size", "16"), ("8 x 8", "16")),
-        ((*DIGITS, "--bad-images", "ignore"), ("ignore", "skip")),
         ((*DIGITS, "--augment", "crop-flop"), ("crop-flop", "crop-flip")),
         ((*DIGITS, "--precision", "half"), ("--precision half", "bf16")),
         ((*DIGITS, "--model", "resnet33"), ("resnet33", "resnet32")),
@@ -66,7 +48,6 @@ SMALL = ("--model", "smallcnn", "--image-size", "16", "--device", "cpu")
         ((*DIGITS, "--set", "second.lr=1"), ("no stage 'second'", "train")),
         ((*DIGITS, "--set", "train.foo=1"), ("no field 'foo'", "momentum")),
         ((*DIGITS, "--set", "train.momentum=x"), ("'x' is not a float",)),
-        ((*DIGITS, "--set", "train.momentum=-3"), ("momentum", "-3")),
         ((*DIGITS, "--set", "train.nesterov=maybe"), ("'maybe' is not a bool",)),
         ((*DIGITS, "--set", "train.loss=cee"), ("cee",)),
         ((*DIGITS, "--set", "train.loss_options.foo=1"), ("foo",)),
@@ -76,11 +57,7 @@ SMALL = ("--model", "smallcnn", "--image-size", "16", "--device", "cpu")
         ((*DIGITS, "--set", "train.lr_schedule=up"), ("up", "cosine")),
         ((*DIGITS, "--set", "train.rho_schedule=up"), ("up", "constant")),
         ((*DIGITS, "--set", "train.rho_schedule=linear"), ("linear", "two numbers")),
-        ((*DIGITS, "--set", "train.reweight=perhaps"), ("perhaps", "drw")),
         ((*DIGITS, "--set", "train.objective=guess"), ("guess", "classify")),
-        ((*DIGITS, "--set", "train.beta=1"), ("beta", "1")),
-        ((*DIGITS, "--set", "train.epochs=0"), ("epochs", "0")),
-        ((*DIGITS, "--set", "train.accumulate=0"), ("accumulate", "0")),
         ((*DIGITS, "--device", "tpu"), ("--device tpu",)),
         ((*DIGITS, "--device", "cuda:77"), ("--device cuda:77", "--device cpu")),
         (("train", "digitz"), ("'digitz'", "did you mean 'digits'")),
@@ -353,27 +330,12 @@ def test_a_hostile_checkpoint_is_not_executed(cli, copied_run):
 # Recipes.
 
 
-@pytest.mark.parametrize(
-    ("flags", "named"),
-    [
-        (("--lr", 0.1), "--lr"),
-        (("--method", "ce"), "--method"),
-        (("--epochs", 2), "--epochs"),
-        (("--val", 0.1), "--val"),
-        (("--profile", "step"), "--profile"),
-        (("--draw-seed", 3), "--draw-seed"),
-        (("--bad-images", "skip"), "--bad-images"),
-        (("--device", "cpu"), "--device"),
-        (("--precision", "bf16"), "--precision"),
-        (("--no-compile",), "--compile"),
-        (("--set", "train.lr=1"), "--set"),
-    ],
-    ids=lambda value: str(value[0]) if isinstance(value, tuple) else None,
-)
-def test_flags_that_a_recipe_decides_are_refused(cli, digits_run, flags, named):
+def test_flags_that_a_recipe_decides_are_refused(cli, digits_run):
+    flags = ("--lr", 0.1, "--from", digits_run, "--no-compile", "--set", "train.lr=1")
     complaint = cli("train", "digits", "--recipe", digits_run / "config.toml", "--out", "run", *flags).complaint
     assert "decides everything" in complaint
-    assert named in complaint
+    for named in ("--lr", "--from", "--compile", "--set"):
+        assert named in complaint
     assert not Path("run").exists()
 
 
@@ -381,11 +343,6 @@ def test_flags_that_a_recipe_decides_are_refused(cli, digits_run, flags, named):
     ("old", "new", "wanted"),
     [
         ('method = "ce+drw+sam"', 'method = "ce+drw+sam"\ncolour = "red"', "unknown key 'colour'"),
-        ("momentum = 0.9", 'momentum = "much"', "momentum"),
-        ("momentum = 0.9", "momentum = 0.9\nwarp = 3", "warp"),
-        ("momentum = 0.9", "momentum = nan", "momentum"),
-        ("lr = 0.05", "lr = -1.0", "lr"),
-        ("batch_size = 128", "batch_size = 0", "batch_size"),
         ('loss = "ce"', 'loss = "cee"', "cee"),
         ('model = "smallcnn"', 'model = "bigcnn"', "bigcnn"),
         ('device = "cpu"', 'device = "cuda:77"', "cuda:77"),
@@ -404,7 +361,8 @@ def test_a_recipe_with_a_mistake(cli, digits_run, old, new, wanted):
 
 
 def test_a_recipe_that_is_not_there_or_no_text(cli, photos):
-    assert "--recipe none.toml" in cli("train", "digits", "--recipe", "none.toml").complaint
+    complaint = cli("train", "digits", "--recipe", "none.toml").complaint
+    assert "none.toml: No such file" in complaint and "give --recipe a run's config.toml" in complaint
     picture = next((photos / "test" / "cat").iterdir())
     assert str(picture) in cli("train", "digits", "--recipe", picture).complaint
     assert str(photos) in cli("train", "digits", "--recipe", photos).complaint

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from saddlescape.errors import InputError
+from saddlescape.records.config import flag
 from saddlescape.runs import plan as planning
-from saddlescape.runs.plan import Loaded, plan
+from saddlescape.runs.plan import Loaded, plan, plan_from_file
 from saddlescape.runs.request import Request
 
 # Enough steps to be worth a measurement: 34 epochs of 3 steps.
@@ -79,3 +81,16 @@ def test_own_photos_write_down_their_size_and_are_limited_on_a_cpu(tmp_path: Pat
     assert any("is the limit here" in note for note in notes)
     larger = plan(Request(data=str(tmp_path), device="cpu", epochs=1, image_size=96))[0]
     assert larger.data.image_size == 96
+
+
+UNSET: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(Request) if field.name != "data"}
+
+
+def test_a_recipe_refuses_every_flag_that_it_decides() -> None:
+    free = {"data", "processes", "root", "download", "seed", "eval_every", "keep_every"}
+    for field in dataclasses.fields(Request):
+        if field.name not in free:
+            value: Any = ("x",) if field.name == "settings" else 7 if field.default is None else True
+            value = "other" if isinstance(field.default, str) else value
+            with pytest.raises(InputError, match=f"leave out {flag(field.name)}, or edit"):
+                plan_from_file(Path("recipe.toml"), dataclasses.replace(REQUEST, **UNSET | {field.name: value}))

@@ -69,7 +69,7 @@ def _at_home(argument: str) -> str:
 
 
 def run(arguments: Sequence[str], debug: bool = False) -> int:
-    mute = False  # whether a mistake on the command line is another process's to tell
+    mute = False  # whether a mistake on the command line is another process's to print
     try:
         launch = launched()
         if launch is not None:
@@ -80,8 +80,8 @@ def run(arguments: Sequence[str], debug: bool = False) -> int:
             mute = False
         arguments = [_at_home(argument) for argument in arguments]
         build()(arguments, exit_on_error=False, print_error=False, result_action="return_value")
-    except ReportedElsewhere as told:
-        stopped = isinstance(told.__cause__, KeyboardInterrupt) or type(told.__cause__).__name__ == "Interrupted"
+    except ReportedElsewhere as error:
+        stopped = isinstance(error.__cause__, KeyboardInterrupt) or type(error.__cause__).__name__ == "Interrupted"
         return INTERRUPTED if stopped else BAD_INPUT
     except (CycloptsError, InputError) as error:
         if mute or (isinstance(error, CycloptsError) and launch is not None and launch.rank > 0):

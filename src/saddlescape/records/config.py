@@ -57,7 +57,7 @@ class Stage:
     sampler_options: Options = field(default_factory=dict)
     augment: str = "none"
     views: tuple[str, ...] = ()  # augmentations of further views of the same images, one each
-    partner: str = ""  # sampler of a second batch beside each batch; "" is none
+    partner: str = ""  # sampler of a second batch beside each batch; "": no second batch
     partner_options: Options = field(default_factory=dict)
 
     # What is trained, and from where.

@@ -50,7 +50,7 @@ OPTIONAL = ("fitted", "test", "val")  # left out where there are none
 
 def epoch_of(row: dict[str, Any], stage: int, name: str) -> Epoch:
     """What training reports of an epoch, as a record. Raises TypeError for a field that the file does not have."""
-    scores = {split: Scores(**row[split]) for split in ("test", "val") if split in row}
+    scores: dict[str, Any] = {split: Scores(**row[split]) for split in ("test", "val") if split in row}
     return Epoch(stage=stage, name=name, **(row | scores))
 
 

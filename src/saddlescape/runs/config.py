@@ -44,7 +44,7 @@ def save(config: RunConfig, folder: Path) -> None:
 
 
 def load(folder: Path) -> RunConfig:
-    """The configuration of a run folder. Raises InputError where there is none."""
+    """The configuration of a run folder. Raises InputError where it is missing."""
     path = folder / CONFIG
     if not path.is_file():
         raise InputError(f"{folder} is not a run folder: it has no {CONFIG}")

@@ -84,7 +84,7 @@ def every(seconds: float) -> Callable[[], bool]:
 
 @contextmanager
 def _compiler_may_be_stopped(asked: Callable[[], bool]) -> Iterator[None]:
-    """Ctrl-C reaches the programs of ``torch.compile`` too; that they then fail is no error of theirs.
+    """Ctrl-C reaches the programs of ``torch.compile`` too; their failure is then not an error.
 
     Raises:
         KeyboardInterrupt: in place of the compiler's error, where ``asked`` to stop. No step was under way.
@@ -351,10 +351,8 @@ def summarise(config: RunConfig, dataset: Dataset, rows: Sequence[Epoch]) -> Res
     seconds = sum(row.seconds for row in rows)
     validated: dict[str, Any] = {}
     if last.val is not None:
-        chosen, chosen_test = max(
-            (each for each in tested if each[0].val is not None),
-            key=lambda each: _score(each[0].val and each[0].val.balanced_accuracy),
-        )
+        scored = [(row, test, row.val) for row, test in tested if row.val is not None]
+        chosen, chosen_test, _ = max(scored, key=lambda each: _score(each[2].balanced_accuracy))
         validated = {
             "val_accuracy": last.val.accuracy,
             "val_balanced_accuracy": last.val.balanced_accuracy,

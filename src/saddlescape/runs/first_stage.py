@@ -1,4 +1,4 @@
-"""A run that goes on from the first stage of another one: which weights those are, and that they fit."""
+"""A run that continues from the first stage of another one: which weights those are, and that they fit."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def load_first_stage(model: nn.Module, run: Path, expected: str, dataset: Datase
 
 
 def _require_unseen(run: Path, dataset: Dataset) -> None:
-    """Raises InputError where ``run`` was trained on test or validation images of ``dataset``, or cannot tell."""
+    """Raises InputError where ``run`` was trained on test or validation images of ``dataset``, or has no record."""
     trained = trained_images(run)
     if trained is None:
         raise InputError(

@@ -28,8 +28,8 @@ from saddlescape.runs.request import Request
 from saddlescape.training.precision import has_fast_bf16, resolve_device, resolve_precision
 from saddlescape.training.tuning import seconds_per_step
 
-# On a CPU a person's own photos are trained at no more than this size unless told otherwise: the cost grows with
-# its square.
+# On a CPU a person's own photos are trained at no more than this size unless --image-size says otherwise: the cost
+# grows with its square.
 CPU_IMAGE_SIZE = 64
 
 OWN_SPLIT = "name"  # how a person's own images are split, see ``stratified_split``
@@ -144,7 +144,7 @@ def plan(
 ) -> tuple[RunConfig, Dataset, list[str]]:
     """Decide everything. Returns the configuration, the loaded data, and notes that say what was chosen and why.
 
-    ``folder`` is where the run will be; a run that goes on from another one's first stage names that one from there.
+    ``folder`` is where the run will be; a run that continues from another one's first stage names that one from there.
 
     ``begun`` is the configuration that already lies in the run's folder: what was left to us to decide is then as
     it was decided there, whatever this machine would say today.
@@ -266,7 +266,7 @@ def plan_from_file(
     given = [flag(each.name) for each in decided if getattr(request, each.name) != each.default]
     if given:
         raise InputError(f"--recipe {path} decides everything: leave out {', '.join(given)}, or edit the file")
-    config = from_toml(read_text(path, "give a run's config.toml"), f"--recipe {path}")
+    config = from_toml(read_text(path, "give --recipe a run's config.toml"), f"--recipe {path}")
     name = _identified(request)
     if name != config.data.name and {name, config.data.name} & {*dataset_names()}:
         raise InputError(f"--recipe {path} is for data {config.data.name!r}, the command says {request.data!r}")

@@ -167,7 +167,7 @@ def tuned_settings(folder: Path, method: str) -> list[str]:
     """The settings that a search in ``folder``, or in a folder under it, found for ``method``.
 
     Raises:
-        InputError: there is none.
+        InputError: no search of ``method`` is finished there.
     """
     for path in [folder / TUNED, *sorted(folder.glob(f"*/{TUNED}"))]:
         if path.is_file():
