@@ -20,8 +20,9 @@ from typing import Any
 from common import Run, options_of, positive
 from finished_runs import FIGURES, cells, finished, spread, succeed
 
-from saddlescape.measure.rho import ADVICE, RHOS
+from saddlescape.measure.rho import RHOS
 from saddlescape.records.files import read_json
+from saddlescape.records.rho_advice import AdviceFile
 
 KINDS = ("class_batches", "training_batches")
 
@@ -70,7 +71,7 @@ def advice(arguments: argparse.Namespace, folder: Path, epoch: int) -> dict[str,
         command = ["curvature", str(folder), "--advise-rho", "--checkpoint", checkpoint]
         command += ["--samples-per-class", str(arguments.samples), "--rho", *[f"{rho:g}" for rho in arguments.rhos]]
         succeed(command)
-        shutil.copyfile(folder / ADVICE, kept)
+        shutil.copyfile(folder / AdviceFile.NAME, kept)
     content = read_json(kept)
     tail = [row for row in content["classes"] if row["group"] == "tail"]
     saddles = [row for row in tail if row["negative_curvature_proved"]]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from saddlescape.measure.rho import ADVICE
 from saddlescape.records.files import read_result
+from saddlescape.records.rho_advice import AdviceFile
 
 SCRIPT = "rho_hint"
 
@@ -26,7 +26,7 @@ def test_a_row_a_radius_from_the_runs_and_their_advice(script: types.ModuleType,
         result = read_result(runs / f"{name}-seed0")
         assert result is not None and row["accuracy"] == {"mean": result["accuracy"], "std": None}
     assert f"| 0.1 | {content['rows'][1]['accuracy']['mean']:.1f} |" in out.with_suffix(".md").read_text()
-    advice = json.loads((runs / "ce+drw-seed0" / ADVICE).read_text())  # of the last checkpoint
+    advice = json.loads((runs / "ce+drw-seed0" / AdviceFile.NAME).read_text())  # of the last checkpoint
     saddles = [row for row in advice["classes"] if row["group"] == "tail" and row["negative_curvature_proved"]]
     assert [hint["lambda_min"] for hint in content["hints"] if hint["epoch"] == 4] == [
         [row["lambda_min"] for row in saddles]

@@ -11,6 +11,8 @@ import pytest
 
 from saddlescape.cli import main
 from saddlescape.curvature import Spectrum
+from saddlescape.measure.board import put_course
+from saddlescape.records.course import CourseFile
 
 accumulator = pytest.importorskip(
     "tensorboard.backend.event_processing.event_accumulator", reason="the extra tensorboard is not installed"
@@ -110,7 +112,7 @@ def test_rows_are_the_same_without_spectra_and_a_board(run: Path, tmp_path: Path
 
 def test_what_is_measured_afterwards_stands_beside_the_curves(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["curvature", str(run), "--device", "cpu"]
-    for _ in range(2):  # what is told again is not there twice
+    for _ in range(2):  # what is measured again is not there twice
         call(*words, "--classes", "9", "--lanczos-steps", "5", "--products", "1", "--no-gauss-newton")
     events = board(run / "tensorboard" / "curvature")
     (row,) = json.loads((run / "curvature.json").read_text())["classes"]
@@ -125,6 +127,4 @@ def test_what_is_measured_afterwards_stands_beside_the_curves(run: Path, capsys:
 
 
 def test_a_run_without_a_board_gets_none(run: Path) -> None:
-    from saddlescape.measure.board import put_course
-
-    assert put_course(run / "curvature", [], lambda line: None) is None
+    assert put_course(run / "curvature", CourseFile(), lambda line: None) is None

@@ -80,7 +80,7 @@ def curved_with(stage: Stage, epoch: int) -> Any:
 
 def escaped_with(stage: Stage, epoch: int) -> Any:
     """The loss of every arm of ``escape`` in its last epoch, from the checkpoint after ``epoch``."""
-    arm = escape.stage_for(escape.Arm("sam", 0.1), stage, 3, 0.01, 7)
+    arm = escape.stage_for(escape.parse_arm("sam@0.1"), stage, 3, 0.01, 7)
     held = escape.held_setting(stage, epoch, COUNTS, arm)
     now = held(2)
     assert (now.lr, now.rho, now.epoch, now.epochs) == (0.01, 0.1, epoch, EPOCHS)

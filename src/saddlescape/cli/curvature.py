@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
-from rich.table import Table
 
-from saddlescape.cli.display import console, reading, say
+from saddlescape.cli.display import console, print_table, reading, say
 from saddlescape.errors import InputError
-from saddlescape.runs.request import Whole
+from saddlescape.runs.request import OnlyOn, Whole
+
+if TYPE_CHECKING:
+    from saddlescape.records.course import CourseFile
+    from saddlescape.records.curvature import CurvatureFile
+    from saddlescape.records.rho_advice import AdviceFile, Gain, Hint
 
 
 def curvature(
@@ -18,12 +22,12 @@ def curvature(
     /,
     *,
     classes: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
-    groups: Annotated[bool, Parameter(negative=())] = False,
-    over_training: Annotated[bool, Parameter(negative=())] = False,
-    advise_rho: Annotated[bool, Parameter(negative=())] = False,
+    groups: OnlyOn = False,
+    over_training: OnlyOn = False,
+    advise_rho: OnlyOn = False,
     checkpoint: str | None = None,
     loss: str = "ce",
-    extremes_only: Annotated[bool, Parameter(negative=())] = False,
+    extremes_only: OnlyOn = False,
     lanczos_steps: Whole = 100,
     probes: Whole = 1,
     samples_per_class: Whole | None = None,
@@ -71,7 +75,7 @@ def curvature(
     lanczos_steps, probes:
         Depth and number of Lanczos runs per class.
     samples_per_class:
-        Measure a fixed random sample of larger classes; the sampling error is told. Default: all images
+        Measure a fixed random sample of larger classes; the sampling error is shown. Default: all images
         (--over-training: 256, --advise-rho: 512).
     samples_per_group:
         With --groups, a fixed random sample of the images of each group, for data of many classes. Default: all.
@@ -101,7 +105,7 @@ def curvature(
     from saddlescape.cli.processes import joined
 
     with joined() as ranks:
-        _check(
+        at_least_one(
             lanczos_steps=lanczos_steps, probes=probes, samples_per_class=samples_per_class,
             samples_per_group=samples_per_group, augmented_views=augmented_views, products=products,
             batch_size=batch_size,
@@ -116,6 +120,7 @@ def curvature(
             raise InputError("--augmented-views does not go with --advise-rho, whose gradients are of plain images")
         if rho is not None and not advise_rho:
             raise InputError("--rho goes with --advise-rho")
+        from saddlescape.measure.board import put_course, put_measured
         from saddlescape.measure.subject import open_subject, parse_classes
         from saddlescape.parallel.ranks import device_of
         from saddlescape.training.precision import resolve_device
@@ -125,11 +130,20 @@ def curvature(
             raise InputError(f"--{word} measures one after the other what builds on it: leave out torchrun")
         if over_training:
             if checkpoint is not None or groups:
-                raise InputError("--over-training measures every kept checkpoint and tells groups too: leave out "
+                raise InputError("--over-training measures every kept checkpoint, and groups too: leave out "
                                  "--checkpoint and --groups")  # fmt: skip
-            _course(run, classes, loss=loss, dtype=dtype, device=device, root=root, samples=samples_per_class,
-                    views=augmented_views or 0, products=products, tol=tol, batch_size=batch_size,
-                    seed=seed)  # fmt: skip
+            from saddlescape.measure.course import Tracking, measure_course
+
+            tracking = Tracking(
+                samples=samples_per_class or 256, products=products or 60, tol=tol or 1e-2, loss=loss, dtype=dtype,
+                batch_size=batch_size, seed=seed, views=augmented_views or 0,
+            )  # fmt: skip
+            with reading() as progress:
+                course = measure_course(
+                    run, tracking, classes=classes, device=device, root=root, say=say, progress=progress
+                )
+            show_course(course)
+            _show_files(run / course.NAME, put_course(run, course, say))
             return
         if not ranks.alone:
             device = str(device_of(resolve_device(device), ranks))
@@ -142,175 +156,144 @@ def curvature(
             say(note)
         labels = None if classes is None else parse_classes(classes, subject.dataset)
         if advise_rho:
-            from saddlescape.measure.rho import ADVICE, RHOS, Question, advise
+            from saddlescape.measure.rho import RHOS, Question, advise
 
-            content = advise(
-                subject,
-                Question(
-                    rhos=tuple(sorted(set(rho))) if rho else RHOS, samples=samples_per_class or 512, tol=tol or 1e-2,
-                    max_products=products or 100, batch_size=batch_size, seed=seed,
-                ),
-                classes=labels, say=say,
+            question = Question(
+                rhos=tuple(sorted(set(rho))) if rho else RHOS, samples=samples_per_class or 512, tol=tol or 1e-2,
+                max_products=products or 100, batch_size=batch_size, seed=seed,
             )  # fmt: skip
-            show_advice(content)
-            console.print(f"-> {run / ADVICE}")
+            advice = advise(subject, question, classes=labels, say=say)
+            show_advice(advice)
+            _show_files(run / advice.NAME)
             return
-        from saddlescape.measure.board import put_measured
-        from saddlescape.measure.spectra import CURVATURE, Depth, measure_run
+        from saddlescape.measure.spectra import Depth, measure_run
 
-        content = measure_run(
-            subject,
-            Depth(
-                lanczos_steps=lanczos_steps, probes=probes, tol=tol or 1e-3,
-                refine=100 if products is None else products, samples_per_class=samples_per_class,
-                samples_per_group=samples_per_group, extremes_only=extremes_only, gauss_newton=gauss_newton,
-                batch_size=batch_size, seed=seed,
-            ),
-            classes=labels, groups=groups, say=say, ranks=ranks,
+        depth = Depth(
+            lanczos_steps=lanczos_steps, probes=probes, tol=tol or 1e-3, refine=100 if products is None else products,
+            samples_per_class=samples_per_class, samples_per_group=samples_per_group, extremes_only=extremes_only,
+            gauss_newton=gauss_newton, batch_size=batch_size, seed=seed,
         )  # fmt: skip
+        content = measure_run(subject, depth, classes=labels, groups=groups, say=say, ranks=ranks)
         show(content)
-        console.print(f"-> {run / CURVATURE}")
-        if ranks.rank == 0:
-            _tell_board(put_measured(run, content, say))
+        _show_files(run / content.NAME, put_measured(run, content, say) if ranks.first else None)
 
 
-def _check(**numbers: int | None) -> None:
+def at_least_one(**numbers: int | None) -> None:
+    """Raises InputError for a flag whose number is below 1."""
     for name, value in numbers.items():
         if value is not None and value < 1:
             raise InputError(f"--{name.replace('_', '-')} {value}: at least 1")
 
 
-def _course(run: Path, classes: list[str] | None, *, samples: int | None, products: int | None, tol: float | None,
-            loss: str, dtype: str, device: str, root: str | None, batch_size: int, seed: int,
-            views: int) -> None:  # fmt: skip
-    from saddlescape.measure.board import put_course
-    from saddlescape.measure.course import COURSE, Tracking, measure_course
-
-    tracking = Tracking(
-        samples=samples or 256, products=products or 60, tol=tol or 1e-2, loss=loss, dtype=dtype,
-        batch_size=batch_size, seed=seed, views=views,
-    )  # fmt: skip
-    with reading() as progress:
-        rows = measure_course(run, tracking, classes=classes, device=device, root=root, say=say, progress=progress)
-    show_course(rows)
-    console.print(f"-> {run / COURSE}")
-    _tell_board(put_course(run, rows, say))
+def _show_files(path: Path, board: Path | None = None) -> None:
+    console.print(f"-> {path}")
+    if board is not None:
+        console.print(f"-> {board} (TensorBoard)")
 
 
-def _tell_board(place: Path | None) -> None:
-    if place is not None:
-        console.print(f"-> {place} (TensorBoard)")
-
-
-def number(value: float | None, settled: bool = True) -> str:
+def number(value: float | None, settled: bool | None = True) -> str:
     """Four digits; ``~`` before what has not converged."""
-    return "-" if value is None else ("" if settled else "~") + f"{value:.4g}"
+    return "-" if value is None else ("~" if settled is False else "") + f"{value:.4g}"
 
 
-def wide(table: Table) -> None:
-    """Print a table with every cell whole: figures that are cut off are none; a narrow terminal wraps the lines."""
-    options = console.options.update(width=1000)
-    console.print(table, width=max(console.width, console.measure(table, options=options).maximum), crop=False)
-
-
-def show(content: dict[str, Any]) -> None:
+def show(content: CurvatureFile) -> None:
     """The table per class and group; ~ marks what has not converged."""
-    parts = any("gauss_newton" in row for row in content["classes"] + content["groups"])
-    table = Table(box=None, pad_edge=False)
+    from saddlescape.records.curvature import Curvature
+
+    rows = [*content.classes, *content.groups]
+    parts = any(row.gauss_newton is not None for row in rows)
     headings = ["class", "group", "images", "loss", "lambda_min", "proved", "lambda_max", "ratio", "trace"]
-    for heading in [*headings, "negative mass", *(["lambda_max of GN", "GN in lambda_min"] if parts else [])]:
-        table.add_column(heading, justify="left" if heading in ("class", "group") else "right")
-    for row in [*content["classes"], *content["groups"]]:
-        mass = None if row["negative_mass"] is None else [f"{100 * share:.1f}" for share in row["negative_mass"]]
-        used, available = row["num_samples"], row["num_available"]
-        cells = [
-            row.get("class", "all of"),
-            row["group"] or "",
-            str(used) if used == available else f"{used} of {available}",
-            number(row["loss"]),
-            number(row["lambda_min"], row["converged_min"]),
-            "yes" if row["negative_curvature_proved"] else "no",
-            number(row["lambda_max"], row["converged_max"]),
-            number(row["nonconvexity"]),
-            "-" if row["trace"] is None else f"{row['trace']:.4g} ± {row['trace_stderr']:.1g}",
-            "-" if mass is None else f"{' to '.join(mass)} %",
-        ]
-        if "gauss_newton" in row:
-            top = row["gauss_newton"]
-            cells += [number(top["lambda_max"], top.get("converged", True))]
-            cells += [number(row["at_lambda_min"]["gauss_newton"])]
-        table.add_row(*cells)
-    wide(table)
+    cells = []
+    for row in rows:
+        mass = " to ".join(f"{100 * share:.1f}" for share in row.negative_mass or ())
+        sampled = "" if row.num_samples == row.num_available else f" of {row.num_available}"
+        cells.append([
+            row.name if isinstance(row, Curvature) else "all of",
+            row.group or "",
+            f"{row.num_samples}{sampled}",
+            number(row.loss),
+            number(row.lambda_min, row.converged_min),
+            "yes" if row.negative_curvature_proved else "no",
+            number(row.lambda_max, row.converged_max),
+            number(row.nonconvexity),
+            "-" if row.trace is None else f"{row.trace:.4g} ± {row.trace_stderr:.1g}",
+            f"{mass} %" if mass else "-",
+        ])  # fmt: skip
+        if row.gauss_newton is not None and row.at_lambda_min is not None:
+            top = row.gauss_newton
+            cells[-1] += [number(top.lambda_max, top.converged), number(row.at_lambda_min.gauss_newton)]
+    print_table([*headings, "negative mass", *(["lambda_max of GN", "GN in lambda_min"] if parts else [])], cells)
     console.print(
-        f"{content['method']}, {content['checkpoint']}, loss {content['settings']['loss']}. proved: a vector with v'Hv "
-        "< 0 beyond rounding was found. ~: not converged (lambda_min is then an upper bound). ratio: |lambda_min/"
+        f"{content.method}, {content.checkpoint}, loss {content.settings['loss']}. proved: a vector with v'Hv < 0 "
+        "beyond rounding was found. ~: not converged (lambda_min is then an upper bound). ratio: |lambda_min/"
         "lambda_max|, which also rises when lambda_max falls: read it beside both and the loss."
     )  # fmt: skip
-    sampled = [row["sampling_error"] for row in content["classes"] if row.get("sampling_error")]
-    if sampled:
-        console.print(f"sampled classes: relative sampling error about {100 * max(sampled):.0f} % or less")
+    errors = [row.sampling_error for row in content.classes if row.sampling_error]
+    if errors:
+        console.print(f"sampled classes: relative sampling error about {100 * max(errors):.0f} % or less")
 
 
-def show_course(rows: list[dict[str, Any]]) -> None:
+def show_course(content: CourseFile) -> None:
     """Group means by epoch."""
-    table = Table(box=None, pad_edge=False)
-    for heading in ("stage", "epoch", "group", "lambda_min", "lambda_max", "ratio", "class loss", "test accuracy"):
-        table.add_column(heading, justify="left" if heading == "group" else "right")
-    for row in rows:
-        if "label" not in row:
-            table.add_row(
-                str(row["stage"]), str(row["epoch"]), row["group"], number(row["lambda_min"], row["converged"]),
-                number(row["lambda_max"], row["converged"]), number(row["nonconvexity"]), number(row["loss"]),
-                number(row["test_accuracy"]),
-            )  # fmt: skip
-    wide(table)
+    print_table(
+        ("stage", "epoch", "group", "lambda_min", "lambda_max", "ratio", "class loss", "test accuracy"),
+        [
+            (
+                str(row.stage), str(row.epoch), row.group or "", number(row.lambda_min, row.converged),
+                number(row.lambda_max, row.converged), number(row.nonconvexity), number(row.loss),
+                number(row.test_accuracy),
+            )
+            for row in content.rows if row.label is None
+        ],
+    )  # fmt: skip
 
 
-def show_advice(content: dict[str, Any]) -> None:
+def show_advice(content: AdviceFile) -> None:
     """Thresholds per class, then the hint with its caveats."""
-    table = Table(box=None, pad_edge=False)
-    headings = ("class", "group", "lambda_min", "||g||", "2||g||/|lambda|", "own batches: amplified at rho",
-                "sign there", "training batches: amplified at rho")  # fmt: skip
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading in ("class", "group") else "right")
-    for row in content["classes"]:
-        own, mixed = row["class_batches"], row["training_batches"] or {}
-        table.add_row(
-            row["class"], row["group"] or "", number(row["lambda_min"], row["converged"]),
-            number(own.get("gradient_norm")), number(own.get("threshold")), _amplified(own), _signs(own),
-            _amplified(mixed),
-        )  # fmt: skip
-    wide(table)
-    hint = content["hint"]
+    from saddlescape.records.rho_advice import Gain
+
+    cells = []
+    for row in content.classes:
+        own, mixed = row.class_batches or Gain(), row.training_batches or Gain()
+        cells.append((
+            row.name, row.group or "", number(row.lambda_min, row.converged), number(own.gradient_norm),
+            number(own.threshold), _amplified(own), _signs(own), _amplified(mixed),
+        ))  # fmt: skip
+    print_table(
+        ("class", "group", "lambda_min", "||g||", "2||g||/|lambda|", "own batches: amplified at rho", "sign there",
+         "training batches: amplified at rho"), cells,
+    )  # fmt: skip
+    hint = content.hint
     if hint is None:
         console.print("hint: none; no tail class has proved negative curvature here")
     else:
-        for kind, name in (("class_batches", "a class's own batches"), ("training_batches", "training's batches")):
-            some, every = hint[kind]["some_from"], hint[kind]["all_from"]
+        for bounds, name in (
+            (hint.class_batches, "a class's own batches"), (hint.training_batches, "training's batches"),
+        ):  # fmt: skip
             console.print(
-                f"hint ({name}): the tail's negative directions are amplified {_from(some, hint)} in the first class, "
-                f"{_from(every, hint)} in all {len(hint['classes'])}"
+                f"hint ({name}): the tail's negative directions are amplified {_from(bounds.some_from, hint)} in the "
+                f"first class, {_from(bounds.all_from, hint)} in all {len(hint.classes)}"
             )
-    for caveat in content["caveats"]:
+    for caveat in content.caveats:
         console.print(f"but: {caveat}")
 
 
-def _from(rho: float | None, hint: dict[str, Any]) -> str:
+def _from(rho: float | None, hint: Hint) -> str:
     if rho is None:
-        return f"at no rho up to {hint['largest_rho_tried']:g}"
-    if rho <= hint["smallest_rho_tried"]:
+        return f"at no rho up to {hint.largest_rho_tried:g}"
+    if hint.smallest_rho_tried is not None and rho <= hint.smallest_rho_tried:
         return f"already at the smallest rho tried, {rho:g},"
     return f"from rho {rho:.3g}"
 
 
-def _amplified(found: dict[str, Any]) -> str:
-    if "problem" in found:
+def _amplified(found: Gain) -> str:
+    if found.problem is not None:
         return "gradient is zero"
-    values = found.get("amplified_rho")
-    return "-" if values is None else ", ".join(f"{value:g}" for value in values) or "none"
+    if found.batches is None:
+        return "-"
+    return ", ".join(f"{value:g}" for value in found.amplified_rho) or "none"
 
 
-def _signs(found: dict[str, Any]) -> str:
-    above = found.get("amplified_rho") or []
-    signs = {one["sign"] for one in found.get("rho", []) if one["rho"] in above}
+def _signs(found: Gain) -> str:
+    signs = {one.sign for one in found.rho if one.rho in found.amplified_rho}
     return {frozenset({-1}): "turned", frozenset({1}): "kept", frozenset(): "-"}.get(frozenset(signs), "both")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 if TYPE_CHECKING:
     from saddlescape.records.config import Stage
@@ -57,6 +58,17 @@ def reading() -> Iterator[Any]:
             progress.update(tasks[what], completed=done, total=total)
 
         yield report
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Names to the left, figures to the right, every cell whole: a narrow terminal wraps the lines."""
+    table = Table(box=None, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in ("class", "group", "arm") else "right")
+    for row in rows:
+        table.add_row(*row)
+    options = console.options.update(width=1000)
+    console.print(table, width=max(console.width, console.measure(table, options=options).maximum), crop=False)
 
 
 def percent(value: float | None) -> str:

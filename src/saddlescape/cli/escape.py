@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
-from rich.table import Table
 
-from saddlescape.cli.curvature import wide
-from saddlescape.cli.display import TrainingBar, bar, console, reading, say
+from saddlescape.cli.curvature import at_least_one
+from saddlescape.cli.display import TrainingBar, bar, console, print_table, reading, say
 from saddlescape.runs.request import Whole
+
+if TYPE_CHECKING:
+    from saddlescape.records.escape import EscapeFile
 
 
 def escape(
@@ -63,13 +65,10 @@ def escape(
     out:
         The result file (default: RUN/escape.json).
     """
-    from saddlescape.errors import InputError
     from saddlescape.measure import escape as experiment
     from saddlescape.measure.subject import open_subject, parse_classes
 
-    for name, value in (("samples-per-class", samples_per_class), ("products", products)):
-        if value < 1:
-            raise InputError(f"--{name} {value}: at least 1")
+    at_least_one(samples_per_class=samples_per_class, products=products)
     trial = experiment.Trial(
         arms=tuple(arms) if arms else experiment.ARMS, epochs=epochs, lr=lr, seeds=tuple(seeds or (0,)),
         samples=samples_per_class, products=products,
@@ -88,23 +87,20 @@ def escape(
             watchers=lambda stage: [TrainingBar(progress_bar, stage, 0, stage.name)],
         )  # fmt: skip
     show(content)
-    console.print(f"-> {out or run / experiment.ESCAPE}")
+    console.print(f"-> {out or run / content.NAME}")
 
 
-def show(content: dict[str, Any]) -> None:
+def show(content: EscapeFile) -> None:
     """First and last epoch of each arm, then the verdict."""
-    table = Table(box=None, pad_edge=False)
-    for heading in ("arm", "seed", "tail accuracy", "accuracy", "lambda_min", "class loss"):
-        table.add_column(heading, justify="left" if heading == "arm" else "right")
-    for row in content["arms"]:
-        first, last = row["epochs"][0], row["epochs"][-1]
-        cells = [_from_to(first[key], last[key]) for key in ("tail", "accuracy", "lambda_min", "loss")]
-        table.add_row(row["arm"], str(row["seed"]), *(cells if row["problem"] is None else ["diverged", "", "", ""]))
-    wide(table)
-    verdict = content["verdict"]
-    console.print(
-        verdict["text"] if verdict else "no verdict: it needs the arms sgd, sam@RHO and momentum-sam@RHO"
-    )  # fmt: skip
+    cells = []
+    for row in content.arms:
+        first, last = row.epochs[0], row.epochs[-1]
+        keys = ("tail", "accuracy", "lambda_min", "loss")
+        figures = [_from_to(getattr(first, key), getattr(last, key)) for key in keys]
+        cells.append([row.arm, str(row.seed), *(figures if row.problem is None else ["diverged", "", "", ""])])
+    print_table(("arm", "seed", "tail accuracy", "accuracy", "lambda_min", "class loss"), cells)
+    verdict = content.verdict
+    console.print(verdict.text if verdict else "no verdict: it needs the arms sgd, sam@RHO and momentum-sam@RHO")
 
 
 def _from_to(first: float | None, last: float | None) -> str:

@@ -1,4 +1,4 @@
-"""``saddlescape surface``: slices through a run's loss, for pictures."""
+"""``saddlescape surface``: slices through a run's loss, for figures."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.table import Table
 
-from saddlescape.cli.curvature import wide
-from saddlescape.cli.display import bar, console, reading, say
+from saddlescape.cli.curvature import at_least_one
+from saddlescape.cli.display import bar, console, print_table, reading, say
 from saddlescape.errors import InputError
-from saddlescape.runs.request import Whole
+from saddlescape.runs.request import OnlyOn, Whole
 
 
 def surface(
@@ -19,7 +18,7 @@ def surface(
     /,
     *,
     directions: str = "eigen",
-    line: Annotated[bool, Parameter(negative=())] = False,
+    line: OnlyOn = False,
     classes: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
     span: float = 1.0,
     steps: Whole = 21,
@@ -74,9 +73,7 @@ def surface(
         raise InputError(f"--steps {steps}: at least 2")
     if not 0 < span < math.inf:
         raise InputError(f"--span {span:g}: a finite number above 0")
-    for name, value in (("samples-per-class", samples_per_class), ("batch-size", batch_size)):
-        if value is not None and value < 1:
-            raise InputError(f"--{name} {value}: at least 1")
+    at_least_one(samples_per_class=samples_per_class, batch_size=batch_size)
     with reading() as progress:
         subject = open_subject(
             run, checkpoint=checkpoint, loss=loss, dtype=dtype, device=device, root=root, progress=progress
@@ -94,11 +91,9 @@ def surface(
             subject, cut, classes=labels, out=out, say=say,
             progress=lambda done, total: progress_bar.update(task, completed=done, total=total),
         )  # fmt: skip
-    table = Table(box=None, pad_edge=False)
-    for heading in ("class", "loss at the weights", "lowest", "highest", "slopes", "curvatures"):
-        table.add_column(heading, justify="left" if heading == "class" else "right")
-    for row in facts["surfaces"]:
-        pairs = [", ".join(f"{value:.3g}" for value in row[key]) for key in ("slopes", "curvatures")]
-        table.add_row(row["class"], *(f"{row[key]:.4g}" for key in ("center", "lowest", "highest")), *pairs)
-    wide(table)
+    cells = []
+    for row in facts.surfaces:
+        pairs = [", ".join(f"{value:.3g}" for value in values) for values in (row.slopes, row.curvatures)]
+        cells.append([row.name, *(f"{value:.4g}" for value in (row.center, row.lowest, row.highest)), *pairs])
+    print_table(("class", "loss at the weights", "lowest", "highest", "slopes", "curvatures"), cells)
     console.print(f"-> {path}")

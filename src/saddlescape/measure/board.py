@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from saddlescape.curvature import Spectrum
 from saddlescape.errors import MissingExtraError
+from saddlescape.measure.harness import Say
+from saddlescape.records.course import CourseFile
+from saddlescape.records.curvature import CurvatureFile
 from saddlescape.training.loggers.tensorboard import TensorBoard
 from saddlescape.training.loggers.values import name_of
 
@@ -16,23 +21,22 @@ BOARD = Path("tensorboard")
 Moment = tuple[int, Sequence[Mapping[str, Any]], Mapping[str, Sequence[Spectrum]]]
 
 
-def put_measured(folder: Path, content: Mapping[str, Any], say: Callable[[str], None]) -> Path | None:
+def put_measured(folder: Path, content: CurvatureFile, say: Say) -> Path | None:
     """Scalars and spectra of all that stands in ``curvature.json``, at its epoch. None where there is no board."""
-    rows = [*content["classes"], *content["groups"]]
+    rows = msgspec.to_builtins([*content.classes, *content.groups])
     spectra = {name_of(row): [Spectrum.load(folder / row["file"])] for row in rows if row["file"]}
-    return _write(folder, "curvature", [(content["epoch"], rows, spectra)], say)
+    return _write(folder, "curvature", [(content.epoch, rows, spectra)], say)
 
 
-def put_course(folder: Path, rows: Sequence[Mapping[str, Any]], say: Callable[[str], None]) -> Path | None:
+def put_course(folder: Path, content: CourseFile, say: Say) -> Path | None:
     """Scalars of a course, at each epoch. None where there is no board."""
-    moments = list(dict.fromkeys((row["stage"], row["epoch"]) for row in rows))
-    found: list[Moment] = [
-        (epoch, [row for row in rows if (row["stage"], row["epoch"]) == (stage, epoch)], {}) for stage, epoch in moments
-    ]
-    return _write(folder, "curvature-course", found, say)
+    moments: dict[tuple[int, int], list[dict[str, Any]]] = {}
+    for row in content.rows:
+        moments.setdefault((row.stage, row.epoch), []).append(msgspec.to_builtins(row))
+    return _write(folder, "curvature-course", [(epoch, rows, {}) for (_, epoch), rows in moments.items()], say)
 
 
-def _write(folder: Path, name: str, moments: Sequence[Moment], say: Callable[[str], None]) -> Path | None:
+def _write(folder: Path, name: str, moments: Sequence[Moment], say: Say) -> Path | None:
     """A folder of its own, written anew: TensorBoard shows it as a run, and events are never there twice."""
     if not (folder / BOARD).is_dir():
         return None

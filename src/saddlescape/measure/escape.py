@@ -16,24 +16,22 @@ import copy
 import dataclasses
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-import saddlescape
 from saddlescape.curvature import TrackPoint
 from saddlescape.data.types import Dataset
 from saddlescape.errors import InputError
-from saddlescape.measure.course import Tracking, class_rows, group_rows, held_images, new_tracker
-from saddlescape.measure.course import accuracy as accuracy_of
-from saddlescape.measure.spectra import SPECTRA, duration
-from saddlescape.measure.subject import Subject, set_aside, trained_epoch
-from saddlescape.records import files
+from saddlescape.measure.course import Tracking, class_points, held_images, mean_of, new_tracker
+from saddlescape.measure.harness import Clock, Growing, Say, measure_each, quiet
+from saddlescape.measure.subject import Subject, trained_epoch
 from saddlescape.records.config import Stage, check_stages
+from saddlescape.records.escape import Arm, ArmEpoch, EscapeFile, TailGain, Verdict
 from saddlescape.runs.execute import device_name
 from saddlescape.runs.images import require_same
 from saddlescape.training.assemble import assemble
@@ -44,27 +42,12 @@ from saddlescape.training.loop import Parts, Watcher, as_row, fit
 from saddlescape.training.precision import Precision
 from saddlescape.training.tracker import CurvatureWatcher
 
-FORMAT = "saddlescape-escape-1"
-ESCAPE = "escape.json"
 ARMS = (
     "sgd", "pgd@0.5", "sam@0.05", "sam@0.1", "sam@0.2", "sam@0.5",
     "momentum-sam@0.5", "momentum-sam@1.5", "momentum-sam@3",
 )  # fmt: skip
 OPTIMIZERS = ("sgd", "pgd", "sam", "momentum-sam")
 LATE = 3  # epochs at the end of an arm whose mean is compared
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Arm:
-    """An optimiser and its radius; PGD's is that of its kicks, one an epoch."""
-
-    optimizer: str
-    rho: float | None = None
-
-    @property
-    def name(self) -> str:
-        return self.optimizer if self.rho is None else f"{self.optimizer}@{self.rho:g}"
 
 
 @dataclass(frozen=True)
@@ -82,7 +65,9 @@ class Trial:
 
 
 def parse_arm(text: str) -> Arm:
-    """``sgd``, ``pgd@0.5``, ``sam@0.1``, ``momentum-sam@1.5``.
+    """An arm without its epochs; its radius is, of PGD, that of its kicks, one an epoch.
+
+    ``sgd``, ``pgd@0.5``, ``sam@0.1``, ``momentum-sam@1.5``.
 
     Raises:
         InputError: another optimiser, or a radius missing, not wanted or out of range.
@@ -93,21 +78,21 @@ def parse_arm(text: str) -> Arm:
     if name == "sgd":
         if at:
             raise InputError(f"--arms {text}: sgd has no radius")
-        return Arm(name)
+        return Arm(arm=name, optimizer=name)
     try:
         rho = float(value)
     except ValueError:
         raise InputError(f"--arms {text}: give the radius as {name}@0.5") from None
     if not 0 < rho < math.inf:
         raise InputError(f"--arms {text}: a radius is finite and above 0")
-    return Arm(name, rho)
+    return Arm(arm=f"{name}@{rho:g}", optimizer=name, rho=rho)
 
 
 def stage_for(arm: Arm, stage: Stage, epochs: int, lr: float, steps: int) -> Stage:
     """The run's own stage with another optimiser and a constant rate; its loss is that of ``held_setting``."""
     return dataclasses.replace(
         stage,
-        name=arm.name,
+        name=arm.arm,
         epochs=epochs,
         reset_head=False,
         lr=lr,
@@ -137,9 +122,9 @@ def escape(
     *,
     classes: Sequence[int] | None = None,
     out: Path | None = None,
-    say: Say = lambda line: None,
+    say: Say = quiet,
     watchers: Callable[[Stage], Sequence[Watcher]] = lambda stage: (),
-) -> dict[str, Any]:
+) -> EscapeFile:
     """Run every arm with every seed that has no rows yet; returns what lies in ``RUN/escape.json`` (or ``out``).
 
     ``classes``: whose curvature is followed; default: the tail. Raises InputError for arms, numbers or classes that
@@ -157,60 +142,45 @@ def escape(
     require_same(subject.folder, opened.config, opened.meta, dataset, "restore the data as it was")
     stage = opened.config.stages[opened.cursor.stage]
     steps = -(-sum(dataset.class_counts) // stage.batch_size)
-    stages = {arm.name: stage_for(arm, stage, trial.epochs, trial.lr, steps) for arm in arms}
+    stages = {arm.arm: stage_for(arm, stage, trial.epochs, trial.lr, steps) for arm in arms}
     check_stages(list(stages.values()))
-    path = out if out is not None else subject.folder / ESCAPE
-    files.make_folder(path.parent)
-    files.make_folder(subject.folder / SPECTRA)
-    with files.locked(subject.folder / SPECTRA):
-        content = _begin(subject, trial, labels, path, say)
-        todo = [
-            (seed, arm) for seed in trial.seeds for arm in arms
-            if not any((row["arm"], row["seed"]) == (arm.name, seed) for row in content["arms"])
-        ]  # fmt: skip
-        if not todo:
-            say(f"already measured: {path}")
+    path = out if out is not None else subject.folder / EscapeFile.NAME
+    with Growing(path, _fresh(subject, trial, labels), subject.folder, say) as file:
+        content = file.content
+        known = {(row.arm, row.seed) for row in content.arms}
+        todo = [(seed, arm) for seed in trial.seeds for arm in arms if (arm.arm, seed) not in known]
         bench = _Bench(subject, trial, labels) if todo else None
-        for number, (seed, arm) in enumerate(todo, start=1):
+
+        def measure(item: tuple[int, Arm], clock: Clock) -> Arm:
             assert bench is not None
-            content["arms"].append(bench.run(arm, stages[arm.name], seed, list(watchers(stages[arm.name]))))
-            content["verdict"] = verdict(content["arms"], _tail_images(dataset))
-            files.write_json(path, content)
-            seconds = statistics.mean(row["seconds"] for row in content["arms"])
-            say(f"{_told(content['arms'][-1])}; {number} of {len(todo)} arms, "
-                f"about {duration(seconds * (len(todo) - number))} left")  # fmt: skip
+            seed, arm = item
+            return bench.run(arm, stages[arm.arm], seed, list(watchers(stages[arm.arm])))
+
+        def add(item: tuple[int, Arm], row: Arm) -> str:
+            content.arms.append(row)
+            content.verdict = verdict(content.arms, _tail_images(dataset))
+            return _figures(row)
+
+        measure_each(file, todo, measure, add, say)
         return content
 
 
-def _begin(subject: Subject, trial: Trial, labels: Sequence[int], path: Path, say: Say) -> dict[str, Any]:
-    """What was measured before under these settings; which arms and seeds were asked for does not matter."""
+def _fresh(subject: Subject, trial: Trial, labels: Sequence[int]) -> EscapeFile:
+    """Which arms and seeds were asked for does not matter to what was measured."""
     plain = asdict(trial)
     del plain["arms"], plain["seeds"]
-    settings = {
-        "checkpoint": subject.checkpoint, "weights": subject.weights, "draw_hash": subject.dataset.draw_hash,
-        "classes": list(labels), **plain,
-    }  # fmt: skip
-    if path.exists():
-        old = files.read_json(path)
-        if isinstance(old, dict) and (old.get("format"), old.get("settings")) == (FORMAT, settings):
-            return old
-        say(f"running again with other settings; the former file is now {set_aside(path)}")
+    identity = {key: value for key, value in subject.identity.items() if key not in ("loss", "dtype")}
     config = subject.opened.config
-    return {
-        "format": FORMAT,
-        "method": config.method,
-        "dataset": subject.dataset.name,
-        "model": config.model,
-        "settings": settings,
-        "class_names": subject.dataset.classes,
-        "group_labels": subject.dataset.groups,
-        "device": device_name(str(subject.device)),
-        "precision": config.precision,
-        "arms": [],
-        "verdict": None,
-        "version": saddlescape.__version__,
-        "torch": torch.__version__,
-    }
+    return EscapeFile(
+        method=config.method,
+        dataset=subject.dataset.name,
+        model=config.model,
+        settings=identity | {"classes": list(labels)} | plain,
+        class_names=subject.dataset.classes,
+        group_labels=subject.dataset.groups,
+        device=device_name(str(subject.device)),
+        precision=config.precision,
+    )
 
 
 class _Bench:
@@ -230,7 +200,7 @@ class _Bench:
         )
         self.start = self._row(subject.model, 0, points, as_row(scores), None, warm=False)
 
-    def run(self, arm: Arm, stage: Stage, seed: int, watchers: list[Watcher]) -> dict[str, Any]:
+    def run(self, arm: Arm, stage: Stage, seed: int, watchers: list[Watcher]) -> Arm:
         config = self.subject.opened.config
         model = copy.deepcopy(self.subject.model)
         parts = assemble(
@@ -253,46 +223,48 @@ class _Bench:
             fit(parts, save=lambda epoch, running: None, record=lambda row: None, watchers=[*watchers, watcher])
         except InputError as error:  # it diverged: a finding, not an accident
             problem = str(error)
-        return {
-            "arm": arm.name,
-            "optimizer": arm.optimizer,
-            "rho": arm.rho,
-            "seed": seed,
-            "problem": problem,
-            "epochs": rows,
-            "seconds": watcher.seconds + watcher.training_seconds,
-            "curvature_share": watcher.share,
-        }
+        return Arm(
+            arm=arm.arm,
+            optimizer=arm.optimizer,
+            rho=arm.rho,
+            seed=seed,
+            problem=problem,
+            epochs=rows,
+            seconds=watcher.seconds + watcher.training_seconds,
+            curvature_share=watcher.share,
+        )
 
     def _row(
         self, model: nn.Module, epoch: int, points: Sequence[TrackPoint], test: Mapping[str, Any],
         train_loss: float | None, *, warm: bool,
-    ) -> dict[str, Any]:  # fmt: skip
-        dataset = self.subject.dataset
-        rows = class_rows(
-            points, dataset, stage=self.subject.opened.cursor.stage, source="escape", warm=warm,
-            train_accuracy=accuracy_of(model, self.images, EVALUATION_BATCH), test_accuracy=test["per_class"],
+    ) -> ArmEpoch:  # fmt: skip
+        rows = class_points(
+            points, self.subject.dataset, model, self.images, batch=EVALUATION_BATCH,
+            test_accuracy=test["per_class"], warm=warm,
         )  # fmt: skip
-        for row in rows:
-            del row["stage"], row["epoch"], row["source"]
-        mean = group_rows([row | {"stage": 0, "epoch": epoch} for row in rows], {"followed": self.labels})[0]
-        keys = ("lambda_min", "lambda_max", "nonconvexity", "loss", "converged")
-        return {
-            "epoch": epoch,
-            "train_loss": train_loss,
-            "accuracy": test["accuracy"],
-            **{name: test.get(name) for name in dataset.groups},
-            **{key: mean[key] for key in keys},
-            "classes": rows,
-        }
+        mean = mean_of(rows, "followed")
+        return ArmEpoch(
+            epoch=epoch,
+            train_loss=train_loss,
+            accuracy=test["accuracy"],
+            head=test.get("head"),
+            mid=test.get("mid"),
+            tail=test.get("tail"),
+            lambda_min=mean.lambda_min,
+            lambda_max=mean.lambda_max,
+            nonconvexity=mean.nonconvexity,
+            loss=mean.loss,
+            converged=mean.converged,
+            classes=rows,
+        )
 
 
 def _tail_images(dataset: Dataset) -> int:
-    labels: Tensor = dataset.test.labels
+    labels = dataset.test.labels
     return int(torch.isin(labels, torch.tensor(dataset.groups["tail"], dtype=labels.dtype)).sum())
 
 
-def verdict(arms: Sequence[Mapping[str, Any]], tail_images: int) -> dict[str, Any] | None:
+def verdict(arms: Sequence[Arm], tail_images: int) -> Verdict | None:
     """Does Momentum-SAM help the tail as much as SAM? By rules, in words, with what is not known.
 
     An arm's figure is its mean tail accuracy over the last three epochs; its gain is over SGD with the same seed; the
@@ -300,11 +272,11 @@ def verdict(arms: Sequence[Mapping[str, Any]], tail_images: int) -> dict[str, An
     between the two gains; with one, twice the standard error that the finite test set alone gives. None until the arms
     sgd, sam and momentum-sam have all been run.
     """
-    late = {(row["arm"], row["seed"]): _late(row, "tail") for row in arms if row["problem"] is None}
+    late = {(row.arm, row.seed): _late(row, "tail") for row in arms if row.problem is None}
     seeds = sorted({seed for name, seed in late if name == "sgd"})
     gains: dict[str, list[float]] = {}
     for row in arms:
-        name = row["arm"]
+        name = row.arm
         here = [(late.get((name, seed)), late[("sgd", seed)]) for seed in seeds]
         pairs = [(mine, base) for mine, base in here if mine is not None and base is not None]
         if pairs and len(pairs) == len(seeds):
@@ -328,29 +300,29 @@ def verdict(arms: Sequence[Mapping[str, Any]], tail_images: int) -> dict[str, An
     answer, words = _rule(gain, other, noise)
     curvature = {name: _mean_late(arms, name, "lambda_min") for name in ("sgd", sam, momentum)}
     losses = {name: _mean_late(arms, name, "loss") for name in ("sgd", sam, momentum)}
-    start = arms[0]["epochs"][0]
+    start = arms[0].epochs[0]
     tries = {kind: sum(name.startswith(f"{kind}@") for name in gains) for kind in best}
     text = (
         f"{words} Gains in tail accuracy over SGD: {sam} {gain:+.1f}, {momentum} {other:+.1f} points; noise "
-        f"{noise:.1f} ({source}). Mean lambda_min of the followed classes, from {start['lambda_min']:.3g}: "
+        f"{noise:.1f} ({source}). Mean lambda_min of the followed classes, from {start.lambda_min:.3g}: "
         + ", ".join(f"{name} {value:.3g}" for name, value in curvature.items() if value is not None)
-        + f"; their mean loss, from {start['loss']:.3g}: "
+        + f"; their mean loss, from {start.loss:.3g}: "
         + ", ".join(f"{name} {value:.3g}" for name, value in losses.items() if value is not None)
         + f". The best of {tries['sam']} and of {tries['momentum-sam']} radii was chosen on the same test set."
     )
-    return {
-        "answer": answer,
-        "text": text,
-        "sam": {"arm": sam, "tail_gain": gain},
-        "momentum_sam": {"arm": momentum, "tail_gain": other},
-        "gains": {name: statistics.mean(values) for name, values in gains.items()},
-        "noise": noise,
-        "noise_from": source,
-        "seeds": seeds,
-        "late_epochs": LATE,
-        "late_lambda_min": curvature,
-        "late_loss": losses,
-    }
+    return Verdict(
+        answer=answer,
+        text=text,
+        sam=TailGain(arm=sam, tail_gain=gain),
+        momentum_sam=TailGain(arm=momentum, tail_gain=other),
+        gains={name: statistics.mean(values) for name, values in gains.items()},
+        noise=noise,
+        noise_from=source,
+        seeds=seeds,
+        late_epochs=LATE,
+        late_lambda_min=curvature,
+        late_loss=losses,
+    )
 
 
 def _rule(sam: float, momentum: float, noise: float) -> tuple[str, str]:
@@ -368,23 +340,25 @@ def _rule(sam: float, momentum: float, noise: float) -> tuple[str, str]:
     )
 
 
-def _late(row: Mapping[str, Any], key: str) -> float | None:
-    values = [epoch[key] for epoch in row["epochs"][1:][-LATE:] if epoch[key] is not None]
-    return statistics.mean(values) if values else None
+def _late(row: Arm, key: str) -> float | None:
+    return _mean(getattr(epoch, key) for epoch in row.epochs[1:][-LATE:])
 
 
-def _mean_late(arms: Sequence[Mapping[str, Any]], name: str, key: str) -> float | None:
-    values = [_late(row, key) for row in arms if row["arm"] == name and row["problem"] is None]
+def _mean_late(arms: Sequence[Arm], name: str, key: str) -> float | None:
+    return _mean(_late(row, key) for row in arms if row.arm == name and row.problem is None)
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
     present = [value for value in values if value is not None]
     return statistics.mean(present) if present else None
 
 
-def _told(row: Mapping[str, Any]) -> str:
-    if row["problem"] is not None:
-        return f"{row['arm']}, seed {row['seed']}: {row['problem']}"
-    first, last = row["epochs"][0], row["epochs"][-1]
-    tail = "n/a" if last["tail"] is None or first["tail"] is None else f"{first['tail']:.1f} -> {last['tail']:.1f}"
+def _figures(row: Arm) -> str:
+    if row.problem is not None:
+        return f"{row.arm}, seed {row.seed}: {row.problem}"
+    first, last = row.epochs[0], row.epochs[-1]
+    tail = "n/a" if last.tail is None or first.tail is None else f"{first.tail:.1f} -> {last.tail:.1f}"
     return (
-        f"{row['arm']}, seed {row['seed']}: tail {tail}, lambda_min {first['lambda_min']:.3g} -> "
-        f"{last['lambda_min']:.3g}, class loss {first['loss']:.3g} -> {last['loss']:.3g}"
+        f"{row.arm}, seed {row.seed}: tail {tail}, lambda_min {first.lambda_min:.3g} -> {last.lambda_min:.3g}, "
+        f"class loss {first.loss:.3g} -> {last.loss:.3g}"
     )

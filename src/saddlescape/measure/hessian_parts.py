@@ -2,7 +2,7 @@
 residuals.
 
 For a convex loss the first has no negative eigenvalue, so negative curvature can only come from the second, which fades
-as a class is fitted. Beside the whole they tell whether a lambda_min says "saddle" or "badly fitted".
+as a class is fitted. Beside the whole they show whether a lambda_min says "saddle" or "badly fitted".
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from saddlescape.curvature import FunctionOperator, GaussNewtonOperator, Hessian
 from saddlescape.curvature.guards import random_vector
 from saddlescape.curvature.samples import Samples
 from saddlescape.curvature.sums import unit
+from saddlescape.records.curvature import GaussNewton, Parts, ResidualPart
 
 
 def hessian_parts(
@@ -30,6 +31,8 @@ def hessian_parts(
     max_products: int = 40,
 ) -> dict[str, Any]:
     """Extremes of both parts, and how ``v'Hv`` divides between them along the Hessian's two extreme eigenvectors.
+
+    Returned as fields of ``saddlescape.records.curvature.Figures``.
 
     The extremes of the parts are side figures: settled to a residual of 0.3 % (or ``tol``, if larger), so that their
     values are good to 1 %, or flagged by ``converged``. A criterion on the value alone takes the second eigenvalue for
@@ -49,21 +52,18 @@ def hessian_parts(
     rest = extremes(_rest(whole, part), tol=coarse, start=start, seed=seed, max_products=max_products)
     bottom_rest, top_rest = rest.smallest[0], rest.largest[0]
     return {
-        "gauss_newton": {
-            "lambda_max": top.value,
-            "residual": top.residual,
-            "rounding": top.rounding,
-            "converged": top.converged,
-        },
-        "residual_part": {
-            "lambda_min": bottom_rest.value,
-            "lambda_max": top_rest.value,
-            "residual_min": bottom_rest.residual,
-            "residual_max": top_rest.residual,
-            "rounding": max(bottom_rest.rounding, top_rest.rounding),
-            "converged_min": bottom_rest.converged,
-            "converged_max": top_rest.converged,
-        },
+        "gauss_newton": GaussNewton(
+            lambda_max=top.value, residual=top.residual, rounding=top.rounding, converged=top.converged
+        ),
+        "residual_part": ResidualPart(
+            lambda_min=bottom_rest.value,
+            lambda_max=top_rest.value,
+            residual_min=bottom_rest.residual,
+            residual_max=top_rest.residual,
+            rounding=max(bottom_rest.rounding, top_rest.rounding),
+            converged_min=bottom_rest.converged,
+            converged_max=top_rest.converged,
+        ),
         "at_lambda_min": _split(whole, part, low),
         "at_lambda_max": _split(whole, part, high),
     }
@@ -73,8 +73,8 @@ def _rest(whole: HessianOperator, part: HessianOperator) -> FunctionOperator:
     return FunctionOperator(lambda v: whole(v) - part(v), whole.dim, whole.like)
 
 
-def _split(whole: HessianOperator, part: HessianOperator, vector: Tensor) -> dict[str, float]:
+def _split(whole: HessianOperator, part: HessianOperator, vector: Tensor) -> Parts:
     """``v'Gv`` and ``v'(H - G)v`` for a unit vector."""
     all_of_it = float(vector.double() @ whole(vector).double())
     gauss_newton = float(vector.double() @ part(vector).double())
-    return {"gauss_newton": gauss_newton, "residual_part": all_of_it - gauss_newton}
+    return Parts(gauss_newton=gauss_newton, residual_part=all_of_it - gauss_newton)

@@ -3,7 +3,7 @@ measured.
 
 Along a unit eigenvector v of a class's Hessian with eigenvalue lambda < 0 SAM multiplies the gradient's component by
 about ``1 + rho lambda / ||g||``; in size that is above 1 only for ``rho > 2 ||g|| / |lambda|``, and there its *sign is
-turned round*. Whether an amplified and turned component helps is disputed, so sign and size are told
+turned round*. Whether an amplified and turned component helps is disputed, so sign and size are reported
 apart and the range is a hint, not a recommendation.
 
 Measured with two kinds of mini-batches: of the class alone (as the theorem has it), and as training draws them, from
@@ -13,31 +13,25 @@ all classes (what SAM's step sees, whose gradient is mostly that of the head).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
-from torch import Tensor
 
-import saddlescape
-from saddlescape.curvature import Eigenpair, SamGain, build_operator, extremes, rho_threshold, sam_gain
+from saddlescape.curvature import Eigenpair, build_operator, extremes, rho_threshold, sam_gain
 from saddlescape.curvature.samples import Samples, gather
 from saddlescape.errors import InputError
-from saddlescape.measure.harness import PacedFile
-from saddlescape.measure.spectra import SPECTRA
-from saddlescape.measure.subject import Subject, check_memory, class_samples, set_aside
-from saddlescape.records import files
+from saddlescape.measure.harness import Clock, Growing, Say, measure_each, quiet
+from saddlescape.measure.subject import Subject, check_memory, class_samples
+from saddlescape.records.record import finite
+from saddlescape.records.rho_advice import Advice, AdviceFile, From, Gain, Hint, Radius, TrainedWith
 
-FORMAT = "saddlescape-rho-advice-1"
-ADVICE = "rho-advice.json"
 RHOS = (0.02, 0.05, 0.1, 0.2, 0.5, 0.8, 1.6)
 CAVEATS = (
     "amplified components point the other way than the gradient's: theory disagrees about whether that helps to escape",
     "first-order theory with the Hessian of the class; a mini-batch has its own",
     "one checkpoint: gradients shrink as training goes on, and with them the threshold",
 )
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -56,8 +50,8 @@ class Question:
 
 
 def advise(
-    subject: Subject, question: Question, *, classes: Sequence[int] | None = None, say: Say = lambda line: None
-) -> dict[str, Any]:
+    subject: Subject, question: Question, *, classes: Sequence[int] | None = None, say: Say = quiet
+) -> AdviceFile:
     """Measure (default: every tail class and every head class, for contrast) and write ``RUN/rho-advice.json``.
 
     Returns its content; classes measured before under the same settings are not measured again.
@@ -71,24 +65,23 @@ def advise(
     counts = subject.dataset.class_counts
     labels = [*groups["tail"], *groups["head"]] if classes is None else list(classes)
     labels = [label for label in dict.fromkeys(labels) if classes is not None or counts[label]]
-    files.make_folder(subject.folder / SPECTRA)
-    with files.locked(subject.folder / SPECTRA):
-        content = _begin(subject, question, say)
-        known = {row["label"] for row in content["classes"]}
+    with Growing(subject.folder / AdviceFile.NAME, _fresh(subject, question), subject.folder, say) as file:
+        content = file.content
+        content.hint = hint(content.classes, question.rhos)
+        known = {row.label for row in content.classes}
         todo = [label for label in labels if label not in known]
-        if not todo:
-            say(f"already measured: {subject.folder / ADVICE}")
         mixed = training_batches(subject, question) if todo else None
-        file = PacedFile(subject.folder / ADVICE, content)
-        try:
-            for number, label in enumerate(todo, start=1):
-                row = _measure(subject, question, label, mixed)
-                content["classes"].append(row)
-                content["hint"] = hint(content["classes"], question.rhos)
-                file.changed()
-                say(f"{row['class']} ({row['group']}): {_told(row)}; {number} of {len(todo)} classes")
-        finally:
-            file.flush()
+
+        def measure(label: int, clock: Clock) -> Advice:
+            assert mixed is not None
+            return _measure(subject, question, label, mixed)
+
+        def add(label: int, row: Advice) -> str:
+            content.classes.append(row)
+            content.hint = hint(content.classes, question.rhos)
+            return f"{row.name} ({row.group}): {_figures(row)}"
+
+        measure_each(file, todo, measure, add, say)
         return content
 
 
@@ -105,62 +98,47 @@ def training_batches(subject: Subject, question: Question) -> Samples:
     return gather((inputs, targets), check=False)
 
 
-def _begin(subject: Subject, question: Question, say: Say) -> dict[str, Any]:
+def _fresh(subject: Subject, question: Question) -> AdviceFile:
     plain = asdict(question) | {"rhos": list(question.rhos)}
     del plain["batch_size"]
-    settings = {
-        "checkpoint": subject.checkpoint, "weights": subject.weights, "draw_hash": subject.dataset.draw_hash,
-        "loss": subject.loss_name, "dtype": subject.dtype_name, **plain,
-    }  # fmt: skip
-    path = subject.folder / ADVICE
-    if path.exists():
-        old = files.read_json(path)
-        if isinstance(old, dict) and (old.get("format"), old.get("settings")) == (FORMAT, settings):
-            return old | {"hint": hint(old["classes"], question.rhos)}
-        say(f"measuring again with other settings; the former is now {set_aside(path)}")
-    stage = subject.opened.config.stages[subject.opened.cursor.stage]
-    return {
-        "format": FORMAT,
-        "method": subject.opened.config.method,
-        "dataset": subject.dataset.name,
-        "checkpoint": subject.checkpoint,
-        "settings": settings,
-        "trained_with": {"optimizer": stage.optimizer, "rho": list(stage.rho)},
-        "classes": [],
-        "hint": None,
-        "caveats": list(CAVEATS),
-        "notes": list(subject.notes),
-        "version": saddlescape.__version__,
-        "torch": torch.__version__,
-    }
+    config, cursor = subject.opened.config, subject.opened.cursor
+    stage = config.stages[cursor.stage]
+    return AdviceFile(
+        method=config.method,
+        dataset=subject.dataset.name,
+        checkpoint=subject.checkpoint,
+        settings=subject.identity | plain,
+        trained_with=TrainedWith(optimizer=stage.optimizer, rho=list(stage.rho)),
+        caveats=list(CAVEATS),
+        notes=list(subject.notes),
+    )
 
 
-def _measure(subject: Subject, question: Question, label: int, mixed: Samples | None) -> dict[str, Any]:
+def _measure(subject: Subject, question: Question, label: int, mixed: Samples) -> Advice:
     data, available = subject.samples([label], question.samples, question.seed)
     own = gather(data, check=False)
     operator = build_operator(subject.model, subject.loss, own, batch_size=question.batch_size)
     pair = extremes(
         operator, which="smallest", tol=question.tol, max_products=question.max_products, seed=question.seed
     ).smallest[0]
-    row: dict[str, Any] = {
-        "class": subject.dataset.classes[label],
-        "label": label,
-        "group": subject.group_of(label),
-        "num_samples": len(own),
-        "num_available": available,
-        "lambda_min": pair.value,
-        "residual": pair.residual,
-        "rounding": pair.rounding,
-        "converged": pair.converged,
-        "negative_curvature_proved": pair.is_proof,
-        "class_batches": _gain(subject, question, own, own, pair),
-        "training_batches": None if mixed is None else _gain(subject, question, own, mixed, pair),
-    }
-    return row
+    return Advice(
+        name=subject.dataset.classes[label],
+        label=label,
+        group=subject.group_of(label),
+        num_samples=len(own),
+        num_available=available,
+        lambda_min=pair.value,
+        residual=pair.residual,
+        rounding=pair.rounding,
+        converged=pair.converged,
+        negative_curvature_proved=pair.is_proof,
+        class_batches=_gain(subject, question, own, own, pair),
+        training_batches=_gain(subject, question, own, mixed, pair),
+    )
 
 
-def _gain(subject: Subject, question: Question, own: Samples, gradients: Samples, pair: Eigenpair) -> dict[str, Any]:
-    """SAM's gain along ``pair`` over mini-batches of ``gradients``; with "problem" where it cannot be had."""
+def _gain(subject: Subject, question: Question, own: Samples, gradients: Samples, pair: Eigenpair) -> Gain:
+    """SAM's gain along ``pair`` over mini-batches of ``gradients``; with ``problem`` where it cannot be had."""
     most = question.batch * question.batches
     if len(gradients) > most:
         order = torch.randperm(len(gradients), generator=torch.Generator().manual_seed(question.seed))
@@ -172,66 +150,55 @@ def _gain(subject: Subject, question: Question, own: Samples, gradients: Samples
             check=False,
         )  # fmt: skip
     except InputError as problem:  # a class that is fitted so well that a gradient is zero in this number format
-        return {"problem": str(problem)}
+        return Gain(problem=str(problem))
     norm = float(gain.gradient_norms.mean())
-    return {
-        "batches": len(gain.gradient_norms),
-        "gradient_norm": norm,
-        "component_rms": float((gain.gradient_components**2).mean().sqrt()),
-        "threshold": _finite(rho_threshold(pair.value, norm)),
-        "predicted_threshold": _finite(gain.rho_threshold),
-        "measured_threshold": gain.measured_threshold,
-        "amplified_rho": amplified(gain),
-        "rho": [{key: _json(value) for key, value in one.items()} for one in gain.summary()],
-    }
+    return Gain(
+        batches=len(gain.gradient_norms),
+        gradient_norm=norm,
+        component_rms=float((gain.gradient_components**2).mean().sqrt()),
+        threshold=finite(rho_threshold(pair.value, norm)),
+        predicted_threshold=finite(gain.rho_threshold),
+        measured_threshold=gain.measured_threshold,
+        amplified_rho=[float(rho) for rho, value in zip(gain.rho, gain.gain, strict=True) if value > 1],
+        rho=[Radius(**finite(one)) for one in gain.summary()],
+    )
 
 
-def amplified(gain: SamGain) -> list[float]:
-    """The rho tried at which the measured gain is above 1."""
-    above: Tensor = gain.gain > 1
-    return [float(rho) for rho, yes in zip(gain.rho, above, strict=True) if bool(yes)]
-
-
-def hint(rows: Sequence[dict[str, Any]], rhos: Sequence[float]) -> dict[str, Any] | None:
+def hint(rows: Sequence[Advice], rhos: Sequence[float]) -> Hint | None:
     """For the tail classes with proved negative curvature: the rho from which one, and from which all are amplified.
 
     Thresholds are the measured ones, per kind of mini-batch; None where it is not reached within the rho tried, the
     smallest rho tried where that amplifies already.
     """
-    tail = [row for row in rows if row["group"] == "tail" and row["negative_curvature_proved"]]
+    tail = [row for row in rows if row.group == "tail" and row.negative_curvature_proved]
     if not tail:
         return None
-    result: dict[str, Any] = {
-        "classes": [row["class"] for row in tail], "smallest_rho_tried": min(rhos), "largest_rho_tried": max(rhos)
-    }  # fmt: skip
-    for kind in ("class_batches", "training_batches"):
-        found = [_threshold(row[kind] or {}, rhos) for row in tail]
-        present = [value for value in found if value is not None]
-        result[kind] = {
-            "some_from": min(present) if present else None,
-            "all_from": max(present) if len(present) == len(tail) else None,
-        }
-    return result
+
+    def bounds(found: Sequence[Gain | None]) -> From:
+        values = [None if each is None else _threshold(each, rhos) for each in found]
+        present = [value for value in values if value is not None]
+        every = max(present) if len(present) == len(values) else None
+        return From(some_from=min(present, default=None), all_from=every)
+
+    return Hint(
+        classes=[row.name for row in tail],
+        smallest_rho_tried=min(rhos),
+        largest_rho_tried=max(rhos),
+        class_batches=bounds([row.class_batches for row in tail]),
+        training_batches=bounds([row.training_batches for row in tail]),
+    )
 
 
-def _threshold(found: dict[str, Any], rhos: Sequence[float]) -> float | None:
-    if found.get("measured_threshold") is None and set(rhos) <= set(found.get("amplified_rho") or []):
+def _threshold(found: Gain, rhos: Sequence[float]) -> float | None:
+    if found.measured_threshold is None and set(rhos) <= set(found.amplified_rho):
         return min(rhos)  # files of former versions have no threshold where every radius amplifies
-    return found.get("measured_threshold")
+    return found.measured_threshold
 
 
-def _told(row: dict[str, Any]) -> str:
-    own = row["class_batches"]
-    if "problem" in own:
-        return f"lambda_min {row['lambda_min']:.3g}; {own['problem']}"
-    measured = own["measured_threshold"]
-    reached = f"measured {measured:.3g}" if measured is not None else "not reached"
-    return f"lambda_min {row['lambda_min']:.3g}, ||g|| {own['gradient_norm']:.3g}, amplified beyond rho {reached}"
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def _json(value: Any) -> Any:
-    return _finite(value) if isinstance(value, float) else value
+def _figures(row: Advice) -> str:
+    own = row.class_batches
+    assert own is not None
+    if own.problem is not None:
+        return f"lambda_min {row.lambda_min:.3g}; {own.problem}"
+    reached = "not reached" if own.measured_threshold is None else f"measured {own.measured_threshold:.3g}"
+    return f"lambda_min {row.lambda_min:.3g}, ||g|| {own.gradient_norm:.3g}, amplified beyond rho {reached}"

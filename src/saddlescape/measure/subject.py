@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,12 +54,20 @@ class Subject:
         return str(self.opened.meta["sha256"]["model.safetensors"])
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """The settings that every measurement shares: which weights, data, loss and number format."""
+        return {
+            "checkpoint": self.checkpoint, "weights": self.weights, "draw_hash": self.dataset.draw_hash,
+            "loss": self.loss_name, "dtype": self.dtype_name,
+        }  # fmt: skip
+
+    @property
     def dtype_name(self) -> str:
         return str(self.dtype).removeprefix("torch.")
 
     def group_of(self, label: int) -> str | None:
         """head, mid or tail."""
-        return next((name for name, members in self.dataset.groups.items() if label in members), None)
+        return group_of(self.dataset, label)
 
     def samples(
         self, labels: Iterable[int], per_class: int | None = None, seed: int = 0, most: int | None = None
@@ -116,6 +125,11 @@ def open_subject(
             )
     model = opened.model.to(device=where, dtype=DTYPES[dtype])
     return Subject(folder, opened, dataset, model, function.to(where), loss, where, DTYPES[dtype], tuple(notes), views)
+
+
+def group_of(dataset: Dataset, label: int) -> str | None:
+    """head, mid or tail."""
+    return next((name for name, members in dataset.groups.items() if label in members), None)
 
 
 def find_cursor(folder: Path, name: str) -> Cursor:
@@ -240,14 +254,3 @@ def present_classes(dataset: Dataset) -> list[int]:
     """Labels that have training images."""
     counts = torch.bincount(dataset.train.labels, minlength=dataset.num_classes)
     return torch.nonzero(counts).flatten().tolist()
-
-
-def set_aside(path: Path) -> Path | None:
-    """Rename what lies at ``path`` to the first free ``name.N.ending``, so that nothing measured is lost."""
-    if not path.exists():
-        return None
-    number = 1
-    while (moved := path.with_name(f"{path.stem}.{number}{path.suffix}")).exists():
-        number += 1
-    path.rename(moved)
-    return moved

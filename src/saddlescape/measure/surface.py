@@ -7,15 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-import saddlescape
 from saddlescape.curvature import Surface, loss_surface
 from saddlescape.errors import InputError
-from saddlescape.measure.subject import Subject, present_classes, set_aside
-from saddlescape.records import files
+from saddlescape.measure.harness import Clock, Growing, Say, measure_each, quiet
+from saddlescape.measure.subject import Subject, present_classes
+from saddlescape.records.surface import SurfaceFact, SurfaceFacts
 
-FORMAT = "saddlescape-surface-facts-1"
 DIRECTIONS = ("eigen", "random")
 
 
@@ -46,9 +43,9 @@ def measure_surface(
     *,
     classes: Sequence[int] | None = None,
     out: Path | None = None,
-    say: Callable[[str], None] = lambda line: None,
+    say: Say = quiet,
     progress: Callable[[int, int], Any] | None = None,
-) -> tuple[Path, Surface, dict[str, Any]]:
+) -> tuple[Path, Surface, SurfaceFacts]:
     """Measure a slice of the mean loss over all images (``classes`` None) or of each class's own loss.
 
     Returns the file, the surface and what the JSON beside it holds. A surface with the same settings is read, one with
@@ -62,60 +59,38 @@ def measure_surface(
     path = surface_path(subject, cut, out)
     if path.suffix != ".npz" or path.is_dir():
         raise InputError(f"--out {path}: give a file that ends in .npz")
-    facts_path = path.with_suffix(".json")
-    settings = _settings(subject, cut, classes)
-    if path.exists() and facts_path.exists():
-        facts = files.read_json(facts_path)
-        if isinstance(facts, dict) and (facts.get("format"), facts.get("settings")) == (FORMAT, settings):
-            say(f"already measured: {path}")
-            return path, Surface.load(path), facts
-        set_aside(facts_path)
-        say(f"measuring again with other settings; the former is now {set_aside(path)}")
-    files.make_folder(path.parent)
-    labels = present_classes(subject.dataset) if classes is None else list(classes)
-    data, available = subject.samples(labels, cut.samples, cut.seed)
-    found = loss_surface(
-        subject.model, subject.loss, data, directions=cut.directions, span=cut.span, steps=cut.steps, dims=cut.dims,
-        classes=classes, batch_size=cut.batch_size, seed=cut.seed, tol=cut.tol, max_products=cut.max_products,
-        progress=progress,
-    )  # fmt: skip
-    names = ["all" if label == -1 else subject.dataset.classes[label] for label in found.labels]
-    facts = {
-        "format": FORMAT,
-        "settings": settings,
-        "num_samples": len(data[1]),
-        "num_available": available,
-        "surfaces": [
-            {
-                "label": label,
-                "class": name,
-                "center": float(found.center[i]),
-                "lowest": float(found.losses[i].min()),
-                "highest": float(found.losses[i].max()),
-                "slopes": [float(value) for value in found.slopes[i]],
-                "curvatures": [float(value) for value in found.curvatures[i]],
-            }
-            for i, (label, name) in enumerate(zip(found.labels, names, strict=True))
-        ],
-        "notes": list(subject.notes),
-        "version": saddlescape.__version__,
-        "torch": torch.__version__,
-    }
-    facts_path.unlink(missing_ok=True)  # so that no JSON ever lies beside another surface's numbers
-    found.save(path)
-    files.write_json(facts_path, facts)
-    return path, found, facts
-
-
-def _settings(subject: Subject, cut: Slice, classes: Sequence[int] | None) -> dict[str, Any]:
     plain = asdict(cut)
     del plain["batch_size"]
-    return {
-        "checkpoint": subject.checkpoint,
-        "weights": subject.weights,
-        "draw_hash": subject.dataset.draw_hash,
-        "loss": subject.loss_name,
-        "dtype": subject.dtype_name,
-        "classes": None if classes is None else list(classes),
-        **plain,
-    }
+    settings = subject.identity | {"classes": None if classes is None else list(classes)} | plain
+    labels = present_classes(subject.dataset) if classes is None else list(classes)
+    fresh = SurfaceFacts(settings=settings, notes=list(subject.notes))
+    with Growing(path.with_suffix(".json"), fresh, subject.folder, say, beside=path) as file:
+        facts = file.content
+
+        def measure(labels: list[int], clock: Clock) -> Surface:
+            data, facts.num_available = subject.samples(labels, cut.samples, cut.seed)
+            facts.num_samples = len(data[1])
+            return loss_surface(
+                subject.model, subject.loss, data, directions=cut.directions, span=cut.span, steps=cut.steps,
+                dims=cut.dims, classes=classes, batch_size=cut.batch_size, seed=cut.seed, tol=cut.tol,
+                max_products=cut.max_products, progress=progress,
+            )  # fmt: skip
+
+        def add(labels: list[int], found: Surface) -> str:
+            found.save(path)  # before its JSON, which is never beside another surface's numbers
+            facts.surfaces = [
+                SurfaceFact(
+                    label=label,
+                    name="all" if label == -1 else subject.dataset.classes[label],
+                    center=float(found.center[i]),
+                    lowest=float(found.losses[i].min()),
+                    highest=float(found.losses[i].max()),
+                    slopes=found.slopes[i].tolist(),
+                    curvatures=found.curvatures[i].tolist(),
+                )
+                for i, label in enumerate(found.labels)
+            ]
+            return ""
+
+        measure_each(file, [] if facts.surfaces and path.exists() else [labels], measure, add, say)
+        return path, Surface.load(path), facts

@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
-from saddlescape.records.record import Record
+from saddlescape.records.record import MeasuredFile, Record
+
+
+class GaussNewton(Record, frozen=True, kw_only=True):
+    """The Gauss-Newton part, good to 1 % or not ``converged`` (None: unknown, in files of former versions)."""
+
+    lambda_max: float | None = None
+    residual: float | None = None
+    rounding: float | None = None
+    converged: bool | None = None
+
+
+class ResidualPart(Record, frozen=True, kw_only=True):
+    """The rest of the Hessian, as ``GaussNewton``."""
+
+    lambda_min: float | None = None
+    lambda_max: float | None = None
+    residual_min: float | None = None
+    residual_max: float | None = None
+    rounding: float | None = None
+    converged_min: bool | None = None
+    converged_max: bool | None = None
 
 
 class Parts(Record, frozen=True, kw_only=True):
@@ -16,21 +37,23 @@ class Parts(Record, frozen=True, kw_only=True):
     residual_part: float
 
 
-class Largest(Record, frozen=True, kw_only=True):
-    lambda_max: float | None = None
+class Figures(Record, frozen=True, kw_only=True):
+    """What is measured of one mean loss. A value is off by its residual + ``rounding`` at most.
 
+    ``nonconvexity`` None: lambda_max is not positive beyond rounding. ``trace`` to ``negative_mass``, ``steps``,
+    ``kind``, ``mode`` and ``file``: None where only the extremes were measured; ``gauss_newton`` to
+    ``at_lambda_max``: None where the parts of the Hessian were not.
+    """
 
-class Curvature(Record, frozen=True, kw_only=True):
-    """A class or a group in ``curvature.json``. ``nonconvexity`` None: infinite."""
-
-    name: str = msgspec.field(name="class", default="")
-    label: int | None = None
     group: str | None = None
+    training_images: int | None = None
     lambda_min: float
     lambda_max: float
     nonconvexity: float | None = None
     residual_min: float | None = None
     residual_max: float | None = None
+    rounding: float | None = None
+    converged: bool = False
     converged_min: bool = False
     converged_max: bool = False
     negative_curvature_proved: bool = False
@@ -39,24 +62,51 @@ class Curvature(Record, frozen=True, kw_only=True):
     negative_mass: list[float] | None = None
     num_samples: int | None = None
     num_available: int | None = None
-    num_params: int | None = None
-    training_images: int | None = None
     sampling_error: float | None = None
+    num_params: int | None = None
     loss: float | None = None
     gradient_norm: float | None = None
+    steps: int | None = None
+    products: int | None = None
+    kind: str | None = None
+    mode: str | None = None
     dtype: str = ""
-    file: str | None = None
-    gauss_newton: Largest | None = None
+    notes: list[str] = []
+    file: str | None = None  # of the spectrum, within the run
+    gauss_newton: GaussNewton | None = None
+    residual_part: ResidualPart | None = None
     at_lambda_min: Parts | None = None
     at_lambda_max: Parts | None = None
+    seconds: float | None = None
 
 
-class CurvatureFile(Record, frozen=True, kw_only=True):
+class Curvature(Figures, frozen=True, kw_only=True):
+    """A class in ``curvature.json``."""
+
+    name: str = msgspec.field(name="class", default="")
+    label: int | None = None
+
+
+class GroupCurvature(Figures, frozen=True, kw_only=True):
+    """The mean loss over the images of a group in ``curvature.json``."""
+
+    labels: list[int] = []
+
+
+class CurvatureFile(MeasuredFile, kw_only=True):
+    NAME: ClassVar[str] = "curvature.json"
+
+    format: str = "saddlescape-curvature-1"
+    method: str = ""
+    dataset: str = ""
+    model: str = ""
     checkpoint: str = ""
     stage: int = 0
     epoch: int = 0
-    classes: list[Curvature] = []
-    groups: list[Curvature] = []
-    settings: dict[str, Any] = {}
-    group_labels: Any = None
+    epochs_of_stage: int | None = None
+    device: str = ""
     notes: list[str] = []
+    class_names: list[str] = []
+    group_labels: Any = None
+    classes: list[Curvature] = []
+    groups: list[GroupCurvature] = []

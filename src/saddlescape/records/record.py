@@ -1,4 +1,7 @@
-"""What the records of a run folder share. Wrong types are refused by name; unknown keys are ignored."""
+"""What the records of a run folder share: one Struct is what a file holds, for its writer and for its readers.
+
+Wrong types are refused by name; unknown keys are ignored. Figures that are missing or not finite are null.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,14 @@ import re
 import sys
 import typing
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import msgspec
 
+from saddlescape.disk import write_text
 from saddlescape.errors import InputError
+from saddlescape.records.files import read_object
 
 LARGEST = sys.float_info.max  # a bound that infinity is beyond
 
@@ -31,6 +37,26 @@ def one_of(*words: str) -> msgspec.Meta:
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """Figures that may be missing are None."""
+
+
+class MeasuredFile(msgspec.Struct, kw_only=True):
+    """What all files of ``saddlescape.measure`` hold, which grow; ``settings`` is all that moves a figure."""
+
+    NAME: ClassVar[str]  # in a run folder
+
+    format: str
+    settings: dict[str, Any] = {}
+    version: str = ""  # of saddlescape
+    torch: str = ""
+
+    def save(self, path: Path) -> None:
+        """Write JSON, whole or not at all. Raises InputError where the disk refuses."""
+        write_text(path, msgspec.json.format(msgspec.json.encode(self), indent=1).decode() + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Raises InputError where the file is missing, not JSON or damaged."""
+        return convert(read_object(path), cls, path.name)  # type: ignore[no-any-return]
 
 
 def convert(raw: Any, kind: type[Any], where: str) -> Any:

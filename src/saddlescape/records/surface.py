@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
-from saddlescape.records.record import Record
+from saddlescape.records.record import MeasuredFile, Record
 
 
 class SurfaceFact(Record, frozen=True, kw_only=True):
+    """``center``: the loss at the weights; ``slopes`` and ``curvatures`` along each direction there."""
+
     label: int
     name: str = msgspec.field(name="class", default="")
+    center: float | None = None
+    lowest: float | None = None
+    highest: float | None = None
     slopes: list[float] = []
     curvatures: list[float] = []
 
 
-class SurfaceFacts(Record, frozen=True, kw_only=True):
+class SurfaceFacts(MeasuredFile, kw_only=True):
+    format: str = "saddlescape-surface-facts-1"
+    num_samples: int = 0
+    num_available: int = 0
     surfaces: list[SurfaceFact] = []
-    settings: dict[str, Any] = {}
+    notes: list[str] = []

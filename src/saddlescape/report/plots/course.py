@@ -18,7 +18,6 @@ PANELS: tuple[tuple[str, Callable[[Moment], Value]], ...] = (
     ("λmax", lambda row: row.lambda_max),
     ("|λmin / λmax|, %", ratio),
     ("The class's own loss", lambda row: row.loss),
-    ("Gauss–Newton part of v′Hv at λmin", lambda row: row.gauss_newton),
 )
 LOG = ("λmax", "The class's own loss")
 
