@@ -39,7 +39,7 @@ LABELS = (0, 0, 1, 1, 2, 2)
 def test_integers_in_every_dress(folder: Path, separator: str, end: str, encoding: str) -> None:
     text = end.join(f"{name}{separator}{label}" for name, label in zip(NAMES, LABELS, strict=True)) + end + end
     entries = parse_list(write(folder, text, encoding=encoding))
-    assert [(e.path, int(e.label), e.line) for e in entries] == list(zip(NAMES, LABELS, range(1, 7), strict=True))
+    assert (entries.paths, [*map(int, entries.labels)], entries.numbers) == ([*NAMES], [*LABELS], [*range(1, 7)])
 
 
 @pytest.mark.parametrize("separator", ["\t", ","])
@@ -55,7 +55,7 @@ def test_class_names_in_every_dress(folder: Path, separator: str) -> None:
 
 def test_names_after_a_space(folder: Path) -> None:
     entries = parse_list(write(folder, "a.png cat\nb b.png dog\n"))
-    assert [(e.path, e.label) for e in entries] == [("a.png", "cat"), ("b b.png", "dog")]
+    assert list(zip(entries.paths, entries.labels, strict=True)) == [("a.png", "cat"), ("b b.png", "dog")]
 
 
 def test_header_backslashes_and_absolute_paths(folder: Path) -> None:
@@ -184,9 +184,8 @@ def test_columns_are_found_by_name_and_content(
         lines.append(separator.join({"i": f"x{i}{ending}", "l": kind, "n": str(i), "x": "some"}[c] for c in order))
     entries = parse_list(write(tmp_path, end.join(lines) + end, "train.csv"))
     begin = 2 if header else 1
-    assert [(e.line, e.path, e.label) for e in entries] == [
-        (begin + i, f"x{i}{ending}", kind) for i, kind in enumerate(KINDS)
-    ]
+    assert entries.numbers == list(range(begin, begin + 6)) and entries.labels == KINDS
+    assert entries.paths == [f"x{i}{ending}" for i in range(6)]
     dataset = load(tmp_path / "train.csv")
     assert dataset.classes == ["cat", "dog", "elk"] and len(dataset.train) + len(dataset.test) == 6
 
@@ -202,7 +201,7 @@ def test_images_of_a_table_in_a_folder_beside_it(tmp_path: Path, place: str) -> 
 def test_a_quoted_field_may_hold_the_separator(tmp_path: Path) -> None:
     images(tmp_path, ["a,b.png", "c.png"])
     entries = parse_list(write(tmp_path, 'image,label\n"a,b.png","big, cat"\nc.png,dog\n', "train.csv"))
-    assert [(e.path, e.label) for e in entries] == [("a,b.png", "big, cat"), ("c.png", "dog")]
+    assert list(zip(entries.paths, entries.labels, strict=True)) == [("a,b.png", "big, cat"), ("c.png", "dog")]
 
 
 @pytest.mark.parametrize(

@@ -149,7 +149,7 @@ def test_lists_that_cannot_be_are_refused_before_anything_is_written(root: Path)
     sound = lines.read_text()
     for wrong, wanted in (
         ("train/n00000001/nowhere.JPEG 1\n", "ImageNet_LT_train.txt line 27: no file"),
-        ("train/n00000001/train_2.JPEG 5\n", "no line has label 3, but line 27 has 5: labels must be 0..C-1"),
+        ("train/n00000001/train_2.JPEG 5\n", "line 27: label 5 is too large: labels must be 0..C-1"),
         ("train/n00000001/train_2.JPEG\n", "ImageNet_LT_train.txt line 27"),
     ):
         lines.write_text(sound + wrong)

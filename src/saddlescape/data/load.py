@@ -70,7 +70,7 @@ def load(
     - ``groups``: the rule for head, mid and tail (see ``class_groups``). ``test``: the test list of a list file.
     - ``background``: the grey level behind transparent pixels.
     - ``ties``: which of two equally frequent classes of ``imagenet-lt`` or ``inat2018`` comes first: ``"stable"``, in
-      the order of the original labels, or ``"reference"`` (see ``sources.frequency``).
+      the order of the original labels, or ``"reference"`` (see ``sources.frequency_lists``).
     - ``white_level``: that of a trained model (see ``Preprocess``). None: measured over all images, where some of
       a person's own have more than 8 bits a channel.
 

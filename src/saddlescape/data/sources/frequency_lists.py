@@ -6,7 +6,7 @@ from MiSLAS): class 0 is the most frequent class of the training list, and test 
 
 Deviations from the reference implementation:
 
-1. Classes of equal count keep the order of their original labels (``frequency.frequency_order``); the reference's order
+1. Classes of equal count keep the order of their original labels (``frequency_order``); the reference's order
    depends on NumPy's version and on the processor. ``ties="reference"`` gives the one of NumPy before 1.25.
 2. A class that no training line has, or a file that is not there, is an error before the first epoch.
 3. The classes keep the names of their folders ("n01440764", "Plantae/7291"), and the words for them where a file with
@@ -19,20 +19,17 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from saddlescape.data.paths import PackedPaths
 from saddlescape.data.places import data_roots
 from saddlescape.data.sources.found import Found, Published, Request
-from saddlescape.data.sources.frequency import frequency_order
-from saddlescape.data.sources.listfile import EXPECTED, read_text
-from saddlescape.data.types import FileSplit, Preprocess
-from saddlescape.errors import InputError, counted
+from saddlescape.data.sources.listfile import Lines, are_integers, class_names, files_of, parse_list, read_text
+from saddlescape.data.types import Preprocess
+from saddlescape.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,22 +71,8 @@ LAYOUTS = {
 }  # fmt: skip
 LIST_FOLDERS = ("", "lists", "list", "data_txt", "datasets/data_txt", "splits")
 AUGMENT = "resized-crop-flip-jitter"
+TIES = ("stable", "reference")
 _PROBES = 32
-
-
-@dataclass
-class Lines:
-    """A list: ``paths`` as written, ``labels`` int64 [N], ``numbers`` of their lines."""
-
-    file: Path
-    paths: list[str]
-    labels: NDArray[np.int64]
-    numbers: list[int]
-
-
-@dataclass
-class _Missing:
-    unreadable: list[tuple[str, str]] = field(default_factory=list)
 
 
 def load_frequency_lists(request: Request) -> Found:
@@ -104,15 +87,20 @@ def load_frequency_lists(request: Request) -> Found:
     places = [place for root in data_roots(request.root) for place in _places(root, layout)]
     train_list = _list_file(request.name, layout.train, places, layout)
     test_list = request.test or _list_file(request.name, layout.test, [train_list.parent, *places], layout)
-    train, test = read_lines(train_list), read_lines(test_list)
-    counts = _counts(train)
-    order = frequency_order(counts.tolist(), request.ties)
+    train, test = parse_list(train_list), parse_list(test_list)
+    for lines in (train, test):
+        if not are_integers(lines):
+            raise InputError(f"{lines.file}: its labels are names; those of the published list are integers")
+    class_names(train, None, integers=True, partial=False)  # raises for gaps
+    labels, test_labels = (np.array(list(map(int, lines.labels)), dtype=np.int64) for lines in (train, test))
+    order = frequency_order(np.bincount(labels).tolist(), request.ties)
     new_label = np.empty(len(order), dtype=np.int64)
     new_label[order] = np.arange(len(order))
-    beyond = np.flatnonzero(test.labels >= len(order))
-    if len(beyond):
-        line, label = test.numbers[beyond[0]], test.labels[beyond[0]]
-        raise InputError(f"{test_list} line {line}: label {label} is outside 0..{len(order) - 1} of {train_list.name}")
+    wrong = np.flatnonzero((test_labels < 0) | (test_labels >= len(order)))
+    if len(wrong):
+        raise InputError(
+            f"{test.place(wrong[0])}: label {test_labels[wrong[0]]} is outside 0..{len(order) - 1} of {train_list.name}"
+        )
     folders, notes = _class_folders(train)
     if folders is not None:
         _check_folders(test, folders, train_list)
@@ -120,8 +108,11 @@ def load_frequency_lists(request: Request) -> Found:
     words = _words(layout.names, [base, train_list.parent, *places])
     names = [str(label) for label in range(len(order))] if folders is None else folders
     names = [f"{name} {words[key]}" if (key := _key(name)) in words else name for name in names]
-    missing = _Missing()
-    parts = [_split(lines, base, new_label, request, missing) for lines in (train, test)]
+    unreadable: list[tuple[str, str]] = []
+    splits = [
+        files_of(lines, _files(lines, base, request), new_label[own], base, request.lenient, unreadable)
+        for lines, own in ((train, labels), (test, test_labels))
+    ]
     notes += [f"lists {train_list} and {test_list.name}, images below {base}", _order_note(request.ties)]
     if not request.test and (other := train_list.with_name(layout.train.replace("train", "val"))) != test_list:
         notes += [f"{other.name} is not used, as in the paper"] if other.is_file() else []
@@ -132,35 +123,15 @@ def load_frequency_lists(request: Request) -> Found:
         kind="list files",
         classes=[names[label] for label in order.tolist()],
         original_labels=order.tolist(),
-        train=parts[0],
-        test=parts[1],
+        train=splits[0],
+        test=splits[1],
         preprocess=layout.preprocess,
         augment=AUGMENT,
         streamed=True,
         published=layout.published,
         notes=notes,
-        unreadable=missing.unreadable,
+        unreadable=unreadable,
     )
-
-
-def read_lines(file: Path) -> Lines:
-    """The lines of a list: path, one space (or a tab), integer label. Raises ``InputError`` with the line number."""
-    paths: list[str] = []
-    labels: list[int] = []
-    numbers: list[int] = []
-    for number, line in enumerate(read_text(file).split("\n"), start=1):
-        line = line.strip()
-        if not line:
-            continue
-        path, _, label = line.replace("\t", " ").rpartition(" ")
-        if not path or not label.isdecimal():
-            raise InputError(f"{file} line {number}: {EXPECTED}, the label an integer, found {line[:60]!r}")
-        paths.append(path.rstrip())
-        labels.append(int(label))
-        numbers.append(number)
-    if not paths:
-        raise InputError(f"{file}: empty; {EXPECTED} on every line")
-    return Lines(file, paths, np.array(labels, dtype=np.int64), numbers)
 
 
 def _places(root: Path, layout: Layout) -> list[Path]:
@@ -179,17 +150,21 @@ def _list_file(name: str, file: str, places: Sequence[Path], layout: Layout) -> 
     )
 
 
-def _counts(train: Lines) -> NDArray[np.int64]:
-    # A slip of the pen in a label must not make an array of a billion classes.
-    largest = int(train.labels.max())
-    present = np.unique(train.labels)
-    if len(present) != largest + 1:
-        gap = next(label for label, there in enumerate([*present.tolist(), -1]) if label != there)
-        at = train.numbers[int(train.labels.argmax())]
-        raise InputError(
-            f"{train.file}: no line has label {gap}, but line {at} has {largest}: labels must be 0..C-1 without gaps"
-        )
-    return np.bincount(train.labels)
+def frequency_order(counts: Sequence[int], ties: str = "stable") -> NDArray[np.int64]:
+    """Original labels, most frequent first, int64 [C]: entry k is the original label of class k.
+
+    ``ties``: ``"stable"`` keeps classes of equal count in the order of their original labels, on every machine.
+    ``"reference"`` is ``numpy.argsort(-counts)`` as the reference implementation calls it, by the scalar quicksort
+    that NumPy had for all types before 1.25. Newer ones sort integers by vector instructions, and ties differently from
+    processor to processor; long doubles have none. Which of two equally frequent classes comes first matters where a
+    border between head, mid and tail runs through a tie.
+    """
+    if ties not in TIES:
+        raise InputError(f"unknown order of ties {ties!r}: choose one of {', '.join(TIES)}")
+    values = -np.asarray(counts, dtype=np.int64)
+    if ties == "stable":
+        return np.argsort(values, kind="stable").astype(np.int64)
+    return np.argsort(values.astype(np.longdouble)).astype(np.int64)
 
 
 def _folder(path: str) -> str:
@@ -201,7 +176,7 @@ def _class_folders(train: Lines) -> tuple[list[str] | None, list[str]]:
     """The folder of each class, or None (and a note) where folders do not tell the classes apart."""
     first: dict[int, str] = {}
     odd: dict[int, int] = {}
-    for i, (path, label) in enumerate(zip(train.paths, train.labels.tolist(), strict=True)):
+    for i, (path, label) in enumerate(zip(train.paths, map(int, train.labels), strict=True)):
         folder = _folder(path)
         if first.setdefault(label, folder) != folder:
             odd.setdefault(label, i)
@@ -211,7 +186,7 @@ def _class_folders(train: Lines) -> tuple[list[str] | None, list[str]]:
     if odd:
         label, i = next(iter(odd.items()))
         raise InputError(
-            f"{train.file} line {train.numbers[i]}: label {label} has images in the folders {first[label]} and "
+            f"{train.place(i)}: label {label} has images in the folders {first[label]} and "
             f"{_folder(train.paths[i])}: one of them is wrong"
         )
     return folders, []
@@ -219,11 +194,11 @@ def _class_folders(train: Lines) -> tuple[list[str] | None, list[str]]:
 
 def _check_folders(test: Lines, folders: list[str], train_list: Path) -> None:
     label_of = {folder: label for label, folder in enumerate(folders)}
-    for path, label, line in zip(test.paths, test.labels.tolist(), test.numbers, strict=True):
+    for i, (path, label) in enumerate(zip(test.paths, map(int, test.labels), strict=True)):
         known = label_of.get(_folder(path), label)
         if known != label:
             raise InputError(
-                f"{test.file} line {line}: label {label}, but the folder {folders[known]} has label {known} in "
+                f"{test.place(i)}: label {label}, but the folder {folders[known]} has label {known} in "
                 f"{train_list.name}: the two lists are not of one kind"
             )
 
@@ -236,37 +211,23 @@ def _base(train: Lines, candidates: Sequence[Path]) -> Path:
     return max(options, key=lambda place: sum((place / path).is_file() for path in probes))
 
 
-def _split(
-    lines: Lines, base: Path, new_label: NDArray[np.int64], request: Request, missing: _Missing
-) -> FileSplit:
+def _files(lines: Lines, base: Path, request: Request) -> list[str | None]:
+    """The file of each line, or None: folder by folder, since one listing is far cheaper than a question a file."""
     paths = [path.replace("\\", "/") for path in lines.paths]
-    there = _present(paths, base, request, lines.file.name)
-    if not there.all():
-        gone = np.flatnonzero(~there)
-        messages = [f"{lines.file} line {lines.numbers[i]}: no file {base / paths[i]}" for i in gone.tolist()]
-        if not request.lenient:
-            more = f" (and {counted(len(gone) - 1, 'more line')} like it)" if len(gone) > 1 else ""
-            raise InputError(f"{messages[0]}{more}: complete the images, or go on without: --bad-images skip")
-        missing.unreadable += [(str(base / paths[i]), text) for i, text in zip(gone.tolist(), messages, strict=True)]
-        paths = [paths[i] for i in np.flatnonzero(there).tolist()]
-    return FileSplit(PackedPaths.pack(paths, base), torch.from_numpy(new_label[lines.labels[there]]))
-
-
-def _present(paths: Sequence[str], base: Path, request: Request, what: str) -> NDArray[np.bool_]:
-    """Which files exist, bool [N]: folder by folder, since one listing is far cheaper than a question a file."""
     inside: dict[str, list[int]] = defaultdict(list)
     for i, path in enumerate(paths):
         inside[path.rpartition("/")[0]].append(i)
-    there = np.zeros(len(paths), dtype=bool)
+    there: list[str | None] = [None] * len(paths)
     for done, (folder, rows) in enumerate(inside.items(), start=1):
         try:
             names = set(os.listdir(base / folder))  # noqa: PTH208  # names, not a Path each
         except OSError:
             names = set()  # its files are then the missing ones
         for i in rows:
-            there[i] = paths[i].rpartition("/")[2] in names
+            if paths[i].rpartition("/")[2] in names:
+                there[i] = os.path.join(base, paths[i])  # noqa: PTH118  # no Path each
         if request.progress and (done % 64 == 0 or done == len(inside)):
-            request.progress(f"looking for the files of {what}", done, len(inside))
+            request.progress(f"looking for the files of {lines.file.name}", done, len(inside))
     return there
 
 
@@ -286,7 +247,8 @@ def _words(file: str, places: Sequence[Path]) -> dict[str, str]:
     try:
         return {str(entry["id"]): str(entry["name"]) for entry in json.loads(text)}
     except (ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{found}: expected a list of objects with id and name ({error}); mend or remove it") from None
+        wanted = "a list of objects with id and name"
+        raise InputError(f"{found}: expected {wanted} ({error}); repair or delete it") from None
 
 
 def _order_note(ties: str) -> str:

@@ -9,8 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from saddlescape.data.paths import PackedPaths
 from saddlescape.data.sources.classes import read_class_names
 from saddlescape.data.sources.folder import IMAGE_SUFFIXES
 from saddlescape.data.sources.found import Found, Request
@@ -30,12 +33,16 @@ _SAMPLE = 50
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One line: its number (from 1), the path as written, the label as written."""
+class Lines:
+    """The entries of a list: paths and labels as written, and the numbers of their lines (from 1)."""
 
-    line: int
-    path: str
-    label: str
+    file: Path
+    paths: list[str]
+    labels: list[str]
+    numbers: list[int]
+
+    def place(self, i: int) -> str:
+        return f"{self.file} line {self.numbers[i]}"
 
 
 def load_list(request: Request) -> Found:
@@ -50,21 +57,22 @@ def load_list(request: Request) -> Found:
     """
     path = request.where or Path()
     base = _base(path, request.root)
-    entries = parse_list(path, base)
-    names = read_class_names(path.parent)
-    integers = _are_integers(path, entries)
-    classes = _classes_of(path, entries, names, integers, request.partial)
+    lines = parse_list(path, base)
+    integers = are_integers(lines)
+    classes = class_names(lines, read_class_names(path.parent), integers, request.partial)
     numbers = {name: label for label, name in enumerate(classes)}
     partners = {"test": request.test} if request.test else partner_lists(path)
     unreadable: list[tuple[str, str]] = []
 
-    def split_of(source: Path, lines: list[Entry], base: Path) -> FileSplit:
-        if _are_integers(source, lines) != integers:
-            raise InputError(f"{source}: its labels are {'names' if integers else 'integers'}, unlike those of {path}")
-        labels = [_label(source, entry, numbers, integers) for entry in lines]
-        return _split(source, lines, labels, base, request.lenient, unreadable)
+    def split_of(lines: Lines, base: Path) -> FileSplit:
+        if are_integers(lines) != integers:
+            kind = "names" if integers else "integers"
+            raise InputError(f"{lines.file}: its labels are {kind}, unlike those of {path}")
+        labels = [_label(lines, i, numbers, integers) for i in range(len(lines.paths))]
+        there = [_located(base, written) for written in lines.paths]
+        return files_of(lines, there, np.array(labels, dtype=np.int64), base, request.lenient, unreadable)
 
-    train = split_of(path, entries, base)
+    train = split_of(lines, base)
     notes = [] if base in (request.root, path.parent) else [f"images of {path.name} are those below {base}"]
     others = {}
     for split, partner in partners.items():
@@ -73,15 +81,14 @@ def load_list(request: Request) -> Found:
         if unlabelled:
             notes.append(f"{partner}: {counted(unlabelled, 'image')} without labels, not used here; predict takes them")
         else:
-            others[split] = split_of(partner, parse_list(partner, below), below)
+            others[split] = split_of(parse_list(partner, below), below)
             notes.append(f"{split} list: {partner}")
-    test = others.get("test", others.get("val"))
     return Found(
         name=path.stem,
         kind="list file",
         classes=classes,
         train=train,
-        test=test,
+        test=others.get("test", others.get("val")),
         val=others.get("val") if "test" in others else None,
         notes=notes,
         unreadable=unreadable,
@@ -100,7 +107,7 @@ def partner_lists(path: Path) -> dict[str, Path]:
     return found
 
 
-def parse_list(path: Path, base: Path | None = None) -> list[Entry]:
+def parse_list(path: Path, base: Path | None = None) -> Lines:
     """The lines of a list, blank ones and a header left out. Raises ``InputError`` with the line number.
 
     A table (a header, or columns in another order or more of them) has its columns found by name and by content: the
@@ -110,31 +117,41 @@ def parse_list(path: Path, base: Path | None = None) -> list[Entry]:
     table = read_table(path, text, path.parent if base is None else base)
     if table is not None:
         return table.entries()
-    lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), start=1)]
-    lines = [(number, line) for number, line in lines if line]
+    lines = [(number, line.strip()) for number, line in _filled(text)]
     if lines and _is_header(lines[0][1]):
         del lines[0]
     if not lines:
         raise InputError(f"{path}: empty; {EXPECTED} on every line")
-    integers = all(_INTEGER.match(line) for _, line in lines)
-    separator = None if integers else _common_separator([line for _, line in lines])
-    entries = []
-    for number, line in lines:
-        match = _INTEGER.match(line)
-        # A file of names may hold "img 7.jpg,cat"; the separator that every line has is the one that is meant.
-        if match and separator in (None, " "):
-            written, label = match.group("path"), match.group("label")
-        elif separator == " ":
-            written, _, label = line.replace("\t", " ").rpartition(" ")
-        elif separator:
-            written, _, label = line.rpartition(separator)
-        else:
-            written, label = "", ""
-        written, label = _unquoted(written), _unquoted(label)
+    if not any(mark in text for mark in "\t,;\"'"):  # quick, for lists of half a million lines
+        cuts = [line.rpartition(" ") for _, line in lines]
+        rows = [(written.rstrip(), label) for written, _, label in cuts]
+    else:
+        integers = all(_INTEGER.match(line) for _, line in lines)
+        separator = None if integers else _common_separator([line for _, line in lines])
+        rows = [_cut(line, separator) for _, line in lines]
+    for (number, line), (written, label) in zip(lines, rows, strict=True):
         if not written or not label:
             raise InputError(f"{path} line {number}: {EXPECTED}, found {_shortened(line)!r}")
-        entries.append(Entry(number, written, unicodedata.normalize("NFC", label)))
-    return entries
+    labels = [label for _, label in rows]
+    if not text.isascii():
+        labels = [unicodedata.normalize("NFC", label) for label in labels]
+    return Lines(path, [written for written, _ in rows], labels, [number for number, _ in lines])
+
+
+def _filled(text: str) -> list[tuple[int, str]]:
+    """The lines that are not blank, with their numbers."""
+    return [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line and not line.isspace()]
+
+
+def _cut(line: str, separator: str | None) -> tuple[str, str]:
+    """Path and label of a line; ``separator`` None: the label is an integer."""
+    match = _INTEGER.match(line)
+    # A file of names may hold "img 7.jpg,cat"; the separator that every line has is the one that is meant.
+    if match and separator in (None, " "):
+        written, label = match.group("path"), match.group("label")
+    else:
+        written, _, label = (line.replace("\t", " ") if separator == " " else line).rpartition(separator or " ")
+    return _unquoted(written), _unquoted(label)
 
 
 @dataclass(frozen=True)
@@ -147,20 +164,22 @@ class Table:
     image: int
     label: int | None
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> Lines:
         if self.label is None:
             raise InputError(
                 f"{self.path}: columns {', '.join(self.names)}: none is called "
                 f"{' or '.join(map(repr, _LABEL_HEADERS[:3]))}, and which of them is the label is not clear; rename it"
             )
-        found = []
         for line, row in self.rows:
-            written, label = row[self.image].strip(), row[self.label].strip()
-            if not written or not label:
-                empty = self.names[self.image if not written else self.label]
-                raise InputError(f"{self.path} line {line}: column {empty!r} is empty")
-            found.append(Entry(line, written, unicodedata.normalize("NFC", label)))
-        return found
+            for column in (self.image, self.label):
+                if not row[column].strip():
+                    raise InputError(f"{self.path} line {line}: column {self.names[column]!r} is empty")
+        return Lines(
+            self.path,
+            [row[self.image].strip() for _, row in self.rows],
+            [unicodedata.normalize("NFC", row[self.label].strip()) for _, row in self.rows],
+            [line for line, _ in self.rows],
+        )
 
 
 def read_table(path: Path, text: str, base: Path) -> Table | None:
@@ -199,10 +218,10 @@ def read_table(path: Path, text: str, base: Path) -> Table | None:
 
 def _equal_rows(text: str) -> list[tuple[int, list[str]]] | None:
     """(line, fields) of every line that is not blank, where one separator gives all of them as many fields."""
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
-    for separator in ("\t", ",", ";"):
-        if not lines or separator not in lines[0][1]:
-            continue
+    first = next((line for line in text.split("\n", 100)[:100] if line and not line.isspace()), "")
+    separators = [separator for separator in ("\t", ",", ";") if separator in first]
+    lines = _filled(text) if separators else []
+    for separator in separators:
         rows = []
         for number, line in lines:  # a line is a row: an image's path has no line break
             rows.append((number, next(csv.reader([line], delimiter=separator, skipinitialspace=True))))
@@ -252,7 +271,7 @@ def _unlabelled(path: Path, base: Path, partner: Path, below: Path) -> int:
     text, own = read_text(partner), read_table(path, read_text(path), base)
     rows = _equal_rows(text)
     if own is not None and rows is None:  # a single column
-        lines = [line for line in text.split("\n") if line.strip()]
+        lines = [line for _, line in _filled(text)]
         return len(lines) - (_unquoted(lines[0]) == own.names[own.image]) if lines else 0
     table = read_table(partner, text, below)
     if own is not None and table is not None and own.label is not None:
@@ -263,7 +282,7 @@ def _unlabelled(path: Path, base: Path, partner: Path, below: Path) -> int:
         if wanted in table.names and not any(row[table.names.index(wanted)].strip() for _, row in table.rows):
             return len(table.rows)
         return 0
-    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    lines = [line.strip() for _, line in _filled(text)]
     return len(lines) if lines and all(_located(below, _unquoted(line)) for line in lines) else 0
 
 
@@ -307,70 +326,74 @@ def _shortened(line: str) -> str:
     return line if len(line) <= 60 else line[:57] + "..."
 
 
-def _are_integers(path: Path, entries: list[Entry]) -> bool:
-    numeric = [re.fullmatch(r"[+-]?\d+", entry.label) is not None for entry in entries]
+def are_integers(lines: Lines) -> bool:
+    """Whether labels are integers or names; ``InputError`` names the line where the kind changes."""
+    if all(map(str.isdecimal, lines.labels)):
+        return True
+    numeric = [re.fullmatch(r"[+-]?\d+", label) is not None for label in lines.labels]
     if all(numeric) or not any(numeric):
         return numeric[0]
     # The rarer kind is the slip.
     mostly = sum(numeric) * 2 >= len(numeric)
-    odd = entries[numeric.index(not mostly)]
+    odd = numeric.index(not mostly)
     raise InputError(
-        f"{path} line {odd.line}: label {odd.label!r} is {'not ' if mostly else ''}an integer, unlike the others"
-        + ("; if this line is a header, call its columns image and label" if odd is entries[0] else "")
+        f"{lines.place(odd)}: label {lines.labels[odd]!r} is {'not ' if mostly else ''}an integer, unlike the others"
+        + ("; if this line is a header, call its columns image and label" if odd == 0 else "")
     )
 
 
-def _classes_of(
-    path: Path, entries: list[Entry], names: list[str] | None, integers: bool, partial: bool
-) -> list[str]:
+def class_names(lines: Lines, names: list[str] | None, integers: bool, partial: bool) -> list[str]:
+    """The classes of a training list, by label. ``InputError`` names the first line whose label cannot be one."""
     if not integers:
-        return names or sorted({entry.label for entry in entries})
-    first: dict[int, Entry] = {}
-    for entry in entries:
-        first.setdefault(int(entry.label), entry)
-    negative = [entry for label, entry in first.items() if label < 0]
-    if negative:
-        raise InputError(f"{path} line {negative[0].line}: label {negative[0].label} is negative; labels are 0..C-1")
+        return names or sorted(set(lines.labels))
+    first: dict[int, int] = {}
+    for i, label in enumerate(map(int, lines.labels)):
+        first.setdefault(label, i)
+    negative = next((i for label, i in first.items() if label < 0), None)
+    if negative is not None:
+        raise InputError(f"{lines.place(negative)}: label {lines.labels[negative]} is negative; labels are 0..C-1")
     size = len(names) if names else max(first) + 1 if partial and max(first) < LABELS else len(first)
-    beyond = [entry for label, entry in first.items() if label >= size]
-    if beyond:
+    beyond = next((i for label, i in first.items() if label >= size), None)
+    if beyond is not None:
         if names:
             cause = f"classes.txt names {size} classes"
         else:
             missing = next(label for label in range(size) if label not in first)
             cause = f"labels must be 0..C-1 without gaps, and no line has label {missing}"
-        raise InputError(f"{path} line {beyond[0].line}: label {beyond[0].label} is too large: {cause}")
+        raise InputError(f"{lines.place(beyond)}: label {lines.labels[beyond]} is too large: {cause}")
     return names or [str(label) for label in range(size)]
 
 
-def _label(path: Path, entry: Entry, numbers: dict[str, int], integers: bool) -> int:
+def _label(lines: Lines, i: int, numbers: dict[str, int], integers: bool) -> int:
+    written = lines.labels[i]
     if integers:
-        label = int(entry.label)
-        if not 0 <= label < len(numbers):
-            raise InputError(f"{path} line {entry.line}: label {label} is outside 0..{len(numbers) - 1}")
-        return label
-    if entry.label not in numbers:
-        raise InputError(f"{path} line {entry.line}: class {entry.label!r} is unknown to training or classes.txt")
-    return numbers[entry.label]
+        if not 0 <= int(written) < len(numbers):
+            raise InputError(f"{lines.place(i)}: label {int(written)} is outside 0..{len(numbers) - 1}")
+        return int(written)
+    if written not in numbers:
+        raise InputError(f"{lines.place(i)}: class {written!r} is unknown to training or classes.txt")
+    return numbers[written]
 
 
-def _split(
-    path: Path, entries: list[Entry], labels: list[int], base: Path, lenient: bool, unreadable: list[tuple[str, str]]
-) -> FileSplit:
-    paths, kept, missing = [], [], []
-    for entry, label in zip(entries, labels, strict=True):
-        there = _located(base, entry.path)
-        if there is None:
-            missing.append((entry, f"{path} line {entry.line}: no file {base / entry.path}"))
-        else:
-            paths.append(there)
-            kept.append(label)
+def files_of(
+    lines: Lines, there: Sequence[Path | str | None], labels: NDArray[np.int64], base: Path, lenient: bool,
+    unreadable: list[tuple[str, str]],
+) -> FileSplit:  # fmt: skip
+    """The files that the lines mean; ``there`` [N] has None for those that are missing.
+
+    These are added to ``unreadable``, or else are an ``InputError`` that names the first one's line.
+    """
+    missing = [i for i, path in enumerate(there) if path is None]
+    messages = [f"{lines.place(i)}: no file {base / lines.paths[i]}" for i in missing]
     if missing and not lenient:
-        entry, line = missing[0]
         more = f" (and {counted(len(missing) - 1, 'more line')} like it)" if len(missing) > 1 else ""
-        raise InputError(f"{line}{more}: paths are relative to the list's folder, or to --root")
-    unreadable += [(str(base / entry.path), line) for entry, line in missing]
-    return FileSplit(paths, torch.tensor(kept, dtype=torch.int64))
+        raise InputError(
+            f"{messages[0]}{more}: complete the images (--root names the folder that paths are relative to), or leave "
+            "these out: --bad-images skip"
+        )
+    unreadable += [(str(base / lines.paths[i]), text) for i, text in zip(missing, messages, strict=True)]
+    kept = np.setdiff1d(np.arange(len(labels)), missing).astype(np.int64)
+    return FileSplit(PackedPaths.pack(path for path in there if path is not None), torch.from_numpy(labels[kept]))
 
 
 def _located(base: Path, written: str) -> Path | None:
