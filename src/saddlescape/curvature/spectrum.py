@@ -69,8 +69,10 @@ class Spectrum:
 
     @property
     def nonconvexity(self) -> float:
-        """|lambda_min / lambda_max|; infinite where nothing is positive beyond rounding, NaN where nothing is negative
-        either. Read it beside both values."""
+        """``|lambda_min / lambda_max|``. Read it beside both values.
+
+        Infinite where nothing is positive beyond rounding, NaN where nothing is negative either.
+        """
         return nonconvexity(self.lambda_min, self.lambda_max, self.rounding)
 
     @property

@@ -45,7 +45,7 @@ class TrackPoint:
 
     @property
     def nonconvexity(self) -> float:
-        """|lambda_min / lambda_max|; infinite where nothing is positive beyond rounding, NaN on a plateau."""
+        """``|lambda_min / lambda_max|``; infinite where nothing is positive beyond rounding, NaN on a plateau."""
         return nonconvexity(self.lambda_min, self.lambda_max, self.rounding)
 
 
