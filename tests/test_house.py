@@ -109,9 +109,9 @@ def test_one_version():
 
 
 def test_every_command_has_its_file_and_function():
-    for command, file in COMMANDS.items():
-        module = importlib.import_module(f"saddlescape.cli.{file}")
-        assert callable(getattr(module, file)), command
+    for command in COMMANDS:
+        module = importlib.import_module(f"saddlescape.cli.{command}")
+        assert callable(getattr(module, command)), command
 
 
 # Files of the project.

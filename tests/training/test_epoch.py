@@ -14,8 +14,8 @@ from saddlescape.data import class_counts, load
 from saddlescape.losses.registry import LOSSES
 from saddlescape.measure import escape
 from saddlescape.measure.subject import training_loss
-from saddlescape.milestones import beginnings
 from saddlescape.records.config import DataConfig, RunConfig, Stage
+from saddlescape.records.milestones import beginnings
 from saddlescape.report.read import RunData
 from saddlescape.runs.config import from_toml, to_toml
 from saddlescape.schedules import LR_SCHEDULES

@@ -17,22 +17,11 @@ from saddlescape.parallel.launch import ReportedElsewhere, launched
 
 DONE, BAD_INPUT, INTERRUPTED = 0, 2, 130
 
-COMMANDS = {
-    "demo": "demo",
-    "train": "train",
-    "evaluate": "evaluate",
-    "predict": "predict",
-    "export": "export",
-    "curvature": "curvature",
-    "surface": "surface",
-    "escape": "escape",
-    "report": "report",
-    "reproduce": "reproduce",
-    "tune": "tune",
-    "methods": "methods",
-    "datasets": "datasets",
-}
-"""Command -> file in this folder; each holds a function or App of the command's name."""
+COMMANDS = (
+    "demo", "train", "evaluate", "predict", "export", "curvature", "surface", "escape", "report", "reproduce", "tune",
+    "methods", "datasets",
+)  # fmt: skip
+"""Each has a file of its name in this folder, which holds a function or App of that name."""
 
 
 def build() -> App:
@@ -43,8 +32,8 @@ def build() -> App:
         help_format="plaintext",
         default_parameter=Parameter(json_list=False, json_dict=False),  # "[1] x.png" is the name of a file
     )
-    for command, file in COMMANDS.items():
-        app.command(f"saddlescape.cli.{file}:{file}", name=command)
+    for command in COMMANDS:
+        app.command(f"saddlescape.cli.{command}:{command}", name=command)
     return app
 
 

@@ -15,9 +15,9 @@ from saddlescape.methods.grammar import TERMS, Sum, parse
 from saddlescape.methods.recipe import Facts, Recipe
 from saddlescape.methods.systems import SYSTEMS
 from saddlescape.methods.systems.system import build as build_system
-from saddlescape.milestones import beginnings, reweighting_start
 from saddlescape.published import recipes
 from saddlescape.records.config import Stage
+from saddlescape.records.milestones import beginnings, reweighting_start
 from saddlescape.schedules import never_begins
 from saddlescape.training.epoch import without_usual_normalization
 

@@ -14,13 +14,13 @@ import numpy as np
 
 from saddlescape.disk import read_npz, read_text
 from saddlescape.errors import InputError, counted
-from saddlescape.milestones import beginnings
 from saddlescape.records import files
 from saddlescape.records.config import RunConfig, read_config
 from saddlescape.records.course import Moment
 from saddlescape.records.curvature import Curvature, CurvatureFile
 from saddlescape.records.escape import EscapeFile
 from saddlescape.records.metrics import Epoch, read_metrics
+from saddlescape.records.milestones import beginnings
 from saddlescape.records.predictions import (
     PREDICTIONS,
     TAIL_ERRORS,

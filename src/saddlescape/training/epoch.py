@@ -13,8 +13,8 @@ from saddlescape.counts import effective_number_weights, power_weights
 from saddlescape.errors import InputError
 from saddlescape.losses.base import ClassLoss
 from saddlescape.losses.registry import build_loss, normalization_of
-from saddlescape.milestones import is_early, reweighting_start
 from saddlescape.records.config import Stage
+from saddlescape.records.milestones import is_early, reweighting_start
 
 
 class EpochSetting(NamedTuple):
