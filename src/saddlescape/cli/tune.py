@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -10,18 +9,7 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from saddlescape.cli.display import TrainingBar, bar, console, reading, say
-from saddlescape.runs.request import Request, SeededOptions, Whole
-
-
-@dataclass(frozen=True, kw_only=True)
-class TuneOptions(SeededOptions):
-    """Flags of tune.
-
-    Args:
-        val: Fraction of each class held out to choose on.
-    """
-
-    val: float = 0.2
+from saddlescape.runs.request import Request, TuneOptions, Whole
 
 
 def tune(
@@ -32,7 +20,7 @@ def tune(
     out: Path,
     trials: Whole = 20,
     search: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
-    options: Annotated[TuneOptions, Parameter(name="*")] = TuneOptions(),
+    options: Annotated[TuneOptions, Parameter(name="*")] = TuneOptions(),  # noqa: B008, frozen
 ) -> None:
     """Search weight decay, rho and the loss's own numbers on a validation split; the test set plays no part.
 

@@ -25,6 +25,8 @@ def whole(type_: Any, tokens: Sequence[Any]) -> int:
     return number
 
 
+# cyclopts reads the annotations of a class, inherited ones too, with the names of the class's own module: all groups
+# of flags stand in this file.
 Whole = Annotated[int, Parameter(converter=whole)]
 OnlyOn = Annotated[bool, Parameter(negative=())]
 Words = Annotated[Sequence[str], Parameter(consume_multiple=True, negative=(), show_default=False)]
@@ -69,6 +71,17 @@ class SeededOptions(Options):
 
     seed: Whole | None = None
     settings: Annotated[Words, Parameter(name="--set")] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneOptions(SeededOptions):
+    """Flags of tune.
+
+    Args:
+        val: Fraction of each class held out to choose on.
+    """
+
+    val: float = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
