@@ -1,4 +1,4 @@
-"""What holds of every model: features and head, replacing the head, two derivatives, memory formats, mistakes."""
+"""What holds of every model (with every head: heads/test_registry.py): two derivatives, memory formats, mistakes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from safetensors.torch import load, save
 from torch import nn
 
 from saddlescape.errors import InputError
-from saddlescape.models import CosineHead, SmallCNN, build_model, model_names
+from saddlescape.models import SmallCNN, build_model
 
 SMALL: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
     "smallcnn": ({"in_channels": 1}, (3, 1, 8, 8)),
@@ -26,50 +26,11 @@ def build(name: str, head: str = "linear") -> tuple[nn.Module, torch.Tensor]:
     return build_model(name, 4, head=head, **options), torch.randn(shape)  # type: ignore[arg-type]
 
 
-def test_names() -> None:
-    assert model_names() == [
-        "smallcnn",
-        "resnet20",
-        "resnet32",
-        "resnet44",
-        "resnet56",
-        "resnet32-wide",
-        "resnet34-cifar",
-        "resnet18",
-        "resnet34",
-        "resnet50",
-        "resnet101",
-        "resnet152",
-        "resnext50_32x4d",
-    ]
-
-
 def test_small_cnn_is_small() -> None:
     model = build_model("smallcnn", 10, in_channels=1)
     assert isinstance(model, SmallCNN)
     # 9*16 + 2*16 + 9*16*32 + 2*32 + 9*32*64 + 2*64 + 65*10
     assert sum(p.numel() for p in model.parameters()) == 24_058
-
-
-@every_model
-@pytest.mark.parametrize("head", ["linear", "cosine"])
-def test_logits_are_the_head_of_the_features(name: str, head: str) -> None:
-    model, x = build(name, head)
-    model.eval()
-    features = model.features(x)
-    assert features.shape == (3, model.feature_dim)
-    assert torch.equal(model(x), model.head(features))
-    assert isinstance(model.head, CosineHead if head == "cosine" else nn.Linear)
-
-
-@pytest.mark.parametrize("name", [name for name in SMALL if name != "resnet20"])
-def test_a_new_head_is_the_one_in_use(name: str) -> None:
-    model, x = build(name)
-    names = list(model.state_dict())
-    model.head = nn.Linear(model.feature_dim, 7)
-    assert model(x).shape == (3, 7)
-    assert list(model.state_dict()) == names
-    assert sum(p.numel() for p in model.head.parameters()) == 7 * (model.feature_dim + 1)
 
 
 @pytest.mark.parametrize(

@@ -5,21 +5,21 @@ its 3x3 convolution), so that its checkpoints load.
 
 Deviations from torchvision:
 
-1. the head can be any module (``heads.py``); it is reached as ``model.head`` and stored as ``fc``;
+1. the head can be any module (``saddlescape.models.heads``); it is reached as ``model.head`` and stored as ``fc``;
 2. ``features(x)`` gives the vector that the head sees;
-3. ``stem="cifar"``: a 3x3 convolution of stride 1 and no max-pooling, for pictures of about 32x32;
+3. ``stem="cifar"``: a 3x3 convolution of stride 1 and no max-pooling, for images of about 32x32;
 4. nothing is done in place, so that the network can be differentiated twice anywhere.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, cast
+from typing import ClassVar, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from saddlescape.errors import InputError
-from saddlescape.models.heads import HeadAlias
+from saddlescape.models.network import Network
 
 Stem = Literal["imagenet", "cifar"]
 
@@ -88,7 +88,7 @@ def feature_dim(name: str) -> int:
     return 512 * ARCHITECTURES[name][0].expansion
 
 
-class ResNet(HeadAlias):
+class ResNet(Network):
     """``forward``: images [N, in_channels, H, W] -> logits [N, C]; ``features``: -> [N, 512 or 2048].
 
     Args:
@@ -97,7 +97,7 @@ class ResNet(HeadAlias):
         stem: "imagenet" (7x7 of stride 2, max-pooling) or "cifar" (3x3 of stride 1).
     """
 
-    head_name: ClassVar[str] = "fc"
+    head_name = "fc"
 
     def __init__(self, name: str, head: nn.Module, in_channels: int = 3, stem: Stem = "imagenet") -> None:
         super().__init__()
@@ -130,6 +130,3 @@ class ResNet(HeadAlias):
         for stage in ("layer1", "layer2", "layer3", "layer4"):
             x = self.get_submodule(stage)(x)
         return x.mean(dim=(2, 3))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.fc(self.features(x)))

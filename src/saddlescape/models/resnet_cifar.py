@@ -6,7 +6,7 @@ network that GLMC (Du et al., CVPR 2023) and SURE (CVPR 2024) call ResNet-32.
 
 Deviations from that code:
 
-1. the head can be any module (``heads.py``); it is reached as ``model.head`` and stored as ``linear``;
+1. the head can be any module (``saddlescape.models.heads``); it is reached as ``model.head`` and stored as ``linear``;
 2. ``features(x)`` gives the 64-d vector that the head sees;
 3. the network takes any image size from 8x8 up, because it pools globally;
 4. of the heads the linear one and GLMC's are initialised along with the network, as in the two codes; any other head
@@ -15,12 +15,11 @@ Deviations from that code:
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from saddlescape.models.heads import HeadAlias, TwoBranchHead
+from saddlescape.models.heads import TwoBranchHead
+from saddlescape.models.network import Network
 
 
 class OptionAShortcut(nn.Module):
@@ -49,7 +48,7 @@ class BasicBlock(nn.Module):
         return F.relu(out + self.shortcut(x))
 
 
-class ResNetCifar(HeadAlias, nn.Module):
+class ResNetCifar(Network):
     """``forward``: images [N, in_channels, H, W] -> logits [N, num_classes]; ``features``: -> [N, 4 width].
 
     Args:
@@ -87,6 +86,3 @@ class ResNetCifar(HeadAlias, nn.Module):
         out = F.relu(self.bn1(self.conv1(x)))
         out = self.layer3(self.layer2(self.layer1(out)))
         return out.mean(dim=(2, 3))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.linear(self.features(x)))

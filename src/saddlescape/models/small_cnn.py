@@ -1,23 +1,21 @@
-"""A small convolutional network for 8x8 pictures (the embedded digits), for demos and tests."""
+"""A small convolutional network for 8x8 images (the embedded digits), for demos and tests."""
 
 from __future__ import annotations
-
-from typing import ClassVar, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from saddlescape.models.heads import HeadAlias
+from saddlescape.models.network import Network
 
 
-class SmallCNN(HeadAlias):
+class SmallCNN(Network):
     """Three 3x3 convolutions with batch normalisation, 16, 32 and 64 wide; 24,058 parameters for 10 grey digits.
 
     ``forward``: images [N, in_channels, H, W], H and W from 2 up -> logits [N, C]; ``features``: -> [N, 64].
     """
 
-    head_name: ClassVar[str] = "linear"
-    feature_dim: ClassVar[int] = 64
+    head_name = "linear"
+    feature_dim = 64
 
     def __init__(self, head: nn.Module, in_channels: int = 1) -> None:
         super().__init__()
@@ -37,6 +35,3 @@ class SmallCNN(HeadAlias):
         x = F.relu(self.bn2(self.conv2(x)))
         x = F.relu(self.bn3(self.conv3(F.max_pool2d(x, 2))))
         return x.mean(dim=(2, 3))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.linear(self.features(x)))

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 from torch import Tensor, nn
 
 from saddlescape.errors import InputError, MissingExtraError
-from saddlescape.models.heads import HeadAlias, HeadKind, make_head
+from saddlescape.models.heads import HeadKind, make_head
+from saddlescape.models.network import Network
 
 
-class TimmModel(HeadAlias):
+class TimmModel(Network):
     """A timm network without its classifier (``backbone``) and a head of ours (``classifier``).
 
     ``forward``: images [N, in_channels, H, W] -> logits [N, C]; ``features``: -> pooled features [N, d].
     """
 
-    head_name: ClassVar[str] = "classifier"
+    head_name = "classifier"
 
     def __init__(self, backbone: nn.Module, head: nn.Module, feature_dim: int) -> None:
         super().__init__()
@@ -27,9 +28,6 @@ class TimmModel(HeadAlias):
 
     def features(self, x: Tensor) -> Tensor:
         return cast(Tensor, self.backbone(x))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.classifier(self.features(x)))
 
 
 def build_timm_model(

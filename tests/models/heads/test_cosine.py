@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-import pytest
 import torch
 from torch import nn
 
-from saddlescape.errors import InputError
-from saddlescape.models import CosineHead, LinearHead, make_head
+from saddlescape.models import CosineHead
 
 
 def test_cosines_by_hand() -> None:
@@ -50,25 +48,3 @@ def test_a_zero_feature_vector_has_zero_logits_and_finite_derivatives() -> None:
     (second,) = torch.autograd.grad(gradient.sum() + 0 * head.weight.sum(), head.weight)
     assert torch.isfinite(gradient).all()
     assert torch.isfinite(second).all()
-
-
-def test_first_and_second_derivatives() -> None:
-    head = CosineHead(3, 4).double()
-    h = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
-
-    def logits(features: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        return torch.func.functional_call(head, {"weight": weight}, (features,))
-
-    assert torch.autograd.gradcheck(logits, (h, head.weight))
-    assert torch.autograd.gradgradcheck(logits, (h, head.weight))
-
-
-def test_make_head() -> None:
-    linear = make_head("linear", 5, 3)
-    assert isinstance(linear, LinearHead)
-    assert linear.bias is not None
-    assert isinstance(make_head("cosine", 5, 3), CosineHead)
-    with pytest.raises(InputError, match="unknown head 'round'; known are linear, cosine, lws"):
-        make_head("round", 5, 3)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="num_classes is 1"):
-        make_head("linear", 5, 1)

@@ -146,7 +146,7 @@ def test_tau_can_be_changed_again_and_again() -> None:
 
 @pytest.mark.parametrize("build", [ScaledHead, DisAlignHead, TwoBranchHead, ProjectionHead])
 def test_adopting_a_linear_head_leaves_the_logits(build: Build) -> None:
-    head, linear, h = randomized(build(3, 4)), trained_linear(), features()
+    head, linear, h = build(3, 4).double().eval(), trained_linear(), features()
     head.adopt(linear)
     assert torch.equal(head(h), linear(h))
     with torch.no_grad():  # a copy: training on does not change the head before
@@ -168,16 +168,16 @@ def test_heads_that_are_linear_maps_can_be_adopted(before: Build) -> None:
 
 def test_a_linear_layer_without_bias_can_be_adopted() -> None:
     linear = nn.Linear(3, 4, bias=False).double()
-    head = randomized(ScaledHead(3, 4))
+    head = ScaledHead(3, 4).double()
     head.adopt(linear)
     assert torch.equal(head(features()), linear(features()))
 
 
 @pytest.mark.parametrize("build", BUILDERS)
 def test_heads_that_cannot_be_adopted_are_named(build: Build) -> None:
-    with pytest.raises(InputError, match="CosineHead is no linear map"):
+    with pytest.raises(InputError, match="CosineHead is not a linear map"):
         build(3, 4).adopt(CosineHead(3, 4))
-    with pytest.raises(InputError, match="DisAlignHead is no linear map"):
+    with pytest.raises(InputError, match="DisAlignHead is not a linear map"):
         build(3, 4).adopt(DisAlignHead(3, 4))
     with pytest.raises(InputError, match=r"weights \[4, 3\] .* needs \[5, 3\]"):
         build(3, 5).adopt(nn.Linear(3, 4))

@@ -32,10 +32,10 @@ def test_every_network_takes_every_head(kind: HeadKind, name: str) -> None:
     model, x = build_model(name, 4, head=kind, **options), torch.randn(shape)
     assert type(model.head) is type(make_head(kind, 8, 4))
     model.eval()
-    z = model(x)
-    assert z.shape == (shape[0], 4)
+    z, features = model(x), model.features(x)
+    assert z.shape == (shape[0], 4) and features.shape == (shape[0], model.feature_dim)
     assert torch.isfinite(z).all()
-    assert torch.equal(z, model.head(model.features(x)))
+    assert torch.equal(z, model.head(features))
 
 
 @every_head
@@ -58,10 +58,10 @@ def test_the_state_dict_is_all_there_is_and_goes_through_safetensors(kind: HeadK
 @every_head
 def test_a_head_of_another_kind_takes_the_place(kind: HeadKind) -> None:
     model = build_model("smallcnn", 4, in_channels=1).eval()
-    before = len([name for name in model.state_dict() if not name.startswith("linear")])
-    model.head = make_head(kind, model.feature_dim, 4).eval()
-    assert model(torch.randn(3, 1, 8, 8)).shape == (3, 4)
-    assert len([name for name in model.state_dict() if not name.startswith("linear")]) == before
+    before = [name for name in model.state_dict() if not name.startswith("linear")]
+    model.head = make_head(kind, model.feature_dim, 7).eval()
+    assert model(torch.randn(3, 1, 8, 8)).shape == (3, 7)
+    assert [name for name in model.state_dict() if not name.startswith("linear")] == before
 
 
 @every_head

@@ -1,14 +1,11 @@
 """Classifier heads: features [N, d] -> logits [N, C]; one file each, and one line in the table of the registry."""
 
-from saddlescape.models.heads.alias import HeadAlias
 from saddlescape.models.heads.centroid import CentroidHead, CentroidMode
 from saddlescape.models.heads.cosine import CosineHead
-from saddlescape.models.heads.disalign import DisAlignHead
-from saddlescape.models.heads.disalign_cvpods import DisAlignCvpodsHead
-from saddlescape.models.heads.linear import LinearHead, linear_map
+from saddlescape.models.heads.disalign import DisAlignCvpodsHead, DisAlignHead
+from saddlescape.models.heads.linear import linear_map
 from saddlescape.models.heads.plda import PLDAHead
-from saddlescape.models.heads.projection import ProjectionHead
-from saddlescape.models.heads.prototype import PrototypeHead
+from saddlescape.models.heads.projection import ProjectionHead, PrototypeHead
 from saddlescape.models.heads.registry import HEADS, HeadKind, make_head
 from saddlescape.models.heads.scaled import ScaledHead
 from saddlescape.models.heads.tau_normalized import TauNormalizedHead, tau_normalized
@@ -21,9 +18,7 @@ __all__ = [
     "CosineHead",
     "DisAlignCvpodsHead",
     "DisAlignHead",
-    "HeadAlias",
     "HeadKind",
-    "LinearHead",
     "PLDAHead",
     "ProjectionHead",
     "PrototypeHead",

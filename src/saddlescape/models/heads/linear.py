@@ -1,4 +1,4 @@
-"""The linear classifier, and what it takes to build upon one."""
+"""Heads around a linear classifier, and what linear map a trained head is."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from saddlescape.errors import InputError
-
-LinearHead = nn.Linear
 
 
 def linear_map(head: nn.Module, weight_like: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -20,7 +18,7 @@ def linear_map(head: nn.Module, weight_like: Tensor | None = None) -> tuple[Tens
         weight_like: a weight that W has to be able to replace.
 
     Raises:
-        InputError: a head that is no linear map of the features (cosine, DisAlign, nearest mean); other shapes than
+        InputError: a head that is not a linear map of the features (cosine, DisAlign, nearest mean); other shapes than
             those of ``weight_like``.
     """
     own = getattr(head, "linear_map", None)
@@ -30,7 +28,7 @@ def linear_map(head: nn.Module, weight_like: Tensor | None = None) -> tuple[Tens
         weight, bias = own()
     else:
         raise InputError(
-            f"{type(head).__name__} is no linear map W h + b, which this stage's head builds upon: train the stage "
+            f"{type(head).__name__} is not a linear map W h + b, which this stage's head builds upon: train the stage "
             "before with the linear head (head='linear'), or start this one afresh (reset_head=true)"
         )
     if weight_like is not None and weight.shape != weight_like.shape:
@@ -46,3 +44,19 @@ def copy_linear_map(layer: nn.Linear, previous: nn.Module) -> None:
     weight, bias = linear_map(previous, layer.weight)
     layer.weight.copy_(weight)
     layer.bias.copy_(bias)
+
+
+class LinearBased(nn.Module):
+    """Base of the heads around a linear classifier, the module ``linear``: [N, d] -> [N, C]."""
+
+    def __init__(self, in_features: int, num_classes: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(in_features, num_classes)
+
+    def adopt(self, previous: nn.Module) -> None:
+        """Take W and b of the head of the stage before; whatever else a head has stays as it is.
+
+        Raises:
+            InputError: ``previous`` is not a linear map of the features.
+        """
+        copy_linear_map(self.linear, previous)

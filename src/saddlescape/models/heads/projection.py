@@ -1,14 +1,14 @@
-"""A linear classifier with a projection for a contrastive loss beside it (ProCo: Du et al., TPAMI 2024)."""
+"""A linear classifier with a projection for a contrastive loss beside it (ProCo: Du et al., TPAMI 2024), and with class
+prototypes besides (BCL: Zhu et al., CVPR 2022, section 3.4)."""
 
 from __future__ import annotations
 
 from typing import cast
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from saddlescape.models.heads.linear import copy_linear_map
+from saddlescape.models.heads.linear import LinearBased
 
 
 def projection_mlp(in_features: int) -> nn.Sequential:
@@ -17,7 +17,7 @@ def projection_mlp(in_features: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(in_features, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, width))
 
 
-class ProjectionHead(nn.Module):
+class ProjectionHead(LinearBased):
     """``forward`` [N, d] -> [N, C]: logits of ``linear``; ``project`` [N, d] -> [N, p]: points of the unit sphere.
 
     p (``projection_dim``) is 128, or 1024 from 2048 features on. Sizes as in the published ProCo and BCL codes; as
@@ -28,19 +28,9 @@ class ProjectionHead(nn.Module):
     """
 
     def __init__(self, in_features: int, num_classes: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(in_features, num_classes)
+        super().__init__(in_features, num_classes)
         self.projection = projection_mlp(in_features)
         self.projection_dim = cast(nn.Linear, self.projection[-1]).out_features
-
-    @torch.no_grad()
-    def adopt(self, previous: nn.Module) -> None:
-        """Take the classifier of a linear head: the logits stay as they were.
-
-        Raises:
-            InputError: ``previous`` is no linear map of the features.
-        """
-        copy_linear_map(self.linear, previous)
 
     def linear_map(self) -> tuple[Tensor, Tensor]:
         return self.linear.weight, self.linear.bias
@@ -51,3 +41,15 @@ class ProjectionHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return cast(Tensor, self.linear(x))
+
+
+class PrototypeHead(ProjectionHead):
+    """``ProjectionHead`` and a second network of the same form that turns the classifier's weights into prototypes."""
+
+    def __init__(self, in_features: int, num_classes: int) -> None:
+        super().__init__(in_features, num_classes)
+        self.prototype = projection_mlp(in_features)
+
+    def prototypes(self) -> Tensor:
+        """One point of the unit sphere per class, [C, p]; gradients reach the classifier's weights too."""
+        return F.normalize(self.prototype(self.linear.weight), dim=1)

@@ -10,12 +10,9 @@ from torch import nn
 from saddlescape.errors import InputError
 from saddlescape.models.heads.centroid import CentroidHead
 from saddlescape.models.heads.cosine import CosineHead
-from saddlescape.models.heads.disalign import DisAlignHead
-from saddlescape.models.heads.disalign_cvpods import DisAlignCvpodsHead
-from saddlescape.models.heads.linear import LinearHead
+from saddlescape.models.heads.disalign import DisAlignCvpodsHead, DisAlignHead
 from saddlescape.models.heads.plda import PLDAHead
-from saddlescape.models.heads.projection import ProjectionHead
-from saddlescape.models.heads.prototype import PrototypeHead
+from saddlescape.models.heads.projection import ProjectionHead, PrototypeHead
 from saddlescape.models.heads.scaled import ScaledHead
 from saddlescape.models.heads.tau_normalized import TauNormalizedHead
 from saddlescape.models.heads.two_branch import TwoBranchHead
@@ -26,7 +23,7 @@ HeadKind = Literal[
 
 # A head is built from (in_features, num_classes) alone, so that a checkpoint needs no more than its name.
 HEADS: dict[str, Callable[[int, int], nn.Module]] = {
-    "linear": LinearHead,
+    "linear": nn.Linear,
     "cosine": CosineHead,
     "lws": ScaledHead,
     "disalign": DisAlignHead,

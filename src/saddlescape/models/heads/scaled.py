@@ -8,10 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from saddlescape.models.heads.linear import copy_linear_map
+from saddlescape.models.heads.linear import LinearBased
 
 
-class ScaledHead(nn.Module):
+class ScaledHead(LinearBased):
     """z = s * (W h + b): a linear classifier and one factor per class, [N, d] -> [N, C].
 
     The factor multiplies the bias as well, as in both published codes; the LWS paper scales W alone and has no bias.
@@ -19,19 +19,8 @@ class ScaledHead(nn.Module):
     """
 
     def __init__(self, in_features: int, num_classes: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(in_features, num_classes)
+        super().__init__(in_features, num_classes)
         self.scale = nn.Parameter(torch.ones(num_classes))
-
-    @torch.no_grad()
-    def adopt(self, previous: nn.Module) -> None:
-        """Take W and b of a linear head and reset s to ones: the logits stay as they were.
-
-        Raises:
-            InputError: ``previous`` is no linear map of the features.
-        """
-        copy_linear_map(self.linear, previous)
-        self.scale.fill_(1.0)
 
     def linear_map(self) -> tuple[Tensor, Tensor]:
         return self.scale[:, None] * self.linear.weight, self.scale * self.linear.bias

@@ -37,7 +37,7 @@ class TauNormalizedHead(nn.Module):
         """Take W of a linear head and drop its bias; tau stays as it is.
 
         Raises:
-            InputError: ``previous`` is no linear map of the features.
+            InputError: ``previous`` is not a linear map of the features.
         """
         self.weight.copy_(linear_map(previous, self.weight)[0])
 

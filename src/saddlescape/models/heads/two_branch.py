@@ -35,7 +35,7 @@ class TwoBranchHead(nn.Module):
         """Start both classifiers from a linear head: the logits stay as they were.
 
         Raises:
-            InputError: ``previous`` is no linear map of the features.
+            InputError: ``previous`` is not a linear map of the features.
         """
         copy_linear_map(self.fc, previous)
         copy_linear_map(self.fc_cb, previous)
