@@ -54,7 +54,7 @@ def test_spectra_and_surfaces_written_by_the_curvature_room_are_read(tmp_path: P
         torch.tensor([[0.2, 0.7, 0.1]], dtype=torch.float64),
     )
     Spectrum(values, weights, 10, 5, -1.0, 9.0, (0.0, 0.0), 1.0, 0.1, (3,), (False,), 1e-4, 1e-9, 5, label=0).save(
-        run / "curvature/s0-ce/class_0.npz"
+        run / "curvature/class_0.npz"
     )
     axis = np.linspace(-1, 1, 3)
     Surface(
@@ -180,7 +180,7 @@ def test_a_damaged_file_is_a_note_and_never_a_crash(tmp_path: Path, make: Make, 
 def test_a_path_that_leads_out_of_the_run_is_not_followed(tmp_path: Path, make: Make) -> None:
     run = make(tmp_path / "run", parts="result curvature")
     secret = tmp_path / "class_0.npz"
-    (run / "curvature/s0-ce/class_0.npz").rename(secret)
+    (run / "curvature/class_0.npz").rename(secret)
     content = json.loads((run / "curvature.json").read_text())
     content["classes"][0]["file"] = "../class_0.npz"
     (run / "curvature.json").write_text(json.dumps(content))
