@@ -13,13 +13,13 @@ from msgspec import to_builtins
 from saddlescape import disk
 from saddlescape.records import files, metrics
 from saddlescape.records.config import DataConfig, RunConfig, Stage
-from saddlescape.records.course import Moment
-from saddlescape.records.curvature import Curvature, CurvatureFile, Largest, Parts
+from saddlescape.records.course import CourseFile, GroupMoment, Moment
+from saddlescape.records.curvature import Curvature, CurvatureFile, GaussNewton, Parts
 from saddlescape.records.escape import Arm, ArmEpoch, EscapeFile, Verdict
 from saddlescape.records.predictions import Predictions, TailErrors
 from saddlescape.records.result import Result
 from saddlescape.records.rho_advice import Advice, AdviceFile, Gain, Radius, TrainedWith
-from saddlescape.report.read import COURSE_FORMAT, SPECTRUM_FORMAT, SURFACE_FORMAT
+from saddlescape.report.read import SPECTRUM_FORMAT, SURFACE_FORMAT
 from saddlescape.runs import config
 
 Make = Callable[..., Path]
@@ -40,7 +40,6 @@ def write(
     """A finished run with every file, or with those named in ``parts``; ``strength`` scales the negative curvature."""
     rng = np.random.default_rng(seed + len(method))
     size, groups = len(classes), groups_of(len(classes))
-    group = {label: name for name, members in groups.items() for label in members}
     counts = [max(2, int(100 * 0.02 ** (i / max(size - 1, 1)))) for i in range(size)]
     sam = {"optimizer": "sam", "rho": (0.5,)} if "sam" in method.split("+") else {}
     stage = Stage(epochs=EPOCHS, reweight="drw", reweight_start=4, **sam)  # type: ignore[arg-type]
@@ -58,33 +57,31 @@ def write(
         last = scores(epoch)
         row = {"epoch": epoch, "train_loss": 2.0 / (epoch + 1), "test": {**last, "images": 40 * size}}
         metrics.append(folder / files.METRICS, metrics.epoch_of(row, 0, "train"))
-    measured = _measured(classes, groups, group, counts, strength)
-    measured["result.json"] = Result(
+    result = Result(
         method=method, dataset=dataset, seed=seed, imbalance=50.0, model="smallcnn", epochs=EPOCHS, classes=classes,
         class_counts=counts, best_accuracy=last["accuracy"], best_epoch=EPOCHS, seconds=12.0, images_per_second=90.0,
         device="test CPU", precision="float32", draw_hash=draw, version="0.1.0", torch="2.13.0", **last,
     )  # fmt: skip
-    trained = TrainedWith(optimizer=stage.optimizer, rho=list(stage.rho))
-    measured["advice.json"] = AdviceFile(classes=measured.pop("advised"), trained_with=trained)
-    wanted = parts.split()
+    if parts == "all" or "result" in parts.split():
+        files.write_json(folder / files.RESULT, to_builtins(result))
+    measured = _measured(classes, groups, counts, strength)
+    measured["advice"].trained_with = TrainedWith(optimizer=stage.optimizer, rho=list(stage.rho))
     for name, record in measured.items():
-        if parts == "all" or name.removesuffix(".json") in wanted:
-            place = {"advice.json": "rho-advice.json"}.get(name, name)
-            files.write_json(folder / place, to_builtins(record))
-    if parts == "all" or "curvature" in wanted:
-        _spectra(folder, measured["curvature.json"])
-    if parts == "all" or "course" in wanted:
-        _course(folder, classes, groups, group, strength)
+        if parts == "all" or name in parts.split():
+            record.save(folder / record.NAME)
+    if parts == "all" or "curvature" in parts.split():
+        _spectra(folder, measured["curvature"])
     if parts == "all":
-        _surface(folder, [row.label for row in measured["curvature.json"].classes if row.file], strength)
+        _surface(folder, [row.label for row in measured["curvature"].classes if row.file], strength)
         _predictions(folder, size, rng)
     return folder
 
 
 def _measured(
-    classes: list[str], groups: dict[str, list[int]], group: dict[int, str], counts: list[int], strength: float
+    classes: list[str], groups: dict[str, list[int]], counts: list[int], strength: float
 ) -> dict[str, Any]:
-    """File -> its record, for what is one JSON object; ``advised``: rows of the advice."""
+    """The records of the measurements."""
+    group = {label: name for name, members in groups.items() for label in members}
     size, table = len(classes), []
     for label, name in enumerate(classes):
         low, high = -strength * (label + 1) / size * 6, 40.0 + label
@@ -93,7 +90,7 @@ def _measured(
             nonconvexity=abs(low / high), residual_min=0.01, residual_max=0.02, converged_min=True, converged_max=True,
             negative_curvature_proved=True, negative_mass=[0.1, 0.3], num_params=1000, loss=0.1 * (label + 1),
             file=f"curvature/class_{label}.npz" if min(label, size - 1 - label) < 4 else None,
-            gauss_newton=Largest(lambda_max=high + 0.5), at_lambda_max=Parts(gauss_newton=high, residual_part=0.0),
+            gauss_newton=GaussNewton(lambda_max=high + 0.5), at_lambda_max=Parts(gauss_newton=high, residual_part=0.0),
             at_lambda_min=Parts(gauss_newton=0.5, residual_part=low - 0.5),
         ))  # fmt: skip
 
@@ -113,11 +110,20 @@ def _measured(
         ])
         for arm in ("sgd", "sam@0.1") for one in (0, 1)
     ]  # fmt: skip
+    rows: list[Moment | GroupMoment] = []
+    for epoch in (1, 3, 6):
+        low = -strength * 10 / epoch
+        common: dict[str, Any] = {"epoch": epoch, "lambda_min": low, "lambda_max": 40.0, "nonconvexity": abs(low) / 40,
+                                  "converged": epoch != 3, "loss": 2.0 / epoch}  # fmt: skip
+        rows += [Moment(name=name, label=label, group=group[label], proved=True, **common)
+                 for label, name in enumerate(classes[:30])]  # fmt: skip
+        rows += [GroupMoment(group=name, **common) for name in groups]
     verdict = Verdict(answer="less", text="Less than SAM.")
     return {
-        "curvature.json": CurvatureFile(epoch=EPOCHS, classes=table, settings={"loss": "ce"}, group_labels=groups),
-        "escape.json": EscapeFile(arms=arms, verdict=verdict, group_labels=groups),
-        "advised": advised,
+        "curvature": CurvatureFile(epoch=EPOCHS, classes=table, settings={"loss": "ce"}, group_labels=groups),
+        "course": CourseFile(rows=rows, settings={"loss": "ce", "samples": 256}),
+        "advice": AdviceFile(classes=advised),
+        "escape": EscapeFile(arms=arms, verdict=verdict, group_labels=groups),
     }
 
 
@@ -128,21 +134,6 @@ def _spectra(folder: Path, found: CurvatureFile) -> None:
             values = np.concatenate([np.linspace(row.lambda_min, 2, 20), [row.lambda_max]])[None]
             weights = np.concatenate([np.full(20, 0.999 / 20), [0.001]])[None]
             disk.write_npz(folder / row.file, SPECTRUM_FORMAT, {"ritz_values": values, "ritz_weights": weights}, {})
-
-
-def _course(
-    folder: Path, classes: list[str], groups: dict[str, list[int]], group: dict[int, str], strength: float
-) -> None:
-    path = folder / "curvature-course.jsonl"
-    files.append_row(path, {"format": COURSE_FORMAT, "settings": {"loss": "ce", "samples": 256}})
-    for epoch in (1, 3, 6):
-        low = -strength * 10 / epoch
-        common: dict[str, Any] = {"epoch": epoch, "lambda_min": low, "lambda_max": 40.0, "nonconvexity": abs(low) / 40,
-                                  "converged": epoch != 3, "loss": 2.0 / epoch}  # fmt: skip
-        moments = [Moment(name=name, label=label, group=group[label], proved=True, **common)
-                   for label, name in enumerate(classes[:30])]  # fmt: skip
-        for moment in [*moments, *(Moment(group=name, **common) for name in groups)]:
-            files.append_row(path, to_builtins(moment))
 
 
 def _surface(folder: Path, labels: list[int], strength: float) -> None:

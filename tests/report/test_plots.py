@@ -161,7 +161,7 @@ def test_course(runs: list[RunData], pair: list[Path]) -> None:
     plate = plots.course(runs)
     picture = only(plate)
     lines = [json.loads(line) for line in (pair[1] / "curvature-course.jsonl").read_text().splitlines()][1:]
-    tail = [line for line in lines if line["label"] is None and line["group"] == "tail"]
+    tail = [line for line in lines if "label" not in line and line["group"] == "tail"]
     drawn = series(panel(picture, "λmin"), "tail, CE + DRW + SAM")
     assert (drawn.x, drawn.y) == ([1, 3, 6], [line["lambda_min"] for line in tail])
     assert [mark.at for mark in picture.panels[0].v_marks] == [4]

@@ -36,7 +36,7 @@ def test_every_part_is_read(pair: list[Path]) -> None:
     assert [epoch.epoch for epoch in plain.epochs] == list(range(6))
     assert plain.curvature and [row.lambda_min for row in plain.curvature.classes] == [-1, -2, -3, -4, -5, -6]
     assert plain.curvature.classes[0].name == "cat"
-    assert len([row for row in plain.course if row.label is None]) == 9
+    assert len([row for row in plain.moments if row.label is None]) == 9
     assert plain.advice and {row.group for row in plain.advice.classes} == {"head", "tail"}
     assert len(plain.surfaces) == 6
     assert plain.escape and plain.escape.verdict and plain.escape.verdict.answer == "less"

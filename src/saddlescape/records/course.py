@@ -7,10 +7,9 @@ from typing import ClassVar, Self
 
 import msgspec
 
-from saddlescape.disk import write_text
 from saddlescape.errors import InputError
-from saddlescape.records.files import read_rows
-from saddlescape.records.record import MeasuredFile, Record, convert
+from saddlescape.records.files import keep_rows, read_rows
+from saddlescape.records.record import MeasuredFile, Record, convert, finite
 
 
 class Followed(Record, frozen=True, kw_only=True):
@@ -67,7 +66,7 @@ class CourseFile(MeasuredFile, kw_only=True):
     def save(self, path: Path) -> None:
         """Write the whole file, or none of it: a line of format and settings, then a line a row."""
         head = {"format": self.format, "settings": self.settings}
-        write_text(path, b"".join(msgspec.json.encode(line) + b"\n" for line in (head, *self.rows)).decode())
+        keep_rows(path, (finite(msgspec.to_builtins(line)) for line in (head, *self.rows)))
 
     @classmethod
     def read(cls, path: Path) -> Self:

@@ -15,9 +15,8 @@ from typing import Any, ClassVar, Self
 
 import msgspec
 
-from saddlescape.disk import write_text
 from saddlescape.errors import InputError
-from saddlescape.records.files import read_object
+from saddlescape.records.files import read_object, write_json
 
 LARGEST = sys.float_info.max  # a bound that infinity is beyond
 
@@ -51,7 +50,7 @@ class MeasuredFile(msgspec.Struct, kw_only=True):
 
     def save(self, path: Path) -> None:
         """Write JSON, whole or not at all. Raises InputError where the disk refuses."""
-        write_text(path, msgspec.json.format(msgspec.json.encode(self), indent=1).decode() + "\n")
+        write_json(path, finite(msgspec.to_builtins(self)))
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -76,7 +75,7 @@ def finite(raw: Any) -> Any:
         return raw if math.isfinite(raw) else None
     if isinstance(raw, Mapping):
         return {str(key): finite(value) for key, value in raw.items()}
-    return [finite(value) for value in raw] if isinstance(raw, list) else raw
+    return [finite(value) for value in raw] if isinstance(raw, (list, tuple)) else raw
 
 
 def violation(raw: Any, kind: Any) -> tuple[str, str, str] | None:

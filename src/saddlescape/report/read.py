@@ -16,7 +16,7 @@ from saddlescape.disk import read_npz, read_text
 from saddlescape.errors import InputError, counted
 from saddlescape.records import files
 from saddlescape.records.config import RunConfig, read_config
-from saddlescape.records.course import Moment
+from saddlescape.records.course import CourseFile, GroupMoment, Moment
 from saddlescape.records.curvature import Curvature, CurvatureFile
 from saddlescape.records.escape import EscapeFile
 from saddlescape.records.metrics import Epoch, read_metrics
@@ -29,27 +29,27 @@ from saddlescape.records.predictions import (
     read_predictions,
     read_tail_errors,
 )
-from saddlescape.records.record import convert
+from saddlescape.records.record import MeasuredFile, convert
 from saddlescape.records.result import Result
 from saddlescape.records.rho_advice import AdviceFile
 from saddlescape.report.table import published_name
 from saddlescape.report.text import clean
 
 SPECTRUM_FORMAT, SURFACE_FORMAT = "saddlescape-spectrum-1", "saddlescape-surface-1"
-COURSE_FORMAT = "saddlescape-curvature-course-1"
 GROUPS = ("head", "mid", "tail")
 PAPER_ORDER = ("ce", "ce+drw", "ldam+drw", "vs")  # rows of the paper's table; each is followed by the same with SAM
 # (field of RunData, its file, what a page lacks without it, the command that measures it)
 MEASUREMENTS = (
-    ("curvature", "curvature.json", "Curvature was not measured: no spectra, no saddles.", "curvature {}"),
-    ("course", "curvature-course.jsonl", "The course of curvature over training was not measured.",
+    ("curvature", CurvatureFile.NAME, "Curvature was not measured: no spectra, no saddles.", "curvature {}"),
+    ("course", CourseFile.NAME, "The course of curvature over training was not measured.",
      "curvature {} --over-training"),
-    ("advice", "rho-advice.json", "SAM's gain over rho was not measured.", "curvature {} --advise-rho"),
+    ("advice", AdviceFile.NAME, "SAM's gain over rho was not measured.", "curvature {} --advise-rho"),
     ("surfaces", "surface-", "No loss surface was measured.", "surface {} --classes all"),
     ("predictions", PREDICTIONS, "Its predictions on single test images were not kept: no confusion, no calibration.",
      "evaluate {}"),
 )  # fmt: skip
 T = TypeVar("T")
+M = TypeVar("M", bound=MeasuredFile)
 Groups = dict[str, list[int]]
 
 
@@ -91,8 +91,7 @@ class RunData:
     result: Result | None = None
     raw_result: dict[str, Any] | None = None
     curvature: CurvatureFile | None = None
-    course: list[Moment] = field(default_factory=list)
-    course_settings: dict[str, Any] = field(default_factory=dict)
+    course: CourseFile | None = None
     advice: AdviceFile | None = None
     surfaces: list[ClassSurface] = field(default_factory=list)
     escape: EscapeFile | None = None
@@ -162,6 +161,11 @@ class RunData:
     def measured(self) -> list[Curvature]:
         """Curvature of single classes."""
         return [row for row in self.curvature.classes if row.label is not None] if self.curvature else []
+
+    @property
+    def moments(self) -> Sequence[Moment | GroupMoment]:
+        """The course of curvature over training."""
+        return self.course.rows if self.course else []
 
     @property
     def sam_radii(self) -> list[float]:
@@ -290,9 +294,8 @@ def read_run(path: Path) -> RunData:
     """Everything a report can show of one run folder."""
     run = RunData(path)
 
-    def record(name: str, kind: type[T]) -> T | None:
-        file = path / name
-        return run.attempt(lambda: convert(files.read_object(file), kind, name)) if file.is_file() else None
+    def record(kind: type[M]) -> M | None:
+        return run.attempt(lambda: _record(path, kind)) if (path / kind.NAME).is_file() else None
 
     run.settings = run.attempt(lambda: tomllib.loads(read_text(path / files.CONFIG)), files.CONFIG) or {}
     if run.settings:
@@ -304,15 +307,15 @@ def read_run(path: Path) -> RunData:
         done = f"{counted(len(run.epochs), 'epoch')} done" if run.epochs else "it has not begun"
         run.notes.append(Note(f"The run is not finished ({done}), so it is not in the table.",
                               f"saddlescape train --out {path} (with the words it was begun with)"))  # fmt: skip
-    run.curvature = record("curvature.json", CurvatureFile)
+    run.curvature = record(CurvatureFile)
     run.notes += [Note(note) for note in run.curvature.notes] if run.curvature else []
-    run.course = run.attempt(lambda: _course(run)) or []
-    run.advice = record("rho-advice.json", AdviceFile)
+    run.course = record(CourseFile)
+    run.advice = record(AdviceFile)
     if run.advice:
         run.advice.classes.sort(key=lambda row: row.label)
     for file in sorted(path.glob("surface-*.npz")):
         run.surfaces += run.attempt(lambda file=file: _surfaces(file)) or []  # type: ignore[misc]
-    run.escape = record("escape.json", EscapeFile)
+    run.escape = record(EscapeFile)
     if run.result and (path / PREDICTIONS).is_file():
         run.predictions = run.attempt(lambda: read_predictions(path / PREDICTIONS, len(run.classes)))
     if run.result and (path / TAIL_ERRORS).is_file():
@@ -326,6 +329,13 @@ def read_run(path: Path) -> RunData:
     return run
 
 
+def _record(path: Path, kind: type[M]) -> M:
+    found = kind.read(path / kind.NAME)
+    if found.format != kind().format:  # type: ignore[call-arg]
+        raise InputError(f"{kind.NAME} is of format {found.format!r}, which this version does not read")
+    return found
+
+
 def _result(run: RunData) -> Result:
     raw = files.read_object(run.path / files.RESULT)
     found: Result = convert(raw, Result, files.RESULT)
@@ -333,15 +343,6 @@ def _result(run: RunData) -> Result:
         raise InputError(f"{files.RESULT} is damaged: classes, class_counts and per_class differ in length")
     run.raw_result = raw
     return found
-
-
-def _course(run: RunData) -> list[Moment]:
-    path = run.path / "curvature-course.jsonl"
-    lines = files.read_rows(path)
-    if lines and lines[0].get("format") != COURSE_FORMAT:
-        raise InputError(f"{path.name} is of a format that this version does not read")
-    run.course_settings = dict(lines[0].get("settings") or {}) if lines else {}
-    return [convert(line, Moment, path.name) for line in lines[1:]]
 
 
 def _surfaces(path: Path) -> list[ClassSurface]:

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from saddlescape.published import recipes
-from saddlescape.records.course import Moment
+from saddlescape.records.course import GroupMoment, Moment
 from saddlescape.records.curvature import Curvature
 from saddlescape.report.calibration import calibration
 from saddlescape.report.read import GROUPS, RunData
@@ -240,7 +240,7 @@ def versus(plain: RunData, sam: RunData) -> list[Sentence]:
     found = [described(plain, row)]
     if other is not None:
         found.append(_compared(f"{name} at the end", row, other, plain, sam))
-    moments = at_equal_loss(plain.course, sam.course, row.label)
+    moments = at_equal_loss(plain.moments, sam.moments, row.label)
     if moments is not None:
         a, b = moments
         less = abs(b.lambda_min or 0.0) < abs(a.lambda_min or 0.0)
@@ -250,7 +250,7 @@ def versus(plain: RunData, sam: RunData) -> list[Sentence]:
             f"{'less' if less else 'more'} negative with SAM."
         )
         found.append(Sentence("comparison", "good" if less else "bad", text))
-    elif plain.course and sam.course:
+    elif plain.moments and sam.moments:
         text = "the two courses share no moment of equal class loss with settled curvature, so no comparison at equal"
         found.append(Sentence("comparison", "unknown", f"{name}: {text} loss is made."))
     return found + counts
@@ -273,11 +273,14 @@ def _compared(name: str, row: Curvature, other: Curvature, plain: RunData, sam: 
     return Sentence("comparison", "good" if shallower else "bad", f"{name}, at about equal loss ({losses}): {figures}.")
 
 
-def at_equal_loss(one: Sequence[Moment], other: Sequence[Moment], label: int | None) -> tuple[Moment, Moment] | None:
+def at_equal_loss(
+    one: Sequence[Moment | GroupMoment], other: Sequence[Moment | GroupMoment], label: int | None
+) -> tuple[Moment, Moment] | None:
     """The latest two moments whose class losses are equal within 20 % and whose curvature is settled and negative."""
 
-    def settled(course: Sequence[Moment]) -> list[Moment]:
-        return [m for m in course if m.label is not None and m.label == label and m.converged and m.proved and m.loss]
+    def settled(course: Sequence[Moment | GroupMoment]) -> list[Moment]:
+        moments = [moment for moment in course if isinstance(moment, Moment) and moment.label == label]
+        return [moment for moment in moments if moment.converged and moment.proved and moment.loss]
 
     def apart(pair: tuple[Moment, Moment]) -> float:
         return abs(math.log((pair[0].loss or 1.0) / (pair[1].loss or 1.0)))

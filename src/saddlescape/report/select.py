@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from saddlescape.records.course import Moment
+from saddlescape.records.course import Followed
 from saddlescape.records.curvature import Curvature
 from saddlescape.report import table
 from saddlescape.report.palette import dash, run_colour, symbol
@@ -98,7 +98,7 @@ def tail_class(run: RunData) -> Curvature | None:
     return max(tail, key=lambda row: row.nonconvexity or 0.0, default=None)
 
 
-def ratio(row: Curvature | Moment) -> float | None:
+def ratio(row: Curvature | Followed) -> float | None:
     """|lambda_min / lambda_max| in percent; None where it is infinite."""
     return None if row.nonconvexity is None else 100 * row.nonconvexity
 

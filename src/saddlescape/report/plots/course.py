@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from saddlescape.records.course import Moment
+from saddlescape.records.course import GroupMoment, Moment
 from saddlescape.report.drawing import Figure, Mark, Panel, Panels, Series, Value, log_if_positive
 from saddlescape.report.palette import dash
 from saddlescape.report.plots.learning import marks
@@ -13,7 +13,7 @@ from saddlescape.report.select import both_ends, looks, ratio
 from saddlescape.report.text import number, short
 
 MOST = 24
-PANELS: tuple[tuple[str, Callable[[Moment], Value]], ...] = (
+PANELS: tuple[tuple[str, Callable[[Moment | GroupMoment], Value]], ...] = (
     ("λmin", lambda row: row.lambda_min),
     ("λmax", lambda row: row.lambda_max),
     ("|λmin / λmax|, %", ratio),
@@ -24,19 +24,20 @@ LOG = ("λmax", "The class's own loss")
 
 def course(runs: Sequence[RunData]) -> Figure | None:
     """Means of the groups, and each class to choose; hollow points where one was not settled."""
-    known = [run for run in runs if run.course]
+    known = [run for run in runs if run.moments]
     if not known:
         return None
+    settings = known[0].course.settings if known[0].course else {}
     variants = [("means of head, mid and tail", _drawing(known, GROUPS, _text(known)))]
-    labels = list(dict.fromkeys(row.label for run in known for row in run.course if row.label is not None))
+    labels = list(dict.fromkeys(row.label for run in known for row in run.moments if row.label is not None))
     for label in both_ends(known[0], labels, MOST):
         text = " ".join(_class_text(run, label) for run in known)
         variants.append((f"class {known[0].class_name(label)}", _drawing(known, [label], text)))
     variants = [(name, drawing) for name, drawing in variants if drawing.panels]
     if not variants:
         return None
-    loss = known[0].course_settings.get("loss", "ce")
-    images = known[0].course_settings.get("samples")
+    loss = settings.get("loss", "ce")
+    images = settings.get("samples")
     caption = (
         "Of the Hessian of each class's own loss "
         f"({'cross-entropy on the raw logits' if loss == 'ce' else 'the training loss'}"
@@ -47,9 +48,9 @@ def course(runs: Sequence[RunData]) -> Figure | None:
     return Figure("course", "Curvature over training", caption, variants, "what is shown")
 
 
-def _of(run: RunData, key: int | str) -> list[Moment]:
+def _of(run: RunData, key: int | str) -> list[Moment | GroupMoment]:
     """The moments of a class (its label) or of a group's mean (its name), in order."""
-    rows = [row for row in run.course if (row.group if row.label is None else row.label) == key]
+    rows = [row for row in run.moments if (row.group if row.label is None else row.label) == key]
     return sorted(rows, key=lambda row: (row.stage, row.epoch))
 
 
