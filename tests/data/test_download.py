@@ -15,10 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from saddlescape.data import download as module
 from saddlescape.data import load
-from saddlescape.data.download import ARCHIVES, fetch, fetch_cifar
+from saddlescape.data.download import fetch
+from saddlescape.data.sources.cifar import HOME, LAYOUTS, fetch_cifar
 from saddlescape.errors import InputError
+
+MEMBERS = ("batches.meta", "test_batch", *(f"data_batch_{i}" for i in range(1, 6)))
 
 
 class Server(ThreadingHTTPServer):
@@ -78,7 +80,7 @@ def batch(images: int, seed: int) -> bytes:
 def cifar_archive(extra: list[tarfile.TarInfo] | None = None, drop: str | None = None) -> bytes:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:gz") as tar:
-        for i, name in enumerate(ARCHIVES["cifar10"].members):
+        for i, name in enumerate(MEMBERS):
             if name == drop:
                 continue
             content = pickle.dumps({"label_names": ["x"] * 10}) if name == "batches.meta" else batch(20, i)
@@ -93,25 +95,23 @@ def cifar_archive(extra: list[tarfile.TarInfo] | None = None, drop: str | None =
 def offer(server: Server, monkeypatch: pytest.MonkeyPatch, archive: bytes) -> None:
     server.content["/kriz/cifar-10-python.tar.gz"] = archive
     monkeypatch.setenv("SADDLESCAPE_CIFAR_URL", address(server, "/kriz/"))
-    md5 = hashlib.md5(archive).hexdigest()
-    monkeypatch.setitem(module.ARCHIVES, "cifar10", replace(ARCHIVES["cifar10"], md5=md5))
+    published = LAYOUTS["cifar10"].archive[0], hashlib.md5(archive).hexdigest()
+    monkeypatch.setitem(LAYOUTS, "cifar10", replace(LAYOUTS["cifar10"], archive=published))
 
 
 def test_published_addresses_and_checksums() -> None:
-    assert module.HOME == "https://www.cs.toronto.edu/~kriz"
-    assert ARCHIVES["cifar10"].file == "cifar-10-python.tar.gz"
-    assert ARCHIVES["cifar10"].md5 == "c58f30108f718f92721af3b95e74349a"
-    assert ARCHIVES["cifar100"].file == "cifar-100-python.tar.gz"
-    assert ARCHIVES["cifar100"].md5 == "eb9058c3a382ffc7106e4002c42a8d85"
+    assert HOME == "https://www.cs.toronto.edu/~kriz"
+    assert LAYOUTS["cifar10"].archive == ("cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a")
+    assert LAYOUTS["cifar100"].archive == ("cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85")
 
 
 def test_load_downloads_unpacks_and_reads(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     offer(server, monkeypatch, cifar_archive())
-    told: list[tuple[str, int, int | None]] = []
-    dataset = load("cifar10", root=tmp_path, download=True, progress=lambda *news: told.append(news))
+    calls: list[tuple[str, int, int | None]] = []
+    dataset = load("cifar10", root=tmp_path, download=True, progress=lambda *given: calls.append(given))
     assert (len(dataset.train), len(dataset.test)) == (100, 20)
     assert [p.name for p in tmp_path.iterdir()] == ["cifar-10-batches-py"]
-    what, done, total = [news for news in told if "cifar-10" in news[0]][-1]
+    what, done, total = [given for given in calls if "cifar-10" in given[0]][-1]
     assert "download" in what and done == total == len(server.content["/kriz/cifar-10-python.tar.gz"])
     # It is there now: no second request, with or without the flag.
     load("cifar10", root=tmp_path, download=True)
@@ -153,17 +153,13 @@ def test_broken_off_download_continues(server: Server, tmp_path: Path) -> None:
     assert not (tmp_path / "a.part").exists()
 
 
-def test_server_without_range_starts_again(server: Server, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("obeys_range", "have"), [(False, b"01234"), (True, b"0123456789")])
+def test_a_part_of_the_file_or_all_of_it_is_there(
+    server: Server, tmp_path: Path, obeys_range: bool, have: bytes
+) -> None:
     server.content["/a"] = b"0123456789"
-    server.obeys_range = False
-    (tmp_path / "a.part").write_bytes(b"01234")
-    fetch(address(server, "/a"), tmp_path / "a", hashlib.md5(b"0123456789").hexdigest())
-    assert (tmp_path / "a").read_bytes() == b"0123456789"
-
-
-def test_complete_part_is_taken(server: Server, tmp_path: Path) -> None:
-    server.content["/a"] = b"0123456789"
-    (tmp_path / "a.part").write_bytes(b"0123456789")
+    server.obeys_range = obeys_range
+    (tmp_path / "a.part").write_bytes(have)
     fetch(address(server, "/a"), tmp_path / "a", hashlib.md5(b"0123456789").hexdigest())
     assert (tmp_path / "a").read_bytes() == b"0123456789"
 
@@ -211,7 +207,7 @@ def test_hostile_archive_writes_nothing_elsewhere(
     offer(server, monkeypatch, cifar_archive([climbing, absolute, link, stranger]))
     root = tmp_path / "a" / "b"
     folder = fetch_cifar("cifar10", root)
-    assert sorted(p.name for p in folder.iterdir()) == sorted(ARCHIVES["cifar10"].members)
+    assert sorted(p.name for p in folder.iterdir()) == sorted(MEMBERS)
     assert [p.name for p in tmp_path.iterdir()] == ["a"] and [p.name for p in root.iterdir()] == [folder.name]
 
 

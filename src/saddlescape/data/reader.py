@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import sys
 import threading
 import warnings
@@ -102,9 +103,8 @@ def crop(preprocess: Preprocess, source: Source, size: int, box: Callable[[int, 
         left, top, right, bottom = chosen
         return max(1, int(min(bottom - top, right - left) // size))
 
-    called = str(source) if isinstance(source, str | Path) else "image given as bytes"
     given = preprocess
-    image, reduced = _opened(source, given.channels, given.background, called, factor, given.white_level)
+    image, reduced = _opened(source, given.channels, given.background, _name(source), factor, given.white_level)
     left, top, right, bottom = (side / reduced for side in chosen)
     inside = (left, top, min(right, float(image.width)), min(bottom, float(image.height)))
     return image.resize((size, size), Image.Resampling.BILINEAR, box=inside)
@@ -141,9 +141,8 @@ def open_image(
     ``at_least`` > 0 allows a JPEG to be decoded smaller, but no side below that many pixels. ``white_level``: see
     ``Preprocess``. Raises ``InputError``.
     """
-    called = name or (str(source) if isinstance(source, str | Path) else "image given as bytes")
     factor = None if at_least == 0 else lambda width, height: min(width, height) // at_least
-    return _opened(source, channels, background, called, factor, white_level)[0]
+    return _opened(source, channels, background, _name(source, name), factor, white_level)[0]
 
 
 Factor = Callable[[int, int], int]
@@ -156,7 +155,7 @@ def _opened(
     """The upright image and how many times smaller it was decoded: 1, 2, 4 or 8."""
     if channels not in (1, 3):
         raise InputError(f"channels is {channels}, but the reader makes 1 (grey) or 3 (RGB)")
-    with _without_warnings(called):
+    with _warnings_as_remarks(called):
         if isinstance(source, Image.Image):  # taken as it is
             whole = None if factor is None else lambda width, height: min(factor(width, height), 1)
             return _decode(source, channels, background, called, whole, white)
@@ -187,10 +186,14 @@ def _header(source: str | Path | bytes, called: str) -> Iterator[tuple[Image.Ima
         yield image, stream
 
 
+def _name(source: Source, name: str | None = None) -> str:
+    return name or (str(source) if isinstance(source, str | Path) else "image given as bytes")
+
+
 def image_size(source: str | Path | bytes, *, name: str | None = None) -> tuple[int, int]:
     """(width, height) as stored, from the header alone. Raises ``InputError``."""
-    called = name or (str(source) if isinstance(source, str | Path) else "image given as bytes")
-    with _without_warnings(called), _header(source, called) as (image, _):
+    called = _name(source, name)
+    with _warnings_as_remarks(called), _header(source, called) as (image, _):
         return image.size
 
 
@@ -201,8 +204,8 @@ def deep_range(
 
     From the header alone without ``decode``; the value is then 0. Raises ``InputError``.
     """
-    called = name or (str(source) if isinstance(source, str | Path) else "image given as bytes")
-    with _without_warnings(called), _header(source, called) as (image, stream):
+    called = _name(source, name)
+    with _warnings_as_remarks(called), _header(source, called) as (image, stream):
         if image.mode not in (*_SIXTEEN_BIT, "I", "F") and not _is_deep_colour(image):
             return None
         if not decode:
@@ -215,61 +218,61 @@ def deep_range(
             raise InputError(f"{called}: cannot read image: {_reason(error)}") from error
 
 
-_remarks = threading.local()
-_warnings_lock = threading.Lock()
-_warnings_saved: list[warnings.catch_warnings[None]] = []
-_warnings_users = 0
+class _Reading(threading.local):
+    """What this thread reads, None where nothing, and the remarks that are collected, None where they are not."""
+
+    name: str | None = None
+    remarks: list[str] | None = None
+
+
+_reading = _Reading()
+_filters: list[Any] = []  # those saved, then an entry for each reading under way
+_filters_lock = threading.Lock()
 
 
 @contextlib.contextmanager
 def collect_remarks() -> Iterator[list[str]]:
     """What is odd about images that this thread reads meanwhile, a line each with the file's name."""
-    before, lines = getattr(_remarks, "lines", None), list[str]()
-    _remarks.lines = lines
+    before, lines = _reading.remarks, list[str]()
+    _reading.remarks = lines
     try:
         yield lines
     finally:
-        _remarks.lines = before
-
-
-def _remark(line: str) -> None:
-    lines = getattr(_remarks, "lines", None)
-    if lines is not None and line not in lines:
-        lines.append(line)
+        _reading.remarks = before
 
 
 @contextlib.contextmanager
-def _without_warnings(called: str) -> Iterator[None]:
-    """Turn Pillow's warnings into remarks, whatever filters are set (also "error"), for all threads at once.
+def _warnings_as_remarks(name: str) -> Iterator[None]:
+    """Turn warnings of Pillow and of this module into remarks, whatever filters are set, for all threads at once.
 
     Python's filters belong to the process, so the first thread changes them and the last one puts them back.
     """
-    global _warnings_users
-    with _warnings_lock:
-        if _warnings_users == 0:
+    with _filters_lock:
+        if not _filters:
             saved = warnings.catch_warnings()
             saved.__enter__()
-            _warnings_saved.append(saved)
+            _filters.append(saved)
             before = warnings.showwarning
 
-            def show(message: Any, category: Any, filename: str, lineno: int, *rest: Any, **more: Any) -> None:
-                if getattr(_remarks, "reading", None) is None:  # somebody else's, in a thread that reads no image
-                    before(message, category, filename, lineno, *rest, **more)
-                elif not issubclass(category, Image.DecompressionBombWarning):  # ``MAX_PIXELS`` is the bound here
-                    _remark(f"{_remarks.reading}: {' '.join(str(message).split())}")
+            def show(message: Any, category: Any, *rest: Any, **more: Any) -> None:
+                if _reading.name is None:  # somebody else's, in a thread that reads no image
+                    before(message, category, *rest, **more)
+                elif _reading.remarks is not None and category is not Image.DecompressionBombWarning:
+                    line = f"{_reading.name}: {' '.join(str(message).split())}"
+                    _reading.remarks += [line] if line not in _reading.remarks else []
 
-            warnings.filterwarnings("always", module=r"PIL\.")
+            warnings.filterwarnings("always", module=rf"PIL\.|{re.escape(__name__)}")
             warnings.showwarning = show
-        _warnings_users += 1
-    _remarks.reading = called
+        _filters.append(name)
+    _reading.name = name
     try:
         yield
     finally:
-        _remarks.reading = None
-        with _warnings_lock:
-            _warnings_users -= 1
-            if _warnings_users == 0:
-                _warnings_saved.pop().__exit__(None, None, None)
+        _reading.name = None
+        with _filters_lock:
+            _filters.pop()
+            if len(_filters) == 1:
+                _filters.pop().__exit__(None, None, None)
 
 
 def read_file(path: str | Path) -> bytes:
@@ -359,7 +362,7 @@ def _decode(
             # Pillow's RGB and RGBA are 3 and 4 channels of uint8.
             image = Image.fromarray(eight)
         if opaque:
-            _remark(f"{called}: its fourth band is not transparency by the file's own tags, and is left out")
+            warnings.warn("its fourth band is not transparency by the file's own tags, and is left out", stacklevel=1)
             image = Image.merge("RGB", image.split()[:3])
         if turned in _UPRIGHT:
             image = image.transpose(_UPRIGHT[turned])

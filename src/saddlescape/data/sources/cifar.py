@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +13,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from saddlescape.data.download import fetch_cifar
+from saddlescape.data.download import fetch, unpack
 from saddlescape.data.places import data_roots
 from saddlescape.data.sources.classes import read_class_names
-from saddlescape.data.sources.found import Found, Request
+from saddlescape.data.sources.found import Found, Progress, Request
 from saddlescape.data.sources.parquet import ShardedTable, missing_shards, shards_under, split_of
 from saddlescape.data.types import ArraySplit, Images, Preprocess
 from saddlescape.errors import InputError
 
-# The constants of the paper's official code, used there for CIFAR-10 and CIFAR-100 alike (methods 0.1).
+HOME = "https://www.cs.toronto.edu/~kriz"
+BASE_VARIABLE = "SADDLESCAPE_CIFAR_URL"
+# The constants of the paper's official code, used there for CIFAR-10 and CIFAR-100 alike.
 PREPROCESS = Preprocess(image_size=32, mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010))
 
 CIFAR10_CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -38,10 +41,15 @@ CIFAR100_CLASSES = _CIFAR100_NAMES.split()
 
 @dataclass(frozen=True)
 class Layout:
-    """How one CIFAR set lies on disk. ``train`` and ``test``: pickle name -> (MD5 of the published file, images)."""
+    """How one CIFAR set lies on disk. ``train`` and ``test``: pickle name -> (MD5 of the published file, images).
+
+    ``archive`` is the published file and its MD5, with ``folder`` inside; ``meta`` is for other readers of the folder.
+    """
 
     classes: list[str]
     folder: str
+    archive: tuple[str, str]
+    meta: str
     train: dict[str, tuple[str, int]]
     test: dict[str, tuple[str, int]]
     label_key: str
@@ -52,6 +60,8 @@ LAYOUTS = {
     "cifar10": Layout(
         classes=CIFAR10_CLASSES,
         folder="cifar-10-batches-py",
+        archive=("cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a"),
+        meta="batches.meta",
         train={
             "data_batch_1": ("c99cafc152244af753f735de768cd75f", 10000),
             "data_batch_2": ("d4bba439e000b95fd0a9bffe97cbabec", 10000),
@@ -66,6 +76,8 @@ LAYOUTS = {
     "cifar100": Layout(
         classes=CIFAR100_CLASSES,
         folder="cifar-100-python",
+        archive=("cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85"),
+        meta="meta",
         train={"train": ("16019d7e3df5f24257cddd939b257f8d", 50000)},
         test={"test": ("f0ef6b0ae62326f3e7ffdfab6717acfc", 10000)},
         label_key="fine_labels",
@@ -90,7 +102,7 @@ def load_cifar(request: Request) -> Found:
             if _has_parquet(folder):
                 return _from_parquet(request.name, folder, layout)
     if request.download:
-        folder = fetch_cifar(request.name, roots[0], progress=request.progress)
+        folder = fetch_cifar(request.name, roots[0], request.progress)
         return _from_pickles(request.name, folder, layout)
     raise InputError(
         f"{request.name} is not under {' or '.join(str(root) for root in roots)}: run again with --download, or put "
@@ -105,7 +117,27 @@ def _repaired(request: Request, folder: Path, layout: Layout) -> Found:
     except InputError:
         if not request.download or folder.name != layout.folder:
             raise
-        return _from_pickles(request.name, fetch_cifar(request.name, folder.parent, progress=request.progress), layout)
+        return _from_pickles(request.name, fetch_cifar(request.name, folder.parent, request.progress), layout)
+
+
+def fetch_cifar(name: str, root: Path, progress: Progress | None = None) -> Path:
+    """Download and unpack ``cifar10`` or ``cifar100`` under ``root``; returns the folder of pickles.
+
+    ``$SADDLESCAPE_CIFAR_URL`` names another place that holds the archives (http or https). A part that was fetched
+    before is continued. The archive is removed once it has been unpacked. Raises ``InputError``: no connection, no such
+    file there, a wrong checksum, a folder that cannot be written, a full disk.
+    """
+    layout = LAYOUTS[name]
+    file, md5 = layout.archive
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        target = fetch(f"{os.environ.get(BASE_VARIABLE, HOME).rstrip('/')}/{file}", root / file, md5, progress=progress)
+        folder = unpack(target, layout.folder, (layout.meta, *layout.train, *layout.test), root)
+        target.unlink()
+    except OSError as error:
+        place = error.filename or root
+        raise InputError(f"cannot write {name} to {place}: {error.strerror or error}: choose another --root") from error
+    return folder
 
 
 def _candidates(root: Path, name: str, layout: Layout) -> list[Path]:

@@ -218,7 +218,7 @@ def read_table(path: Path, text: str, base: Path) -> Table | None:
 
 def _equal_rows(text: str) -> list[tuple[int, list[str]]] | None:
     """(line, fields) of every line that is not blank, where one separator gives all of them as many fields."""
-    first = next((line for line in text.split("\n", 100)[:100] if line and not line.isspace()), "")
+    first = text.lstrip("\n ").partition("\n")[0]
     separators = [separator for separator in ("\t", ",", ";") if separator in first]
     lines = _filled(text) if separators else []
     for separator in separators:
