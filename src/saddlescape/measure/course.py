@@ -8,9 +8,10 @@ the number of whole epochs done in the stage.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import torch
@@ -23,8 +24,6 @@ from saddlescape.data.types import Dataset
 from saddlescape.errors import InputError
 from saddlescape.measure.harness import SPECTRA, Clock, Growing, Say, measure_each, quiet
 from saddlescape.measure.subject import (
-    DTYPES,
-    LOSSES,
     check_memory,
     class_samples,
     group_of,
@@ -37,7 +36,7 @@ from saddlescape.records import files
 from saddlescape.records.config import RunConfig, Stage
 from saddlescape.records.course import ClassPoint, CourseFile, Followed, GroupMoment, Moment
 from saddlescape.records.metrics import read_metrics
-from saddlescape.records.record import finite
+from saddlescape.records.record import finite, may_be, violation
 from saddlescape.runs import config as configuration
 from saddlescape.runs.opened import open_run
 from saddlescape.training.checkpoint import CheckpointFolder, Cursor
@@ -58,16 +57,16 @@ class Tracking:
     Lanczos steps for a spectrum of each class besides (live only; default: 20 where a logger shows them, else none);
     ``views``: of each image, augmented as in the first stage's training, 0 being the image as it is."""
 
-    every: int = 10
-    samples: int = 256
-    products: int = 60
-    tol: float = 1e-2
-    loss: str = "ce"
+    every: Annotated[int, may_be("at least 1", ge=1)] = 10
+    samples: Annotated[int, may_be("at least 1", ge=1)] = 256
+    products: Annotated[int, may_be("at least 1", ge=1)] = 60
+    tol: Annotated[float, may_be("between 0 and 1", gt=0, lt=1)] = 1e-2
+    loss: Annotated[str, may_be("ce or train", pattern="^(ce|train)$")] = "ce"
     dtype: str = "float32"
     batch_size: int = 256
     seed: int = 0
-    spectra: int | None = None
-    views: int = 0
+    spectra: Annotated[int, may_be("a number of Lanczos steps, 0 for none", ge=0)] | None = None
+    views: Annotated[int, may_be("at least 0", ge=0)] = 0
 
 
 def parse_tracking(text: str) -> Tracking:
@@ -76,25 +75,20 @@ def parse_tracking(text: str) -> Tracking:
     Raises:
         InputError: another word, or a number out of range.
     """
-    known: dict[str, Callable[[str], Any]] = {
-        "every": int, "samples": int, "products": int, "tol": float, "loss": str, "spectra": int, "views": int,
-    }  # fmt: skip
+    known = ("every", "samples", "products", "tol", "loss", "spectra", "views")
     given: dict[str, Any] = {}
     for part in text.split(","):
-        name, _, value = part.partition("=") if "=" in part else ("every", "=", part)
-        if name.strip() not in known:
+        name, _, value = (word.strip() for word in (part if "=" in part else f"every={part}").partition("="))
+        if name not in known:
             raise InputError(f"--track-curvature {text}: unknown word {name!r}; known are {', '.join(known)}")
-        try:
-            given[name.strip()] = known[name.strip()](value.strip())
-        except ValueError:
-            raise InputError(f"--track-curvature {text}: {value!r} is not a number; write every=10") from None
-    for name, least in (("every", 1), ("samples", 1), ("products", 1), ("spectra", 0), ("views", 0)):
-        if given.get(name, least) < least:
-            raise InputError(f"--track-curvature {text}: {name} must be at least {least}")
-    if not 0 < given.get("tol", 0.1) < 1:
-        raise InputError(f"--track-curvature {text}: tol lies between 0 and 1")
-    if given.get("loss", "ce") not in LOSSES:
-        raise InputError(f"--track-curvature {text}: loss is {' or '.join(LOSSES)}")
+        given[name] = value
+    for name, value in given.items():
+        if name != "loss":
+            with suppress(ValueError):
+                given[name] = float(value) if name == "tol" else int(value)
+    wrong = violation(given, Tracking)
+    if wrong is not None:
+        raise InputError(f"--track-curvature {text}: {wrong[0]} is {wrong[1]}, not {wrong[2]}; write every=10")
     return Tracking(**given)
 
 
@@ -339,8 +333,6 @@ class LiveCourse:
     """
 
     def __init__(self, folder: Path, config: RunConfig, dataset: Dataset, tracking: Tracking, say: Say) -> None:
-        if tracking.dtype not in DTYPES:
-            raise InputError(f"unknown number format {tracking.dtype!r}")
         self.folder, self.config, self.dataset, self.tracking, self.say = folder, config, dataset, tracking, say
         self._images: Images = {}
         self._course: Course | None = None

@@ -22,7 +22,7 @@ from saddlescape.curvature import Eigenpair, build_operator, extremes, rho_thres
 from saddlescape.curvature.samples import Samples, gather
 from saddlescape.errors import InputError
 from saddlescape.measure.harness import Clock, Growing, Say, measure_each, quiet
-from saddlescape.measure.subject import Subject, check_memory, class_samples
+from saddlescape.measure.subject import Subject, check_memory, class_samples, group_of
 from saddlescape.records.record import finite
 from saddlescape.records.rho_advice import Advice, AdviceFile, From, Gain, Hint, Radius, TrainedWith
 
@@ -124,7 +124,7 @@ def _measure(subject: Subject, question: Question, label: int, mixed: Samples) -
     return Advice(
         name=subject.dataset.classes[label],
         label=label,
-        group=subject.group_of(label),
+        group=group_of(subject.dataset, label),
         num_samples=len(own),
         num_available=available,
         lambda_min=pair.value,

@@ -28,7 +28,7 @@ from saddlescape.curvature.extremes import nonconvexity
 from saddlescape.curvature.samples import Samples, gather
 from saddlescape.measure.harness import SPECTRA, Clock, Growing, Say, duration, measure_each, quiet
 from saddlescape.measure.hessian_parts import hessian_parts
-from saddlescape.measure.subject import Subject, present_classes
+from saddlescape.measure.subject import Subject, group_of, present_classes
 from saddlescape.parallel.ranks import ALONE, Ranks
 from saddlescape.records.curvature import Curvature, CurvatureFile, Figures, GroupCurvature
 from saddlescape.records.record import finite
@@ -199,7 +199,7 @@ def _measure(subject: Subject, depth: Depth, item: Item, tell: Say) -> Figures:
         )
     if item.label is None:
         return GroupCurvature(group=item.name, labels=list(item.labels), **figures)
-    return Curvature(name=item.name, label=item.label, group=subject.group_of(item.label), **figures)
+    return Curvature(name=item.name, label=item.label, group=group_of(subject.dataset, item.label), **figures)
 
 
 def _extremes(subject: Subject, depth: Depth, chosen: Samples) -> tuple[dict[str, Any], torch.Tensor]:

@@ -65,10 +65,6 @@ class Subject:
     def dtype_name(self) -> str:
         return str(self.dtype).removeprefix("torch.")
 
-    def group_of(self, label: int) -> str | None:
-        """head, mid or tail."""
-        return group_of(self.dataset, label)
-
     def samples(
         self, labels: Iterable[int], per_class: int | None = None, seed: int = 0, most: int | None = None
     ) -> tuple[tuple[Tensor, Tensor], int]:
@@ -86,11 +82,9 @@ def open_subject(
     device: str = "auto",
     root: str | None = None,
     views: int = 0,
-    dataset: Dataset | None = None,
     progress: Callable[..., None] | None = None,
 ) -> Subject:
     """Open a run for measuring. ``checkpoint`` is a folder name under ``checkpoint/``; default: the newest.
-    ``dataset``: the run's data, where they have been read already.
 
     ``loss``: "ce", plain cross-entropy on the raw logits, as the paper's analysis has it; or "train", the run's own
     loss at that epoch, margins and class weights included.
@@ -107,8 +101,7 @@ def open_subject(
     if where.type == "mps" and dtype == "float64":
         raise InputError("--dtype float64: this device has no float64; use --device cpu")
     said: list[str] = []
-    if dataset is None:
-        dataset = run_data(opened, root=root, held=False, progress=progress, say=said.append)
+    dataset = run_data(opened, root=root, held=False, progress=progress, say=said.append)
     stage = opened.config.stages[opened.cursor.stage]
     notes = said if not views else [*said, f"{views} views of each image, augmented as in training ({stage.augment})"]
     if loss == "train":

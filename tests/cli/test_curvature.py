@@ -1,4 +1,4 @@
-"""The commands curvature, surface and escape, and train --track-curvature: what is shown, what is refused."""
+"""The commands curvature, surface and escape, and train --track-curvature: what they print, what they refuse."""
 
 from __future__ import annotations
 
@@ -133,14 +133,7 @@ def test_what_is_no_run(cli: Any, tmp_path: Path, command: str) -> None:
     assert "not a run folder" in cli(command, tmp_path / "nowhere").complaint
 
 
-def test_bad_tracking_is_told_before_anything_is_written(cli: Any, tmp_path: Path) -> None:
+def test_bad_tracking_is_refused_before_anything_is_written(cli: Any, tmp_path: Path) -> None:
     complaint = cli("train", "digits", "--out", tmp_path / "run", "--track-curvature", "often").complaint
     assert "every=10" in complaint
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("command", ["curvature", "surface", "escape"])
-def test_help_has_an_example(cli: Any, command: str) -> None:
-    outcome = cli(command, "--help")
-    assert outcome.code == 0
-    assert f"Example: saddlescape {command} runs/" in outcome.out
