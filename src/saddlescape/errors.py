@@ -23,3 +23,12 @@ class MissingExtraError(InputError, ImportError):
 def counted(number: int, noun: str, plural: str = "") -> str:
     """``1 file``, ``1,200 files``: a number with its noun, for messages."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def duration(seconds: float | None, unknown: str = "n/a") -> str:
+    """``40 s``, ``7 min``, ``2.5 h``, or ``unknown`` for None."""
+    if seconds is None:
+        return unknown
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

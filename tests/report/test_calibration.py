@@ -8,7 +8,7 @@ from sklearn.metrics import confusion_matrix
 
 from saddlescape.records.predictions import Predictions
 from saddlescape.report.calibration import calibration
-from saddlescape.report.plots.confusion import counted
+from saddlescape.report.plots.confusion import matrix_of
 from saddlescape.training.metrics import expected_calibration_error
 
 
@@ -21,7 +21,7 @@ def answers() -> Predictions:
 
 def test_confusion_is_scikit_learns(answers: Predictions) -> None:
     wanted = confusion_matrix(answers.labels, answers.predictions, labels=range(8))
-    np.testing.assert_array_equal(counted(answers, np.arange(8), 8), wanted)
+    np.testing.assert_array_equal(matrix_of(answers, np.arange(8), 8), wanted)
 
 
 def test_calibration_error_is_that_of_training(answers: Predictions) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Generic, Self, TypeVar
 import torch
 
 import saddlescape
+from saddlescape.errors import duration
 from saddlescape.parallel.ranks import ALONE, Ranks
 from saddlescape.records import files
 from saddlescape.records.record import MeasuredFile
@@ -122,7 +123,7 @@ def measure_each(
         line = add(items[number], row)
         file.changed()
         if line:
-            left = f", about {duration(clock.left())} left" if missing else ""
+            left = f", about {duration(clock.left(), 'an unknown time')} left" if missing else ""
             say(f"{line}; {len(items) - len(missing)} of {len(items)}{left}")
 
     def collect(wait: bool) -> None:
@@ -168,15 +169,6 @@ class Clock:
         if not behind:
             return None
         return (time.monotonic() - self._began) / behind * (sum(self.sizes) - behind)
-
-
-def duration(seconds: float | None) -> str:
-    """For a person: 40 s, 5 min, 2.5 h."""
-    if seconds is None:
-        return "an unknown time"
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def set_aside(path: Path) -> Path:

@@ -26,7 +26,8 @@ import torch
 from saddlescape.curvature import build_operator, class_spectra, extremes, spectrum
 from saddlescape.curvature.extremes import nonconvexity
 from saddlescape.curvature.samples import Samples, gather
-from saddlescape.measure.harness import SPECTRA, Clock, Growing, Say, duration, measure_each, quiet
+from saddlescape.errors import duration
+from saddlescape.measure.harness import SPECTRA, Clock, Growing, Say, measure_each, quiet
 from saddlescape.measure.hessian_parts import hessian_parts
 from saddlescape.measure.subject import Subject, group_of, present_classes
 from saddlescape.parallel.ranks import ALONE, Ranks
@@ -251,6 +252,6 @@ def _teller(say: Say, name: str, clock: Clock, patience: float) -> Say:
         clock.part = int(step[1]) / int(step[2])
         if time.monotonic() - last >= patience:
             last = time.monotonic()
-            say(f"{name}: {step[0]}, about {duration(clock.left())} left for all")
+            say(f"{name}: {step[0]}, about {duration(clock.left(), 'an unknown time')} left for all")
 
     return tell

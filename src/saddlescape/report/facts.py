@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from saddlescape.errors import duration
 from saddlescape.report.read import RunData
 from saddlescape.report.select import by_method
-from saddlescape.report.text import clean, duration, listed, number
+from saddlescape.report.text import clean, listed, number
 
 # Told by other rows, or no matter of method.
 LEFT_OUT = {"method", "seed", "version", "data.root", "start", "start_hash"}

@@ -22,7 +22,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from saddlescape.disk import write_text
-from saddlescape.errors import MissingExtraError
+from saddlescape.errors import MissingExtraError, counted, duration
 from saddlescape.records.files import make_folder
 from saddlescape.records.predictions import TailErrors
 from saddlescape.report import plots, table, text
@@ -166,7 +166,7 @@ def study(runs: Sequence[RunData], key: str) -> Study:
                       ", ".join(run.name for run in shown), ""))  # fmt: skip
     methods = list(dict.fromkeys(run.title for run in runs))
     parts = [f"imbalance {text.number(first.imbalance)}"] if first.result and first.imbalance else []
-    parts += [text.count(len(runs), "run"), text.count(len(methods), "method")]
+    parts += [counted(len(runs), "run"), counted(len(methods), "method")]
     return Study(
         key=key,
         title=DATASETS.get(first.dataset, text.short(first.dataset or "unknown data", 60)),
@@ -211,8 +211,8 @@ def tiles(runs: Sequence[RunData]) -> list[Tile]:
     finished = [run.result for run in runs if run.result]
     seconds = [result.seconds for result in finished if result.seconds is not None]
     if seconds:
-        found.append(Tile("Training time", text.duration(sum(seconds)),
-                          f"{text.count(len(seconds), 'run')}, {text.short(finished[0].device, 40)}"))  # fmt: skip
+        found.append(Tile("Training time", duration(sum(seconds)),
+                          f"{counted(len(seconds), 'run')}, {text.short(finished[0].device, 40)}"))  # fmt: skip
     return found
 
 

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from saddlescape.errors import counted
 from saddlescape.published import recipes
 from saddlescape.records.course import GroupMoment, Moment
 from saddlescape.records.curvature import Curvature
@@ -20,7 +21,7 @@ from saddlescape.report.calibration import calibration
 from saddlescape.report.read import GROUPS, RunData
 from saddlescape.report.select import by_method, comparable, in_common, pairs, ranked, ratio, tail_class
 from saddlescape.report.table import DATASETS, spread
-from saddlescape.report.text import clean, count, listed, number, percent, points, short
+from saddlescape.report.text import clean, listed, number, percent, points, short
 
 SADDLE, DEEP = 0.02, 0.10  # |lambda_min / lambda_max| from which on a class is called a saddle, and a deep one
 LOSSES_DIFFER, LOSSES_EQUAL = 1.5, 1.2
@@ -72,7 +73,7 @@ def data(runs: Sequence[RunData]) -> list[Sentence]:
         f"{first.counts[c]:,} of {'class ' if first.classes[c].isdecimal() else ''}{short(first.classes[c])}"
         for c in (order[0], min(order, key=first.counts.__getitem__))
     )
-    classes = count(len(order), "class", "classes")
+    classes = counted(len(order), "class", "classes")
     return [Sentence("data", "note", f"{classes} with {sum(first.counts):,} training images: {most}, {least}.")]
 
 
@@ -304,7 +305,7 @@ def advice(run: RunData) -> list[Sentence]:
         return [Sentence("gain", "unknown", text)]
     reached = [gain.measured_threshold for gain in tail if gain.measured_threshold is not None]
     largest = max((one.rho for gain in tail for one in gain.rho), default=0.0)
-    classes = count(len(tail), "tail class", "tail classes")
+    classes = counted(len(tail), "tail class", "tail classes")
     text = f"SAM amplifies the negative direction of none of {classes} for good up to rho {number(largest)}"
     if reached:
         text = (

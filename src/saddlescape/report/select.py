@@ -8,7 +8,7 @@ from typing import Any
 from saddlescape.records.course import Followed
 from saddlescape.records.curvature import Curvature
 from saddlescape.report import table
-from saddlescape.report.palette import dash, run_colour, symbol
+from saddlescape.report.palette import look
 from saddlescape.report.read import RunData
 
 DETAILED = 4  # runs of which spectra, courses, surfaces and predictions are shown
@@ -28,8 +28,7 @@ def looks(runs: Sequence[RunData]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for index, (title, seeds) in enumerate(by_method(runs).items()):
         for number, name in enumerate([title, *(run.name for run in seeds)]):
-            look = {"colour": run_colour(index), "dash": dash(max(0, number - 1)), "symbol": symbol(index)}
-            found.setdefault(name, look)
+            found.setdefault(name, look(index, max(0, number - 1)))
     return found
 
 

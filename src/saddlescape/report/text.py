@@ -84,21 +84,8 @@ def points(value: float) -> str:
     return f"{value:+.1f} points".replace("-", "−")
 
 
-def count(value: int, one: str, many: str | None = None) -> str:
-    """``count(1, "class", "classes")`` -> "1 class"."""
-    return f"{value:,} {one if value == 1 else many or one + 's'}"
-
-
 def listed(items: list[str], most: int = 6) -> str:
     """ "a, b and c"; with more than ``most``, the first and how many more."""
     if len(items) > most:
         return f"{', '.join(items[: most - 1])} and {len(items) - most + 1} more"
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else "none"
-
-
-def duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "n/a"
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from saddlescape.errors import counted
 from saddlescape.report.drawing import Figure, Panel, Panels, Series, Value, binned, over_seeds
 from saddlescape.report.read import RunData
 from saddlescape.report.select import by_method, looks, ranked
-from saddlescape.report.text import count, listed, number, percent, short
+from saddlescape.report.text import listed, number, percent, short
 
 MOST_NAMED, MOST_BARS, BINS = 40, 150, 50
 
@@ -51,7 +52,7 @@ def _counts(run: RunData, order: Sequence[int], many: bool) -> list[Series]:
     for group, members in (run.groups or {"": list(order)}).items():
         places = [i for i, label in enumerate(order) if label in set(members)]
         if places:
-            words = [f"{run.classes[order[i]]}: {count(run.counts[order[i]], 'training image')}" for i in places]
+            words = [f"{run.classes[order[i]]}: {counted(run.counts[order[i]], 'training image')}" for i in places]
             found.append(
                 Series(group or "training images", [float(i) for i in places], [counts[i] for i in places], "bars",
                        group or "muted", words=words, bar_width=0.8, legend=bool(group))

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from saddlescape.errors import counted
 from saddlescape.records.predictions import Predictions
 from saddlescape.report.drawing import Figure, Heatmap, Value
 from saddlescape.report.read import GROUPS, RunData
 from saddlescape.report.select import ranked
-from saddlescape.report.text import count, label, listed, percent, short
+from saddlescape.report.text import label, listed, percent, short
 
 MOST = 40
 
@@ -27,7 +28,7 @@ def confusion(runs: Sequence[RunData]) -> Figure | None:
     return Figure("confusion", "Confusion", caption + ".", variants, "run")
 
 
-def counted(found: Predictions, place: np.ndarray, size: int) -> np.ndarray:
+def matrix_of(found: Predictions, place: np.ndarray, size: int) -> np.ndarray:
     """Images int64 [size, size], true rows and predicted columns; ``place`` [C]: row of each class, -1 is left out."""
     true, taken = place[found.labels], place[found.predictions]
     kept = (true >= 0) & (taken >= 0)
@@ -45,9 +46,9 @@ def _heatmap(run: RunData) -> Heatmap | None:
     place = np.full(len(run.classes), -1)
     for index, (_, members) in enumerate(rows):
         place[members] = index
-    matrix = counted(run.predictions, place, len(rows))
+    matrix = matrix_of(run.predictions, place, len(rows))
     words = [
-        [f"{label(a)} taken for {label(b)}: {count(int(matrix[i, j]), 'image')}" for j, b in enumerate(names)]
+        [f"{label(a)} taken for {label(b)}: {counted(int(matrix[i, j]), 'image')}" for j, b in enumerate(names)]
         for i, a in enumerate(names)
     ]
     right = 100 * np.trace(matrix) / max(matrix.sum(), 1)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from saddlescape.records.course import GroupMoment, Moment
 from saddlescape.report.drawing import Figure, Mark, Panel, Panels, Series, Value, log_if_positive
-from saddlescape.report.palette import dash
+from saddlescape.report.palette import look as look_of
 from saddlescape.report.plots.learning import marks
 from saddlescape.report.read import GROUPS, RunData
 from saddlescape.report.select import both_ends, looks, ratio
@@ -64,7 +64,7 @@ def _drawing(runs: Sequence[RunData], keys: Sequence[int | str], text: str) -> P
                 look = style[run.name] | {"symbol": "circle"}
                 name = run.name
                 if isinstance(key, str):
-                    look, name = {"colour": key, "dash": dash(index)}, f"{key}, {run.name}"
+                    look, name = {"colour": key, "dash": look_of(0, index)["dash"]}, f"{key}, {run.name}"
                 values = [pick(row) for row in rows]
                 if any(value is not None for value in values):
                     x = [float(run.offset(row.stage) + row.epoch) for row in rows]

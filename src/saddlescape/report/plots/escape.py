@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from saddlescape.records.escape import ArmEpoch, EscapeFile
 from saddlescape.report.drawing import Figure, Panel, Panels, Value, over_seeds
-from saddlescape.report.palette import dash, run_colour, symbol
+from saddlescape.report.palette import RUNS, look
 from saddlescape.report.read import RunData
 from saddlescape.report.text import clean, number, percent
 
@@ -37,8 +37,7 @@ def _panels(found: EscapeFile) -> list[Panel]:
         lines = []
         for index, name in enumerate(arms):
             points = [(row.epoch, pick(row)) for arm in found.arms if arm.arm == name for row in arm.epochs]
-            look = {"colour": run_colour(index), "dash": dash(index // 8), "symbol": symbol(index)}
-            lines.append(over_seeds(clean(name), points, **look, markers=True, size=6))
+            lines.append(over_seeds(clean(name), points, **look(index, index // RUNS), markers=True, size=6))
         if any(lines):
             panels.append(Panel(title, [line for line in lines if line], x_title="epochs after the checkpoint"))
     return panels

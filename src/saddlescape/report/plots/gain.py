@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from saddlescape.records.rho_advice import Advice
 from saddlescape.report.drawing import Figure, Mark, Panel, Panels, Series
-from saddlescape.report.palette import run_colour, symbol
+from saddlescape.report.palette import look
 from saddlescape.report.read import RunData
 from saddlescape.report.text import listed, number, short
 
@@ -62,11 +62,11 @@ def _lines(run: RunData, row: Advice, kind: str, index: int) -> list[Series]:
     predicted = [one.predicted_gain or None for one in found.rho]  # 0 has no place on a logarithmic axis
     measured = [one.gain or None for one in found.rho]
     hollow = [one.sign < 0 for one in found.rho]
+    style = look(index)
     return [
-        Series(name, x, predicted, "line", run_colour(index), "dot", width=1.0, legend=False),
-        Series(name, x, measured, "line", run_colour(index), markers=True, symbol=symbol(index), words=words,
-               hollow=hollow),
-    ]  # fmt: skip
+        Series(name, x, predicted, colour=style["colour"], dash="dot", width=1.0, legend=False),
+        Series(name, x, measured, **style, markers=True, words=words, hollow=hollow),
+    ]
 
 
 def _text(run: RunData) -> str:

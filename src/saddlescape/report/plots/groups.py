@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from saddlescape.report.drawing import Figure, Panel, Panels, Series
-from saddlescape.report.palette import run_colour, symbol
+from saddlescape.report.palette import look
 from saddlescape.report.table import mark, published_name
 from saddlescape.report.text import clean, percent
 
@@ -28,7 +28,7 @@ def groups(table: dict[str, Any]) -> Figure | None:
             if cell["mean"] is not None:
                 spread = cell["std"] or 0.0
                 series.append(
-                    Series(names[i], [cell["mean"]], [place], "points", run_colour(i), symbol=symbol(i), size=11,
+                    Series(names[i], [cell["mean"]], [place], "points", **look(i), size=11,
                            words=[f"{names[i]}: {percent(cell['mean'])}"
                                   + (f" ± {spread:.1f}" if cell["std"] is not None else "")],
                            low=[cell["mean"] - spread], high=[cell["mean"] + spread], legend=False)
