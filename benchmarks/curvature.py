@@ -49,7 +49,7 @@ from saddlescape.curvature.density import density, quadrature
 from saddlescape.curvature.guards import random_vector
 from saddlescape.data.types import Dataset
 from saddlescape.measure.subject import class_samples, open_subject
-from saddlescape.training.assemble import new_model
+from saddlescape.training.parts import new_model
 
 PEERS = ("pyhessian", "curvlinops", "eigenthings")
 SEED = 0

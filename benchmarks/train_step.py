@@ -40,9 +40,10 @@ from saddlescape.methods.recipe import Facts
 from saddlescape.methods.resolve import resolve
 from saddlescape.records.config import Stage
 from saddlescape.runs.plan import can_compile
-from saddlescape.training.assemble import assemble, new_model
-from saddlescape.training.loop import Running, set_epoch, take_step
+from saddlescape.training.loop import set_epoch, take_step
+from saddlescape.training.parts import assemble, new_model
 from saddlescape.training.precision import Precision, has_fast_bf16
+from saddlescape.training.running import Running
 
 METHODS = {"sam": "ce+sam", "sgd": "ce"}
 EPOCH = 10  # past the warm-up of the learning rate

@@ -17,8 +17,8 @@ from saddlescape.models import make_head
 from saddlescape.records.config import Stage
 from saddlescape.training.closed_form import TAUS, check_head_fit, fit_head
 from saddlescape.training.epoch import at
-from saddlescape.training.loop import Parts
 from saddlescape.training.objective import Classify
+from saddlescape.training.parts import Parts
 from saddlescape.training.precision import Precision
 
 CLASSES, WIDTH = 3, 4

@@ -19,10 +19,10 @@ from saddlescape.records.milestones import beginnings
 from saddlescape.report.read import RunData
 from saddlescape.runs.config import from_toml, to_toml
 from saddlescape.schedules import LR_SCHEDULES
-from saddlescape.training.assemble import assemble, new_model
 from saddlescape.training.checkpoint import Cursor
 from saddlescape.training.epoch import at
 from saddlescape.training.loop import set_epoch
+from saddlescape.training.parts import assemble, new_model
 from saddlescape.training.precision import Precision
 
 COUNTS = class_counts(10, 120, 20)

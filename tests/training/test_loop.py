@@ -15,10 +15,11 @@ from saddlescape.data.types import ArraySplit, Dataset, Preprocess
 from saddlescape.errors import InputError
 from saddlescape.records.config import Stage
 from saddlescape.schedules import DeferredReweighting
-from saddlescape.training.assemble import assemble, build_stage_optimizer, new_head, new_model
-from saddlescape.training.loop import Interrupted, Parts, Running, fit, set_epoch
+from saddlescape.training.loop import Interrupted, fit, set_epoch
 from saddlescape.training.objective import Objective
+from saddlescape.training.parts import Parts, assemble, build_stage_optimizer, new_head, new_model
 from saddlescape.training.precision import Precision
+from saddlescape.training.running import Running
 
 COUNTS = [20, 9, 4]
 CPU = torch.device("cpu")
@@ -304,7 +305,7 @@ def test_watchers_are_told_of_every_step_and_epoch_after_it_was_saved() -> None:
 
 
 def test_the_mean_loss_of_an_epoch_is_the_weighted_mean_over_its_images() -> None:
-    """With the weights standing still (lr 0) the row must equal one pass over the whole training set."""
+    """With the weights standing still the row must equal one pass over the whole training set."""
     parts = build(epochs=1, lr=1e-30, augment="none", reweight="always")
     model = copy.deepcopy(parts.model)
     (row,) = train(parts).rows
@@ -366,12 +367,13 @@ def test_networks_and_heads_are_functions_of_the_seed() -> None:
 
 
 def test_evaluation_leaves_the_mode_and_the_bits() -> None:
-    from saddlescape.training.evaluate import evaluate
+    from saddlescape.training.metrics import score
 
     parts = build()
     before = weights(parts.model)
     parts.model.train()
-    scores = evaluate(parts.model, parts.evaluations["test"].epoch(0), 3, DATA.groups, Precision("float32", "cpu"))
+    scorer = score(parts.model, parts.evaluations["test"].epoch(0), 3, Precision("float32", "cpu"))
+    scores = scorer.scores(DATA.groups)
     assert parts.model.training
     assert_equal_bits(before, weights(parts.model))
     parts.model.eval()

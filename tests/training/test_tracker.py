@@ -11,8 +11,8 @@ from torch import nn
 from saddlescape.curvature import CurvatureTracker, TrackPoint
 from saddlescape.data.types import ArraySplit, Dataset, Preprocess
 from saddlescape.records.config import Stage
-from saddlescape.training.assemble import assemble, new_model
-from saddlescape.training.loop import Parts, fit
+from saddlescape.training.loop import fit
+from saddlescape.training.parts import Parts, assemble, new_model
 from saddlescape.training.precision import Precision
 from saddlescape.training.tracker import CurvatureWatcher
 

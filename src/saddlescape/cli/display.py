@@ -14,7 +14,8 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from saddlescape.records.config import Stage
-    from saddlescape.training.loop import Parts, Running
+    from saddlescape.training.parts import Parts
+    from saddlescape.training.running import Running
 
 # A pipe or a file has no width of its own: without this, tables would be folded to 80 columns there.
 _WIDTH = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 240

@@ -42,7 +42,7 @@ from saddlescape.runs.opened import open_run
 from saddlescape.training.checkpoint import CheckpointFolder, Cursor
 from saddlescape.training.loggers import Logger
 from saddlescape.training.loggers.values import name_of
-from saddlescape.training.loop import Parts
+from saddlescape.training.parts import Parts
 from saddlescape.training.tracker import CurvatureWatcher
 
 SPECTRUM_STEPS = 20  # enough for the shape of a histogram, and a third of what the extremes may cost

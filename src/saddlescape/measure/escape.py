@@ -34,11 +34,11 @@ from saddlescape.records.config import Stage, check_stages
 from saddlescape.records.escape import Arm, ArmEpoch, EscapeFile, TailGain, Verdict
 from saddlescape.runs.execute import device_name
 from saddlescape.runs.images import require_same
-from saddlescape.training.assemble import assemble
 from saddlescape.training.batches import EVALUATION_BATCH, evaluation_loaders
 from saddlescape.training.epoch import EpochSetting, at
-from saddlescape.training.evaluate import evaluate
-from saddlescape.training.loop import Parts, Watcher, as_row, fit
+from saddlescape.training.loop import Watcher, fit
+from saddlescape.training.metrics import score
+from saddlescape.training.parts import Parts, assemble
 from saddlescape.training.precision import Precision
 from saddlescape.training.tracker import CurvatureWatcher
 
@@ -195,10 +195,9 @@ class _Bench:
         points = tracker(subject.model, 0, force=True)
         self.warm = tracker.state_dict()
         loader = evaluation_loaders(subject.dataset, subject.device)["test"]
-        scores = evaluate(
-            subject.model, loader.epoch(0), subject.dataset.num_classes, subject.dataset.groups, self.precision
-        )
-        self.start = self._row(subject.model, 0, points, as_row(scores), None, warm=False)
+        scorer = score(subject.model, loader.epoch(0), subject.dataset.num_classes, self.precision)
+        scores = scorer.scores(subject.dataset.groups)
+        self.start = self._row(subject.model, 0, points, scores.row(), None, warm=False)
 
     def run(self, arm: Arm, stage: Stage, seed: int, watchers: list[Watcher]) -> Arm:
         config = self.subject.opened.config

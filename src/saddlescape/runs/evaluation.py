@@ -25,8 +25,7 @@ from saddlescape.runs.opened import Opened, open_run
 from saddlescape.runs.plan import load_data, moved
 from saddlescape.runs.predictions import keep_predictions
 from saddlescape.training.batches import EVALUATION_BATCH
-from saddlescape.training.evaluate import score
-from saddlescape.training.metrics import Scores
+from saddlescape.training.metrics import Scores, score
 from saddlescape.training.precision import Precision, resolve_device
 
 

@@ -29,11 +29,12 @@ from saddlescape.records.result import Result
 from saddlescape.runs import config as configuration
 from saddlescape.runs.first_stage import first_stage_hash, load_first_stage
 from saddlescape.runs.images import require_same, write_images
-from saddlescape.training.assemble import assemble, new_model, next_head
 from saddlescape.training.checkpoint import Checkpoint, CheckpointFolder, Cursor
 from saddlescape.training.closed_form import fit_head
-from saddlescape.training.loop import Parts, Running, Watcher, fit
+from saddlescape.training.loop import Watcher, fit
+from saddlescape.training.parts import Parts, assemble, new_model, next_head
 from saddlescape.training.precision import Precision
+from saddlescape.training.running import Running
 
 OTHER_OUT = "restore the data as it was, or choose another --out"
 Say = Callable[[str], None]

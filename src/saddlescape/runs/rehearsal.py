@@ -7,8 +7,8 @@ import torch
 from saddlescape.data.types import Dataset
 from saddlescape.parallel.ranks import Ranks, check_sync_batchnorm
 from saddlescape.records.config import RunConfig, check
-from saddlescape.training.assemble import assemble, check_shared, new_model, next_head
 from saddlescape.training.closed_form import check_head_fit
+from saddlescape.training.parts import assemble, check_shared, new_model, next_head
 from saddlescape.training.precision import Precision
 
 

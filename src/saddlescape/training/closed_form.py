@@ -17,8 +17,8 @@ from saddlescape.errors import InputError
 from saddlescape.models import CentroidHead, TauNormalizedHead
 from saddlescape.models.heads.plda import check_shrinkage
 from saddlescape.records.config import Stage
-from saddlescape.training.evaluate import evaluate, score
-from saddlescape.training.loop import Parts, as_row
+from saddlescape.training.metrics import score
+from saddlescape.training.parts import Parts
 
 TAUS = tuple(step / 10 for step in range(21))
 
@@ -48,10 +48,8 @@ def fit_head(
     row |= {"train_accuracy": 100 * float(accuracy), "images": len(labels), "seconds": seconds}
     row |= {"images_per_second": len(labels) / max(seconds, 1e-9), "fitted": fitted}
     for name, loader in parts.evaluations.items():
-        scores = evaluate(
-            parts.model, loader.epoch(0), parts.num_classes, parts.groups, parts.precision, ranks=parts.ranks
-        )
-        row[name] = as_row(scores)
+        scorer = score(parts.model, loader.epoch(0), parts.num_classes, parts.precision, ranks=parts.ranks)
+        row[name] = scorer.scores(parts.groups).row()
     record(row)
     save(1, None)
 

@@ -5,61 +5,21 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol, cast
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from saddlescape.data.types import Batch
-from saddlescape.parallel.ranks import ALONE, Ranks
-from saddlescape.training.epoch import EpochSetting
-from saddlescape.training.evaluate import evaluate
-from saddlescape.training.finite import all_finite, not_finite
-from saddlescape.training.metrics import Scores
-from saddlescape.training.objective import EpochFacts, Losses, Objective
-from saddlescape.training.precision import Precision
+from saddlescape.training.failures import Save, all_finite, not_finite, salvaging
+from saddlescape.training.metrics import score
+from saddlescape.training.objective import EpochFacts, Losses
+from saddlescape.training.parts import Parts
 from saddlescape.training.running import Running
-from saddlescape.training.salvage import Save, salvaging
 from saddlescape.training.step import train_step
 
 
-class Loader(Protocol):
-    """Batches as a pure function of (seed, epoch, batch number)."""
-
-    def __len__(self) -> int: ...
-
-    def epoch(self, t: int, start_batch: int = 0) -> Iterator[Batch]: ...
-
-
-@dataclass
-class Parts:
-    """One stage, built: everything the loop touches. ``forward`` is the model, compiled where that was chosen."""
-
-    model: nn.Module
-    forward: Callable[[Tensor], Tensor]
-    objective: Objective
-    optimizer: torch.optim.Optimizer
-    loader: Loader
-    evaluations: dict[str, Loader]  # "val", "test"
-    groups: dict[str, list[int]]
-    num_classes: int
-    epochs: int
-    setting: Callable[[int], EpochSetting]  # what holds in an epoch
-    precision: Precision
-    device: torch.device
-    full_batch: int  # only batches of this size go through ``forward`` if it is compiled; others through ``model``
-    features: Callable[[], tuple[Tensor, Tensor]]  # of every training image, un-augmented, with the labels
-    accumulate: int = 1
-    backbone_frozen: bool = False
-    backbone_mode: str = "train"
-    eval_every: int = 1
-    step_options: dict[str, Any] = field(default_factory=dict)
-    ranks: Ranks = ALONE  # the processes that share the run
-
-
 class Watcher(Protocol):
-    """Told of everything, changes nothing: progress bars, loggers, the curvature tracker."""
+    """Sees everything, changes nothing: progress bars, loggers, the curvature tracker."""
 
     def on_step(self, parts: Parts, epoch: int, running: Running) -> None: ...
 
@@ -176,15 +136,10 @@ def _row(parts: Parts, epoch: int, running: Running, lr: float, rho: float | Non
     row |= {"seconds": running.seconds, "images_per_second": images / max(running.seconds, 1e-9)}
     if (epoch + 1) % parts.eval_every == 0 or epoch + 1 == parts.epochs:
         for name, loader in parts.evaluations.items():
-            scores = evaluate(
-                parts.model, salvaging(loader.epoch(0), parts, epoch, running, save), parts.num_classes, parts.groups,
-                parts.precision, logit_scale=parts.objective.loss.logit_scale, ranks=parts.ranks,
+            batches = salvaging(loader.epoch(0), parts, epoch, running, save)
+            scorer = score(
+                parts.model, batches, parts.num_classes, parts.precision,
+                logit_scale=parts.objective.loss.logit_scale, ranks=parts.ranks,
             )  # fmt: skip
-            row[name] = as_row(scores)
+            row[name] = scorer.scores(parts.groups).row()
     return row
-
-
-def as_row(scores: Scores) -> dict[str, Any]:
-    """Scores as plain JSON, the groups spread out as ``head``, ``mid``, ``tail``."""
-    plain = asdict(scores)
-    return plain | plain.pop("groups")

@@ -1,15 +1,19 @@
-"""Figures of merit of a classifier on imbalanced data, from running counts (memory does not grow with C * N)."""
+"""Figures of merit of a classifier on imbalanced data, from running counts (memory does not grow with C * N), and the
+pass over a split that collects them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from saddlescape.data.types import Batch
 from saddlescape.parallel.ranks import ALONE, Ranks
+from saddlescape.training.precision import Precision
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,11 @@ class Scores:
     groups: dict[str, float | None]
     present: int
     images: int
+
+    def row(self) -> dict[str, Any]:
+        """As plain JSON, the groups spread out as ``head``, ``mid``, ``tail``."""
+        plain = asdict(self)
+        return plain | plain.pop("groups")
 
 
 def mean_or_none(values: Sequence[float | None]) -> float | None:
@@ -96,3 +105,35 @@ class Scorer:
             present=int((count > 0).sum()),
             images=len(target),
         )
+
+
+@torch.no_grad()
+def score(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    num_classes: int,
+    precision: Precision,
+    adjust: Callable[[Tensor], Tensor] | None = None,
+    logit_scale: float = 1.0,
+    ranks: Ranks = ALONE,
+) -> Scorer:
+    """Feed every batch, in eval mode; ``adjust`` maps logits [N, C] -> [N, C] (post-hoc logit adjustment).
+
+    With several processes ``batches`` are this one's share of the split, and the scorer that each gets has seen all.
+
+    ``logit_scale`` comes first: LDAM's cosines are scaled inside its loss, and their probabilities need the scale.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        scorer = Scorer(num_classes)
+        for batch in batches:
+            with precision.autocast():
+                logits = model(batch.inputs)
+            if logit_scale != 1:
+                logits = logit_scale * logits.float()
+            scorer.add(logits if adjust is None else adjust(logits.float()), batch.targets)
+        scorer.join(ranks)
+        return scorer
+    finally:
+        model.train(was_training)

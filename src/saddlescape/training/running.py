@@ -29,7 +29,7 @@ class Running:
 
     @torch.no_grad()
     def add(self, losses: Sequence[Losses], batches: Sequence[Batch], ranks: Ranks = ALONE) -> None:
-        """Count one step in: its losses at w and its batches, this process's part of them."""
+        """Count one step in: its losses at w and its batches, this rank's shard of them."""
         if not ranks.alone:
             self._add_all(losses, batches, ranks)
             return

@@ -14,7 +14,8 @@ from typing import Any, Protocol
 from torch import nn
 
 from saddlescape.curvature import TrackPoint
-from saddlescape.training.loop import Parts, Running
+from saddlescape.training.parts import Parts
+from saddlescape.training.running import Running
 
 
 class Tracker(Protocol):

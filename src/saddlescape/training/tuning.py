@@ -9,8 +9,8 @@ import torch
 
 from saddlescape.data.types import Dataset
 from saddlescape.records.config import Stage
-from saddlescape.training.assemble import assemble, new_model
-from saddlescape.training.loop import Parts, set_epoch, take_step
+from saddlescape.training.loop import set_epoch, take_step
+from saddlescape.training.parts import Parts, assemble, new_model
 from saddlescape.training.precision import Precision
 
 TRIALS = 4

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from saddlescape.training.loop import Parts, Running
+from saddlescape.training.parts import Parts
+from saddlescape.training.running import Running
 
 EVERY = 0.5  # seconds between two ``Step`` of a run, at least
 

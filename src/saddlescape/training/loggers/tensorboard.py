@@ -9,7 +9,8 @@ from typing import Any
 from saddlescape.curvature import Spectrum
 from saddlescape.errors import MissingExtraError
 from saddlescape.training.loggers.values import histogram, scalars, scalars_of
-from saddlescape.training.loop import Parts, Running
+from saddlescape.training.parts import Parts
+from saddlescape.training.running import Running
 
 
 class TensorBoard:

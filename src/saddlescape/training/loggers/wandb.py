@@ -10,7 +10,8 @@ from typing import Any
 from saddlescape.curvature import Spectrum
 from saddlescape.errors import InputError, MissingExtraError
 from saddlescape.training.loggers.values import histogram, scalars, scalars_of
-from saddlescape.training.loop import Parts, Running
+from saddlescape.training.parts import Parts
+from saddlescape.training.running import Running
 
 
 class WeightsAndBiases:

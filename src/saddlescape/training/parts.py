@@ -1,16 +1,17 @@
-"""From a stage's numbers and names to the parts that the loop runs: the one place where the instruments meet."""
+"""What the loop is made of, and how it is built from a stage: the one place where the instruments meet."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
-from saddlescape.data.types import Dataset
+from saddlescape.data.types import Batch, Dataset
 from saddlescape.errors import InputError
 from saddlescape.losses.base import ClassLoss
 from saddlescape.models.heads import make_head
@@ -20,14 +21,47 @@ from saddlescape.optim.split import SplitOptimizer
 from saddlescape.parallel.ranks import ALONE, Ranks
 from saddlescape.records.config import Stage, check_stages
 from saddlescape.training.batches import evaluation_loaders, training_features, training_loader
-from saddlescape.training.epoch import at, loss_of
-from saddlescape.training.loop import Parts
+from saddlescape.training.epoch import EpochSetting, at, loss_of
 from saddlescape.training.objective import Objective
 from saddlescape.training.objectives import OBJECTIVES
 from saddlescape.training.precision import Precision
 from saddlescape.training.trainable import is_frozen, parameter_groups
 
 ONE_PASS = ("pgd", "momentum-sam")  # they have no running statistics to protect
+
+
+class Loader(Protocol):
+    """Batches as a pure function of (seed, epoch, batch number)."""
+
+    def __len__(self) -> int: ...
+
+    def epoch(self, t: int, start_batch: int = 0) -> Iterator[Batch]: ...
+
+
+@dataclass
+class Parts:
+    """One stage, built: everything the loop touches. ``forward`` is the model, compiled where that was chosen."""
+
+    model: nn.Module
+    forward: Callable[[Tensor], Tensor]
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+    loader: Loader
+    evaluations: dict[str, Loader]  # "val", "test"
+    groups: dict[str, list[int]]
+    num_classes: int
+    epochs: int
+    setting: Callable[[int], EpochSetting]  # what holds in an epoch
+    precision: Precision
+    device: torch.device
+    full_batch: int  # only batches of this size go through ``forward`` if it is compiled; others through ``model``
+    features: Callable[[], tuple[Tensor, Tensor]]  # of every training image, un-augmented, with the labels
+    accumulate: int = 1
+    backbone_frozen: bool = False
+    backbone_mode: str = "train"
+    eval_every: int = 1
+    step_options: dict[str, Any] = field(default_factory=dict)
+    ranks: Ranks = ALONE  # the processes that share the run
 
 
 def new_model(name: str, dataset: Dataset, head: str, seed: int, **options: Any) -> nn.Module:
@@ -80,7 +114,7 @@ def assemble(
     model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     check_stages([stage])
     setting = functools.partial(at, stage, dataset.class_counts)
-    setting(0)  # what is wrong with it is said now
+    setting(0)  # raises now what is wrong with it
     objective = _objective(stage, loss_of(stage, dataset.class_counts), dataset, model).to(device)
     base = torch.optim.SGD(
         parameter_groups(stage, model, objective), lr=stage.lr, momentum=stage.momentum, nesterov=stage.nesterov,
@@ -154,19 +188,19 @@ def check_shared(stage: Stage, objective: Objective, precision: str, ranks: Rank
     """Raises InputError for a stage whose batches several processes cannot share: the loss would be another one."""
     if ranks.alone or stage.head_fit:
         return
-    told = f"stage {stage.name!r} cannot be trained by {ranks.size} processes"
+    message = f"stage {stage.name!r} cannot be trained by {ranks.size} processes"
     if stage.optimizer == "cc-sam" and ranks.sync_ascent:
         raise InputError(
-            f"{told} in step: cc-sam climbs for each class by a process's own images; leave out --sync-sam"
+            f"{message} in step: cc-sam climbs for each class by a process's own images; leave out --sync-sam"
         )
     if not objective.per_image:
         raise InputError(
-            f"{told}: objective {stage.objective!r} compares the images of a batch with each other; start one without "
-            "torchrun"
+            f"{message}: objective {stage.objective!r} compares the images of a batch with each other; "
+            "start one without torchrun"
         )
     if precision == "fp16" and not ranks.sync_ascent and stage.rho:
         # One process alone would see its gradient overflow, skip the step and leave the others waiting.
-        raise InputError(f"{told} in fp16 if each climbs its own gradient: use --precision bf16 or --sync-sam")
+        raise InputError(f"{message} in fp16 if each climbs its own gradient: use --precision bf16 or --sync-sam")
 
 
 def _objective(stage: Stage, loss: ClassLoss, dataset: Dataset, model: nn.Module) -> Objective:
