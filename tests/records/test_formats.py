@@ -14,6 +14,7 @@ from saddlescape.records.course import GroupMoment, Moment
 from saddlescape.records.curvature import Curvature, CurvatureFile, GaussNewton, GroupCurvature, Parts, ResidualPart
 from saddlescape.records.escape import Arm, ArmEpoch, EscapeFile, TailGain, Verdict
 from saddlescape.records.metrics import Epoch, Scores
+from saddlescape.records.record import MeasuredFile
 from saddlescape.records.result import Result
 from saddlescape.records.rho_advice import Advice, AdviceFile, From, Gain, Hint, Radius, TrainedWith
 from saddlescape.records.surface import SurfaceFact, SurfaceFacts
@@ -21,14 +22,14 @@ from saddlescape.records.surface import SurfaceFact, SurfaceFacts
 FORMATS = Path(__file__).parents[2] / "docs" / "formats.md"
 
 
-@pytest.mark.parametrize("record", [RunConfig, DataConfig, Stage, Epoch, Scores, Result])
+@pytest.mark.parametrize("record", [RunConfig, DataConfig, Stage, Epoch, Scores, Result, MeasuredFile])
 def test_every_field_is_documented(record: Any) -> None:
     fields = [field.name for field in dataclasses.fields(record)] if dataclasses.is_dataclass(record) else None
     documented = set(re.findall(r"`(\w+)`", FORMATS.read_text(encoding="utf-8")))
     assert set(fields or record.__struct_fields__) - documented == set()
 
 
-SHARED = {"format", "settings", "version", "torch"}  # described once for all
+SHARED = set(MeasuredFile.__struct_fields__)  # described once for all
 
 
 @pytest.mark.parametrize(

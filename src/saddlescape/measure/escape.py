@@ -32,7 +32,6 @@ from saddlescape.measure.harness import Clock, Growing, Say, measure_each, quiet
 from saddlescape.measure.subject import Subject, trained_epoch
 from saddlescape.records.config import Stage, check_stages
 from saddlescape.records.escape import Arm, ArmEpoch, EscapeFile, TailGain, Verdict
-from saddlescape.runs.execute import device_name
 from saddlescape.runs.images import require_same
 from saddlescape.training.batches import EVALUATION_BATCH, evaluation_loaders
 from saddlescape.training.epoch import EpochSetting, at
@@ -170,17 +169,8 @@ def _fresh(subject: Subject, trial: Trial, labels: Sequence[int]) -> EscapeFile:
     plain = asdict(trial)
     del plain["arms"], plain["seeds"]
     identity = {key: value for key, value in subject.identity.items() if key not in ("loss", "dtype")}
-    config = subject.opened.config
-    return EscapeFile(
-        method=config.method,
-        dataset=subject.dataset.name,
-        model=config.model,
-        settings=identity | {"classes": list(labels)} | plain,
-        class_names=subject.dataset.classes,
-        group_labels=subject.dataset.groups,
-        device=device_name(str(subject.device)),
-        precision=config.precision,
-    )
+    settings = identity | {"classes": list(labels)} | plain
+    return EscapeFile(**subject.header, settings=settings, precision=subject.opened.config.precision)
 
 
 class _Bench:

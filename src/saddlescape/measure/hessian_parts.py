@@ -18,6 +18,8 @@ from saddlescape.curvature.samples import Samples
 from saddlescape.curvature.sums import unit
 from saddlescape.records.curvature import GaussNewton, Parts, ResidualPart
 
+MOST = 40  # products for the extremes of one part
+
 
 def hessian_parts(
     model: nn.Module,
@@ -28,7 +30,6 @@ def hessian_parts(
     batch_size: int,
     tol: float,
     seed: int,
-    max_products: int = 40,
 ) -> dict[str, Any]:
     """Extremes of both parts, and how ``v'Hv`` divides between them along the Hessian's two extreme eigenvectors.
 
@@ -37,19 +38,19 @@ def hessian_parts(
     The extremes of the parts are side figures: settled to a residual of 0.3 % (or ``tol``, if larger), so that their
     values are good to 1 %, or flagged by ``converged``. A criterion on the value alone takes the second eigenvalue for
     the first where they lie close; the Hessian's own vectors in the start make it rare that the first is missed.
-    ``vectors`` [2, P]: of lambda_min and lambda_max; None: found anew. At most ``max_products`` products for each part.
+    ``vectors`` [2, P]: of lambda_min and lambda_max; None: found anew. At most ``MOST`` products for each part.
     """
     whole = build_operator(model, loss, samples, batch_size=batch_size, check=False)
     part = GaussNewtonOperator(whole.function, samples, batch_size=batch_size)
     if vectors is None:
-        found = extremes(whole, tol=tol, seed=seed, max_products=4 * max_products)
+        found = extremes(whole, tol=tol, seed=seed, max_products=4 * MOST)
         low, high = found.smallest[0].vector, found.largest[0].vector
     else:
         low, high = (vector.to(whole.like) for vector in vectors)
     coarse = max(tol, 3e-3)
     start = unit(random_vector(whole.dim, whole.like, seed=seed)) + low + high
-    top = extremes(part, which="largest", tol=coarse, start=start, seed=seed, max_products=max_products).largest[0]
-    rest = extremes(_rest(whole, part), tol=coarse, start=start, seed=seed, max_products=max_products)
+    top = extremes(part, which="largest", tol=coarse, start=start, seed=seed, max_products=MOST).largest[0]
+    rest = extremes(_rest(whole, part), tol=coarse, start=start, seed=seed, max_products=MOST)
     bottom_rest, top_rest = rest.smallest[0], rest.largest[0]
     return {
         "gauss_newton": GaussNewton(

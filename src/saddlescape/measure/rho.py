@@ -101,16 +101,12 @@ def training_batches(subject: Subject, question: Question) -> Samples:
 def _fresh(subject: Subject, question: Question) -> AdviceFile:
     plain = asdict(question) | {"rhos": list(question.rhos)}
     del plain["batch_size"]
-    config, cursor = subject.opened.config, subject.opened.cursor
-    stage = config.stages[cursor.stage]
+    stage = subject.opened.config.stages[subject.opened.cursor.stage]
     return AdviceFile(
-        method=config.method,
-        dataset=subject.dataset.name,
-        checkpoint=subject.checkpoint,
+        **subject.header,
         settings=subject.identity | plain,
         trained_with=TrainedWith(optimizer=stage.optimizer, rho=list(stage.rho)),
         caveats=list(CAVEATS),
-        notes=list(subject.notes),
     )
 
 

@@ -33,7 +33,6 @@ from saddlescape.measure.subject import Subject, group_of, present_classes
 from saddlescape.parallel.ranks import ALONE, Ranks
 from saddlescape.records.curvature import Curvature, CurvatureFile, Figures, GroupCurvature
 from saddlescape.records.record import finite
-from saddlescape.runs.execute import device_name
 
 PATIENCE = 10.0  # seconds between two lines on the way through one class: a pipe or a log is read by people too
 
@@ -143,20 +142,13 @@ def settings_of(subject: Subject, depth: Depth) -> dict[str, Any]:
 
 
 def _fresh(subject: Subject, depth: Depth) -> CurvatureFile:
-    config, cursor = subject.opened.config, subject.opened.cursor
+    cursor = subject.opened.cursor
     return CurvatureFile(
-        method=config.method,
-        dataset=subject.dataset.name,
-        model=config.model,
-        checkpoint=cursor.folder,
+        **subject.header,
+        settings=settings_of(subject, depth),
         stage=cursor.stage,
         epoch=cursor.epoch,
-        epochs_of_stage=config.stages[cursor.stage].epochs,
-        settings=settings_of(subject, depth),
-        device=device_name(str(subject.device)),
-        notes=list(subject.notes),
-        class_names=subject.dataset.classes,
-        group_labels=subject.dataset.groups,
+        epochs_of_stage=subject.opened.config.stages[cursor.stage].epochs,
     )
 
 

@@ -18,6 +18,7 @@ from saddlescape.losses.base import ClassLoss
 from saddlescape.records.config import RunConfig
 from saddlescape.records.files import CHECKPOINT
 from saddlescape.runs.evaluation import run_data
+from saddlescape.runs.execute import device_name
 from saddlescape.runs.opened import Opened, open_run
 from saddlescape.training.checkpoint import CheckpointFolder, Cursor
 from saddlescape.training.epoch import at
@@ -59,6 +60,15 @@ class Subject:
         return {
             "checkpoint": self.checkpoint, "weights": self.weights, "draw_hash": self.dataset.draw_hash,
             "loss": self.loss_name, "dtype": self.dtype_name,
+        }  # fmt: skip
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """Fields of every ``MeasuredFile``."""
+        return {
+            "method": self.opened.config.method, "dataset": self.dataset.name, "model": self.opened.config.model,
+            "checkpoint": self.checkpoint, "device": device_name(str(self.device)), "notes": list(self.notes),
+            "class_names": self.dataset.classes, "group_labels": self.dataset.groups,
         }  # fmt: skip
 
     @property

@@ -31,12 +31,6 @@ class Slice:
     seed: int = 0
 
 
-def surface_path(subject: Subject, cut: Slice, out: Path | None = None) -> Path:
-    if out is not None:
-        return out
-    return subject.folder / f"surface-{cut.directions}-{cut.dims}d-{subject.loss_name}-{subject.checkpoint}.npz"
-
-
 def measure_surface(
     subject: Subject,
     cut: Slice,
@@ -56,14 +50,15 @@ def measure_surface(
     """
     if cut.directions not in DIRECTIONS:
         raise InputError(f"--directions {cut.directions}: unknown; use {' or '.join(DIRECTIONS)}")
-    path = surface_path(subject, cut, out)
+    name = f"surface-{cut.directions}-{cut.dims}d-{subject.loss_name}-{subject.checkpoint}.npz"
+    path = subject.folder / name if out is None else out
     if path.suffix != ".npz" or path.is_dir():
         raise InputError(f"--out {path}: give a file that ends in .npz")
     plain = asdict(cut)
     del plain["batch_size"]
     settings = subject.identity | {"classes": None if classes is None else list(classes)} | plain
     labels = present_classes(subject.dataset) if classes is None else list(classes)
-    fresh = SurfaceFacts(settings=settings, notes=list(subject.notes))
+    fresh = SurfaceFacts(**subject.header, settings=settings)
     with Growing(path.with_suffix(".json"), fresh, subject.folder, say, beside=path) as file:
         facts = file.content
 

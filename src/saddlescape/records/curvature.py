@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import msgspec
 
@@ -97,16 +97,8 @@ class CurvatureFile(MeasuredFile, kw_only=True):
     NAME: ClassVar[str] = "curvature.json"
 
     format: str = "saddlescape-curvature-1"
-    method: str = ""
-    dataset: str = ""
-    model: str = ""
-    checkpoint: str = ""
     stage: int = 0
     epoch: int = 0
     epochs_of_stage: int | None = None
-    device: str = ""
-    notes: list[str] = []
-    class_names: list[str] = []
-    group_labels: Any = None
     classes: list[Curvature] = []
     groups: list[GroupCurvature] = []

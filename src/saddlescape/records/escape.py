@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from saddlescape.records.course import ClassPoint
 from saddlescape.records.record import MeasuredFile, Record
@@ -63,12 +63,6 @@ class EscapeFile(MeasuredFile, kw_only=True):
     NAME: ClassVar[str] = "escape.json"
 
     format: str = "saddlescape-escape-1"
-    method: str = ""
-    dataset: str = ""
-    model: str = ""
-    class_names: list[str] = []
-    group_labels: Any = None
-    device: str = ""
     precision: str = ""
     arms: list[Arm] = []
     verdict: Verdict | None = None

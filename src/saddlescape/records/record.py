@@ -39,12 +39,23 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MeasuredFile(msgspec.Struct, kw_only=True):
-    """What all files of ``saddlescape.measure`` hold, which grow; ``settings`` is all that moves a figure."""
+    """What all files of ``saddlescape.measure`` hold, which grow: what was measured, and where.
+
+    ``settings`` is all that moves a figure.
+    """
 
     NAME: ClassVar[str]  # in a run folder
 
     format: str
     settings: dict[str, Any] = {}
+    method: str = ""
+    dataset: str = ""
+    model: str = ""
+    checkpoint: str = ""
+    device: str = ""
+    notes: list[str] = []
+    class_names: list[str] = []
+    group_labels: Any = None
     version: str = ""  # of saddlescape
     torch: str = ""
 

@@ -75,11 +75,7 @@ class AdviceFile(MeasuredFile, kw_only=True):
     NAME: ClassVar[str] = "rho-advice.json"
 
     format: str = "saddlescape-rho-advice-1"
-    method: str = ""
-    dataset: str = ""
-    checkpoint: str = ""
     trained_with: TrainedWith = TrainedWith()
     classes: list[Advice] = []
     hint: Hint | None = None
     caveats: list[str] = []
-    notes: list[str] = []

@@ -24,4 +24,3 @@ class SurfaceFacts(MeasuredFile, kw_only=True):
     num_samples: int = 0
     num_available: int = 0
     surfaces: list[SurfaceFact] = []
-    notes: list[str] = []
