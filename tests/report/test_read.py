@@ -15,18 +15,8 @@ from saddlescape.errors import InputError
 from saddlescape.report.read import RunData, read, studies, valid_groups
 
 Make = Callable[..., Path]
-FILES = [
-    "config.toml",
-    "metrics.jsonl",
-    "result.json",
-    "curvature.json",
-    "curvature-course.jsonl",
-    "rho-advice.json",
-    "surface-eigen-2d-ce-s0.npz",
-    "escape.json",
-    "test_predictions.npz",
-    "tail_errors.npz",
-]
+FILES = ["config.toml", "metrics.jsonl", "result.json", "curvature.json", "curvature-course.jsonl", "rho-advice.json",
+         "surface-eigen-2d-ce-s0.npz", "escape.json", "test_predictions.npz", "tail_errors.npz"]  # fmt: skip
 
 
 def test_every_part_is_read(pair: list[Path]) -> None:
@@ -49,10 +39,7 @@ def test_every_part_is_read(pair: list[Path]) -> None:
 
 def test_spectra_and_surfaces_written_by_the_curvature_room_are_read(tmp_path: Path, make: Make) -> None:
     run = make(tmp_path / "run", parts="result curvature")
-    values, weights = (
-        torch.tensor([[-1.0, 0.5, 9.0]], dtype=torch.float64),
-        torch.tensor([[0.2, 0.7, 0.1]], dtype=torch.float64),
-    )
+    values, weights = torch.tensor([[[-1.0, 0.5, 9.0]], [[0.2, 0.7, 0.1]]], dtype=torch.float64)
     Spectrum(values, weights, 10, 5, -1.0, 9.0, (0.0, 0.0), 1.0, 0.1, (3,), (False,), 1e-4, 1e-9, 5, label=0).save(
         run / "curvature/class_0.npz"
     )
@@ -67,11 +54,8 @@ def test_spectra_and_surfaces_written_by_the_curvature_room_are_read(tmp_path: P
     np.testing.assert_array_equal(spectrum.values, values.numpy())
     np.testing.assert_array_equal(spectrum.weights, weights.numpy())
     (surface,) = found.surfaces
-    assert (surface.label, surface.directions, surface.losses.tolist()) == (
-        2,
-        "random",
-        np.arange(9.0).reshape(3, 3).tolist(),
-    )
+    assert (surface.label, surface.directions) == (2, "random")
+    np.testing.assert_array_equal(surface.losses, np.arange(9.0).reshape(3, 3))
 
 
 def test_a_grid_is_read_in_the_order_of_the_papers_table(tmp_path: Path, make: Make) -> None:
@@ -89,17 +73,14 @@ def test_a_grid_is_read_in_the_order_of_the_papers_table(tmp_path: Path, make: M
 
 
 def test_runs_of_the_same_name_are_told_apart(tmp_path: Path, make: Make) -> None:
-    runs = read(
-        [make(tmp_path / a / "run", parts="result") for a in ("a", "b")] + [make(tmp_path / "c", parts="result")]
-    )
+    runs = read([make(tmp_path / place, parts="result") for place in ("a/run", "b/run", "c")])
     assert len({run.name for run in runs}) == 3
     assert all(run.name.startswith("CE + DRW, seed 0 (") for run in runs)
 
 
 def test_other_data_makes_another_study(tmp_path: Path, make: Make) -> None:
-    runs = read(
-        [make(tmp_path / "a"), make(tmp_path / "b", dataset="cifar10", draw="bb"), make(tmp_path / "c", seed=1)]
-    )
+    made = ({}, {"dataset": "cifar10", "draw": "bb"}, {"seed": 1})
+    runs = read([make(tmp_path / place, **options) for place, options in zip("abc", made, strict=True)])
     assert [[run.path.name for run in group] for group in studies(runs)] == [["a", "c"], ["b"]]
     assert runs[1].name == "CE + DRW"
 

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saddlescape.report.table import (
-    METRICS,
     build,
     caption,
     cells,
@@ -24,19 +23,6 @@ from saddlescape.report.table import (
     spread,
 )
 
-ROWS = ("ce", "ce+sam", "ce+drw", "ce+drw+sam", "ldam+drw", "ldam+drw+sam", "vs", "vs+sam")
-# methods.md 8.1, typed again from the deck: accuracy, head, mid, tail of CIFAR-10-LT, then of CIFAR-100-LT.
-DECK = {
-    "ce": (71.7, 90.8, 71.9, 52.3, 38.5, 64.5, 36.8, 8.2),
-    "ce+sam": (73.1, 93.3, 74.1, 51.7, 39.6, 66.5, 38.1, 8.0),
-    "ce+drw": (75.5, 91.6, 74.1, 61.4, 41.0, 61.3, 41.7, 14.7),
-    "ce+drw+sam": (80.6, 91.4, 78.0, 73.1, 44.6, 61.2, 47.5, 20.7),
-    "ldam+drw": (77.5, 91.1, 75.7, 66.4, 42.7, 61.8, 42.2, 19.4),
-    "ldam+drw+sam": (81.9, 91.0, 79.2, 76.4, 45.4, 64.4, 46.2, 20.8),
-    "vs": (78.6, 90.6, 75.8, 70.3, 41.7, 54.4, 41.1, 26.8),
-    "vs+sam": (82.4, 90.7, 79.6, 78.0, 46.6, 56.4, 48.8, 31.7),
-}
-
 
 def result(method: str = "ce", seed: int = 0, accuracy: float = 70.0, **changes: Any) -> dict[str, Any]:
     return {
@@ -44,14 +30,6 @@ def result(method: str = "ce", seed: int = 0, accuracy: float = 70.0, **changes:
         "accuracy": accuracy, "head": 90.0, "mid": 70.0, "tail": 50.0, "best_accuracy": accuracy + 1,
         "draw_hash": "aa", "settings": [],
     } | changes  # fmt: skip
-
-
-@pytest.mark.parametrize("method", ROWS)
-def test_all_sixteen_rows_of_the_deck_are_found(method: str) -> None:
-    for dataset, wanted in (("cifar10", DECK[method][:4]), ("cifar100", DECK[method][4:])):
-        found = published(dataset, 100.0, method)
-        assert tuple(found[metric]["mean"] for metric in METRICS) == wanted
-        assert all(found[metric]["std"] is not None for metric in METRICS)
 
 
 def test_no_figure_is_lent_to_another_row_or_imbalance() -> None:
