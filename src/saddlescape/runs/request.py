@@ -65,7 +65,7 @@ class SeededOptions(Options):
     """Further flags of train and tune.
 
     Args:
-        seed: Seed of initialisation, order and augmentation (default 0). The images drawn follow --draw-seed.
+        seed: Seed of initialisation, order and augmentation (default 0); the images drawn do not depend on it.
         settings: Any field of a stage: --set train.momentum=0.95 train.loss_options.max_margin=0.3
     """
 
@@ -111,7 +111,7 @@ class TrainOptions(SeededOptions, GridOptions):
         augment: Override the recipe's augmentation.
         pretrained: Start from pretrained weights (models timm/<name>; timm must be able to find or fetch them).
         profile: Shape of the drawn long tail: exp or step.
-        draw_seed: Seed of the images that are drawn or held out.
+        draw_seed: Seed of which images are drawn or held out.
         image_size: Pixels a side that a person's own images are scaled to.
         bad_images: error, or skip: continue without files that cannot be read (they are listed and counted).
         start: A run whose first stage a system (crt, lws, disalign, ...) continues from, instead of training its own.
