@@ -130,13 +130,13 @@ def test_surfaces_turn_together_by_mouse_and_by_keyboard(sight: Sight) -> None:
 def test_classes_are_switched_by_keyboard_and_button(sight: Sight) -> None:
     sight.draw("s1-surface-eigen")
     z = "document.querySelector('#s1-surface-eigen .chart').data[0].z[0][0]"
-    told = "document.querySelector('#s1-surface-eigen .told').textContent"
-    first, words = sight.run(z), sight.run(told)
+    text = "document.querySelector('#s1-surface-eigen .description').textContent"
+    first, words = sight.run(z), sight.run(text)
     sight.page.locator("#s1-surface-eigen select").focus()
     sight.page.keyboard.press("ArrowUp")
     sight.until(f"{z} !== {first}")
     assert sight.run("document.querySelector('#s1-surface-eigen select').selectedOptions[0].textContent") == "class elk"
-    assert sight.run(told) != words
+    assert sight.run(text) != words
     sight.page.locator("#s1-surface-eigen .step").last.click()
     sight.until(f"{z} === {first}")
 
@@ -214,7 +214,7 @@ def test_a_broken_page_breaks_the_rules(sight: Sight) -> None:
 
 @pytest.mark.slow
 def test_words_in_charts_can_be_read(sight: Sight) -> None:
-    """axe cannot tell what lies behind the words of an SVG: their colours are held against the card's."""
+    """axe does not know what lies behind the words of an SVG: their colours are held against the card's."""
     for key in DRAWN:
         sight.draw(key)
     ink = "document.querySelector('#s1-learning .chart').layout.font.color"

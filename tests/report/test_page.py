@@ -146,18 +146,18 @@ def test_hostile_names_are_text(make: Make, tmp_path: Path, parts: str) -> None:
         assert "49" not in [t.strip() for t in elements.text.split()]
     for kind, text in elements.scripts:
         if kind == "application/json":
-            for told in re.findall(r'"(?:name|ticktext|hovertext|text)":"([^"]*)"', text):
-                assert "<script" not in json.loads(f'"{told}"') or '"figure"' in text
+            for shown in re.findall(r'"(?:name|ticktext|hovertext|text)":"([^"]*)"', text):
+                assert "<script" not in json.loads(f'"{shown}"') or '"figure"' in text
 
 
-def test_plotly_is_told_names_without_markup(make: Make, tmp_path: Path) -> None:
+def test_plotly_gets_names_without_markup(make: Make, tmp_path: Path) -> None:
     page = render(read([make(tmp_path / "run", classes=HOSTILE)]))
     for kind, text in Elements(page).scripts:
         if kind != "application/json" or '"variants"' not in text:
             continue
         for variant in json.loads(text)["variants"]:
-            for told in strings([variant["figure"][key] for key in ("data", "layout", "narrow", "legend")]):
-                assert "<" not in told.removeprefix("<b>").removesuffix("</b>"), told
+            for shown in strings([variant["figure"][key] for key in ("data", "layout", "narrow", "legend")]):
+                assert "<" not in shown.removeprefix("<b>").removesuffix("</b>"), shown
 
 
 def strings(value: object) -> list[str]:

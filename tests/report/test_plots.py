@@ -1,4 +1,4 @@
-"""What is drawn is what is in the files: in the pictures, in the plotly figures and in the matplotlib ones."""
+"""What is drawn is what is in the files: in the drawings, in the plotly figures and in the matplotlib ones."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def only(each: Figure | None, index: int = 0) -> Panels:
     return drawing
 
 
-def panel(picture: Panels, title: str) -> Panel:
-    return next(one for one in picture.panels if one.title.startswith(title))
+def panel(drawing: Panels, title: str) -> Panel:
+    return next(one for one in drawing.panels if one.title.startswith(title))
 
 
 def series(panel: Panel, name: str) -> Series:
@@ -55,12 +55,12 @@ def raw(path: Path, name: str) -> Any:
 
 
 def test_counts_and_accuracies(runs: list[RunData], pair: list[Path]) -> None:
-    picture = only(plots.classes(runs))
-    counts = [y for one in picture.panels[0].series for y in one.y]
+    drawing = only(plots.classes(runs))
+    counts = [y for one in drawing.panels[0].series for y in one.y]
     assert counts == raw(pair[0], "result.json")["class_counts"]
-    assert [one.name for one in picture.panels[0].series] == ["head", "mid", "tail"]
+    assert [one.name for one in drawing.panels[0].series] == ["head", "mid", "tail"]
     for run, path in zip(runs, pair, strict=True):
-        assert series(picture.panels[1], run.title).y == raw(path, "result.json")["per_class"]
+        assert series(drawing.panels[1], run.title).y == raw(path, "result.json")["per_class"]
 
 
 def test_seeds_are_averaged_with_their_spread(make: Make, tmp_path: Path) -> None:
@@ -73,18 +73,18 @@ def test_seeds_are_averaged_with_their_spread(make: Make, tmp_path: Path) -> Non
 
 
 def test_learning_curves(runs: list[RunData], pair: list[Path]) -> None:
-    picture = only(plots.learning(runs))
+    drawing = only(plots.learning(runs))
     rows = [json.loads(line) for line in (pair[1] / "metrics.jsonl").read_text().splitlines()]
     for name in ("head", "mid", "tail"):
-        drawn = series(panel(picture, name.capitalize()), "CE + DRW + SAM")
+        drawn = series(panel(drawing, name.capitalize()), "CE + DRW + SAM")
         assert (drawn.x, drawn.y) == ([row["epoch"] + 1 for row in rows], [row["test"][name] for row in rows])
-    assert series(panel(picture, "Training loss"), "CE + DRW").y == [2.0 / (e + 1) for e in range(6)]
-    assert all([(mark.at, mark.text) for mark in one.v_marks] == [(4, "DRW starts")] for one in picture.panels)
+    assert series(panel(drawing, "Training loss"), "CE + DRW").y == [2.0 / (e + 1) for e in range(6)]
+    assert all([(mark.at, mark.text) for mark in one.v_marks] == [(4, "DRW starts")] for one in drawing.panels)
 
 
 def test_densities(runs: list[RunData], pair: list[Path]) -> None:
-    picture = only(plots.side_by_side(runs))
-    assert [one.title for one in picture.panels] == [
+    drawing = only(plots.side_by_side(runs))
+    assert [one.title for one in drawing.panels] == [
         "class cat (head), CE + DRW",
         "class bee (tail), CE + DRW",
         "class cat (head), CE + DRW + SAM",
@@ -92,16 +92,16 @@ def test_densities(runs: list[RunData], pair: list[Path]) -> None:
     ]
     with np.load(pair[1] / "curvature/class_5.npz") as file:
         values, weights = file["ritz_values"], file["ritz_weights"]
-    whole, below = picture.panels[3].series
-    low, high = picture.panels[3].x_range or (0, 0)
+    whole, below = drawing.panels[3].series
+    low, high = drawing.panels[3].x_range or (0, 0)
     grid = np.array(whole.x, float)
     wanted = by_torch(torch.from_numpy(values), torch.from_numpy(weights), grid=grid, sigma=(high - low) / 400)[1]
-    seen = np.array(whole.y, float) > (picture.panels[3].y_range or (0, 0))[0]
+    seen = np.array(whole.y, float) > (drawing.panels[3].y_range or (0, 0))[0]
     np.testing.assert_allclose(np.array(whole.y, float)[seen], wanted[seen])
     assert max(x for x in below.x if x is not None) <= 0 < max(x for x in whole.x if x is not None)
-    assert picture.panels[3].shaded == (low, 0.0)
-    assert [mark.at for mark in picture.panels[1].v_marks] == [-6.0]
-    assert len({one.x_range for one in picture.panels} | {one.y_range for one in picture.panels}) == 2  # all the same
+    assert drawing.panels[3].shaded == (low, 0.0)
+    assert [mark.at for mark in drawing.panels[1].v_marks] == [-6.0]
+    assert len({one.x_range for one in drawing.panels} | {one.y_range for one in drawing.panels}) == 2  # all the same
 
 
 def test_a_class_can_be_chosen_and_the_deepest_of_the_tail_comes_first(runs: list[RunData]) -> None:
@@ -112,7 +112,7 @@ def test_a_class_can_be_chosen_and_the_deepest_of_the_tail_comes_first(runs: lis
 
 
 def test_extremes(runs: list[RunData], pair: list[Path]) -> None:
-    picture = only(plots.extremes(runs))
+    drawing = only(plots.extremes(runs))
     rows = raw(pair[0], "curvature.json")["classes"]
     for title, values in {
         "λmin:": [row["lambda_min"] for row in rows],
@@ -122,8 +122,8 @@ def test_extremes(runs: list[RunData], pair: list[Path]) -> None:
         "Gauss–Newton": [row["at_lambda_min"]["gauss_newton"] for row in rows],
         "The rest": [row["at_lambda_min"]["residual_part"] for row in rows],
     }.items():
-        assert series(panel(picture, title), "CE + DRW").y == values
-    bars = series(panel(picture, "λmin:"), "CE + DRW")
+        assert series(panel(drawing, title), "CE + DRW").y == values
+    bars = series(panel(drawing, "λmin:"), "CE + DRW")
     np.testing.assert_allclose(np.array(bars.high, float) - np.array(bars.y, float), 0.01)
 
 
@@ -133,23 +133,23 @@ def test_what_is_not_settled_is_hollow(make: Make, tmp_path: Path) -> None:
     content["classes"][1]["converged_min"] = False
     content["classes"][2]["negative_curvature_proved"] = False
     (path / "curvature.json").write_text(json.dumps(content))
-    picture = only(plots.extremes(read([path])))
-    assert panel(picture, "λmin:").series[0].hollow == [False, True, True, False, False, False]
-    assert panel(picture, "λmax:").series[0].hollow == [False] * 6
+    drawing = only(plots.extremes(read([path])))
+    assert panel(drawing, "λmin:").series[0].hollow == [False, True, True, False, False, False]
+    assert panel(drawing, "λmax:").series[0].hollow == [False] * 6
     course = only(plots.course(read([path])))
     assert course.panels[0].series[0].hollow == [False, True, False]
-    drawn = figure(picture)["data"][0]["marker"]["symbol"]
+    drawn = figure(drawing)["data"][0]["marker"]["symbol"]
     assert drawn == ["circle", "circle-open", "circle-open", "circle", "circle", "circle"]
 
 
 def test_course(runs: list[RunData], pair: list[Path]) -> None:
     each = plots.course(runs)
-    picture = only(each)
+    drawing = only(each)
     lines = [json.loads(line) for line in (pair[1] / "curvature-course.jsonl").read_text().splitlines()][1:]
     tail = [line for line in lines if "label" not in line and line["group"] == "tail"]
-    drawn = series(panel(picture, "λmin"), "tail, CE + DRW + SAM")
+    drawn = series(panel(drawing, "λmin"), "tail, CE + DRW + SAM")
     assert (drawn.x, drawn.y) == ([1, 3, 6], [line["lambda_min"] for line in tail])
-    assert [mark.at for mark in picture.panels[0].v_marks] == [4]
+    assert [mark.at for mark in drawing.panels[0].v_marks] == [4]
     assert each is not None
     assert [name for name, _ in each.variants][1:] == [
         f"class {name}" for name in ("cat", "dog", "owl", "fox", "elk", "bee")
@@ -187,10 +187,10 @@ def test_confusion_and_calibration(runs: list[RunData]) -> None:
         for taken in range(6):
             share = 100 * ((found.labels == true) & (found.predictions == taken)).sum() / 40
             assert heat.z[true][taken] == pytest.approx(share)
-    picture = only(plots.reliability(runs))
+    drawing = only(plots.reliability(runs))
     inside = (found.confidences > 14 / 15) & (found.confidences <= 1)
     right = 100 * (found.labels == found.predictions)[inside].mean()
-    assert picture.panels[0].series[0].y[-1] == pytest.approx(right)
+    assert drawing.panels[0].series[0].y[-1] == pytest.approx(right)
 
 
 def test_surfaces(runs: list[RunData], pair: list[Path]) -> None:
@@ -208,7 +208,7 @@ def test_surfaces(runs: list[RunData], pair: list[Path]) -> None:
     assert each.variants[each.start][0] == "bee"
 
 
-def test_every_figure_is_valid_plotly_and_holds_the_numbers_of_its_picture(runs: list[RunData]) -> None:
+def test_every_figure_is_valid_plotly_and_holds_the_numbers_of_its_drawing(runs: list[RunData]) -> None:
     for each in figures(runs):
         for _, drawing in each.variants:
             assert drawing.text
@@ -266,7 +266,7 @@ def test_a_thousand_classes_stay_few_points(make: Make, tmp_path: Path) -> None:
     assert total < 2_500_000
 
 
-def test_runs_without_a_part_have_no_picture_of_it(make: Make, tmp_path: Path) -> None:
+def test_runs_without_a_measurement_have_no_figure_of_it(make: Make, tmp_path: Path) -> None:
     runs = read([make(tmp_path / "run", parts="result")])
     measured = (plots.side_by_side, plots.by_class, plots.extremes, plots.course, plots.gain, plots.escape,
                 plots.confusion, plots.reliability)  # fmt: skip

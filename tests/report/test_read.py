@@ -1,4 +1,4 @@
-"""Reading run folders: every part, grids, what is missing, and damage of every kind."""
+"""Reading run folders: every file, grids, what is missing, and damage of every kind."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_grid_is_read_in_the_order_of_the_papers_table(tmp_path: Path, make: M
     assert len({run.name for run in runs}) == 10
 
 
-def test_runs_of_the_same_name_are_told_apart(tmp_path: Path, make: Make) -> None:
+def test_runs_of_the_same_name_have_different_names(tmp_path: Path, make: Make) -> None:
     runs = read([make(tmp_path / place, parts="result") for place in ("a/run", "b/run", "c")])
     assert len({run.name for run in runs}) == 3
     assert all(run.name.startswith("CE + DRW, seed 0 (") for run in runs)
@@ -94,7 +94,7 @@ def test_groups_in_a_file_are_checked() -> None:
     assert [valid_groups(groups, 3) for groups in bad] == [None] * len(bad)
 
 
-def test_what_is_no_run_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_what_is_not_a_run_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no folder"):
         read([tmp_path / "nowhere"])
     with pytest.raises(InputError, match="neither a run"):
@@ -149,12 +149,12 @@ def test_a_damaged_file_is_a_note_and_never_a_crash(tmp_path: Path, make: Make, 
         before = path.read_bytes()
         path.write_bytes(DAMAGE[kind](before))
         found = read([run])
-        told = " ".join(note.text for note in found[0].notes)
-        # A last line cut off is what a kill leaves, and a figure that is no number is told as not known.
+        notes = " ".join(note.text for note in found[0].notes)
+        # A last line cut off is what a kill leaves, and a figure that is not a number counts as unknown.
         harmless = kind in ("huge", "empty", "types") or (kind == "cut" and name.endswith(".jsonl"))
-        assert path.read_bytes() == before or told or harmless, name
-        assert "Traceback" not in told
-        assert str(run) not in told.replace(f"saddlescape train --out {run}", "")
+        assert path.read_bytes() == before or notes or harmless, name
+        assert "Traceback" not in notes
+        assert str(run) not in notes.replace(f"saddlescape train --out {run}", "")
         render(found)
 
 

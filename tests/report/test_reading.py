@@ -46,7 +46,7 @@ def run(make: Make, tmp_path: Path) -> RunData:
     return read([make(tmp_path / "run")])[0]
 
 
-def test_a_saddle_is_told_with_value_error_and_share(run: RunData) -> None:
+def test_a_saddle_is_stated_with_value_error_and_share(run: RunData) -> None:
     text = (
         "Class truck (tail, 50 images) sits on a saddle of its own loss with CE + DRW: λmin −3.1 ± 0.01, 4.0 % of "
         "λmax; class loss 0.5."
@@ -116,12 +116,12 @@ def test_at_unequal_loss_nothing_is_claimed_of_the_end(make: Make, tmp_path: Pat
     content = json.loads((sam / "curvature.json").read_text())
     content["classes"][5]["loss"] = 1.0
     (sam / "curvature.json").write_text(json.dumps(content))
-    told = {one.topic + one.tone: one.text for one in versus(*read([plain, sam]))}
-    assert "Not at equal loss (class losses 0.6 and 1)" in told["comparisonnote"]
+    found = {one.topic + one.tone: one.text for one in versus(*read([plain, sam]))}
+    assert "Not at equal loss (class losses 0.6 and 1)" in found["comparisonnote"]
     content["classes"][5] |= {"loss": 0.6, "converged_min": False}
     (sam / "curvature.json").write_text(json.dumps(content))
-    told = {one.topic + one.tone: one.text for one in versus(*read([plain, sam]))}
-    assert "Not both are settled, so nothing is claimed" in told["comparisonunknown"]
+    found = {one.topic + one.tone: one.text for one in versus(*read([plain, sam]))}
+    assert "Not both are settled, so nothing is claimed" in found["comparisonunknown"]
 
 
 def change(path: Path, **values: Any) -> None:
@@ -138,7 +138,7 @@ def pairs_of(make: Make, folder: Path, plain: list[float], sam: list[float]) -> 
     return read(paths)
 
 
-def test_a_difference_beyond_the_noise_of_seeds_is_told(make: Make, tmp_path: Path) -> None:
+def test_a_difference_beyond_the_noise_of_seeds_is_stated(make: Make, tmp_path: Path) -> None:
     noise = spread_noise([40.0, 42.0, 44.0], [50.0, 51.0, 52.0])
     assert noise == pytest.approx(2 * math.sqrt(np.var([40, 42, 44], ddof=1) / 3 + np.var([50, 51, 52], ddof=1) / 3))
     tail = gains(pairs_of(make, tmp_path, [40.0, 42.0, 44.0], [50.0, 51.0, 52.0]))[0]
@@ -174,20 +174,20 @@ def test_what_was_not_measured_is_named(make: Make, tmp_path: Path) -> None:
     assert not [one for one in found if "saddle" in one.text and one.topic != "missing"]
 
 
-def test_calibration_is_told(run: RunData) -> None:
+def test_calibration_is_stated(run: RunData) -> None:
     assert run.predictions is not None
-    (told,) = overconfidence(run)
+    (found,) = overconfidence(run)
     sure = 100 * run.predictions.confidences.mean()
-    assert f"{sure:.1f} % sure on average" in told.text
-    assert ("surer than it is right" in told.text) == (
+    assert f"{sure:.1f} % sure on average" in found.text
+    assert ("surer than it is right" in found.text) == (
         sure > 100 * (run.predictions.labels == run.predictions.predictions).mean() + 1
     )
 
 
-def test_short_runs_are_told_to_be_no_claim(make: Make, tmp_path: Path) -> None:
+def test_short_runs_are_said_to_be_no_claim(make: Make, tmp_path: Path) -> None:
     assert (published_epochs("cifar10"), published_epochs("digits"), published_epochs("photos")) == (200, None, None)
-    told = [one.text for one in reading(read([make(tmp_path / "run", dataset="cifar10")]))]
-    assert any("Trained for 6 epochs, the paper for 200" in text for text in told)
+    found = [one.text for one in reading(read([make(tmp_path / "run", dataset="cifar10")]))]
+    assert any("Trained for 6 epochs, the paper for 200" in text for text in found)
     assert not any("the paper for" in one.text for one in reading(read([make(tmp_path / "other")])))
 
 

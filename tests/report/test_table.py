@@ -110,11 +110,11 @@ def test_the_caption_says_which_rows_were_changed() -> None:
         result("ce+sam", settings=[small, decay, radius]),
         result("glmc", settings=["model resnet20 (resnet32-wide)", decay]),
     ]  # fmt: skip
-    told = caption(build(made, 200)).split("Changed from the published recipe: ")[1]
-    assert told == f"{decay}; all but glmc: {small}; ce+sam: {radius}; glmc: model resnet20 (resnet32-wide)."
+    changes = caption(build(made, 200)).split("Changed from the published recipe: ")[1]
+    assert changes == f"{decay}; all but glmc: {small}; ce+sam: {radius}; glmc: model resnet20 (resnet32-wide)."
 
 
-def test_the_length_told_is_that_of_the_first_stage_whichever_row_comes_first() -> None:
+def test_the_length_in_the_caption_is_that_of_the_first_stage_whichever_row_comes_first() -> None:
     system = result("crt", epochs=210, stage_epochs=[200, 10], first_stage="aa")
     for results in ([system, result()], [result(stage_epochs=[200]), system], [result()]):
         built = build(results, 200)
@@ -167,7 +167,7 @@ def test_systems_on_the_same_first_stages_share_a_letter() -> None:
 
 
 def test_rows_of_another_test_set_are_marked() -> None:
-    """Results of older versions and of named sets do not tell theirs."""
+    """Results of older versions and of named sets do not name theirs."""
     same = build([result("ce", held_hash="aa"), result("vs", held_hash="aa"), result("ldam")], 200)
     assert [row["comparable"] for row in same["rows"]] == [True, True, True]
     other = build([result("ce", held_hash="aa"), result("vs", held_hash="bb")], 200)

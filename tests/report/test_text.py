@@ -78,7 +78,7 @@ def test_numbers(value: float | None, shown: str) -> None:
 
 
 @given(st.floats(-1e6, 1e6, allow_subnormal=False))
-def test_a_number_told_is_within_half_a_percent(value: float) -> None:
+def test_a_number_shown_is_within_half_a_percent(value: float) -> None:
     text = number(value).replace("−", "-")
     if "×" in text:
         mantissa, power = text.split(" × 10")

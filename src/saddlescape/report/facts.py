@@ -26,7 +26,7 @@ class Facts:
 
 
 def facts(runs: Sequence[RunData]) -> Facts:
-    """A column a method; where seeds of one differ, all values are told."""
+    """A column a method; where seeds of one differ, all values are listed."""
     methods = by_method(runs)
     rows = [("seeds", [listed([str(run.seed) for run in seeds], 8) for seeds in methods.values()])]
     for what, pick in MAIN:

@@ -1,4 +1,4 @@
-"""Colours that people with colour-blind eyes tell apart (Okabe and Ito 2008), by what they stand for, light and dark.
+"""Colours that colour-blind eyes can distinguish (Okabe and Ito 2008), by what they stand for, light and dark.
 
 Charts are built with the light ones and are ordinary plotly figures; the page exchanges them for their dark partners.
 Beside the paper, ink, muted, mark and negative have a contrast of at least 4.5 (they are words too), all that data are

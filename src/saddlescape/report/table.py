@@ -178,12 +178,12 @@ def _changes(rows: Sequence[dict[str, Any]]) -> str:
     for setting in sorted({setting for row in rows for setting in row["settings"]}):
         having = tuple(row["method"] for row in rows if setting in row["settings"])
         found.setdefault(having, []).append(setting)
-    told = []
+    words = []
     for having in sorted(found, key=lambda names: (-len(names), methods.index(names[0]))):
         others = [method for method in methods if method not in having]
         named = f"all but {', '.join(others)}: " if len(others) < len(having) else f"{', '.join(having)}: "
-        told.append((named if others else "") + ", ".join(found[having]))
-    return f" Changed from the published recipe: {'; '.join(told)}." if told else ""
+        words.append((named if others else "") + ", ".join(found[having]))
+    return f" Changed from the published recipe: {'; '.join(words)}." if words else ""
 
 
 def _formats(rows: Sequence[dict[str, Any]]) -> str:
@@ -194,8 +194,8 @@ def _formats(rows: Sequence[dict[str, Any]]) -> str:
     }
     present = {name: methods for name, methods in found.items() if methods}
     if len(present) > 1:
-        told = "; ".join(f"{name}: {', '.join(methods)}" for name, methods in present.items())
-        return f" Number formats differ ({told})."
+        words = "; ".join(f"{name}: {', '.join(methods)}" for name, methods in present.items())
+        return f" Number formats differ ({words})."
     return f" Trained in {next(iter(present))}." if present else ""
 
 

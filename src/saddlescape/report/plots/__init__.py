@@ -1,4 +1,4 @@
-"""What each picture shows, from a run's files to numbers; nothing is drawn here."""
+"""What each figure shows, from a run's files to numbers; nothing is drawn here."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@
       await Plotly.react(this.chart, data, layout, config);
       if (first) this.chart.on("plotly_relayout", (change) => this.together(change));
       if (first) this.chart.on("plotly_relayouting", (change) => this.together(change));
-      this.figure.querySelector(".told").textContent = text;
+      this.figure.querySelector(".description").textContent = text;
       this.legend(figure.legend);
       this.ranges(figure.ranges);
       this.numbers();
