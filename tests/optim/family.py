@@ -126,6 +126,18 @@ class Run:
         return optimizer.step(self.closure, targets=self.y if targets is None else targets, **kw)
 
 
+def closure_of(optimizer: torch.optim.Optimizer, model: nn.Module, x: Tensor, y: Tensor) -> Callable[[], Tensor]:
+    """As a training loop hands it to an optimiser that takes the loss of the batch."""
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        return loss
+
+    return closure
+
+
 def weights(model: nn.Module) -> list[Tensor]:
     return [p.detach().clone() for p in model.parameters()]
 

@@ -122,14 +122,13 @@ def one_step(kind: Callable[[Net], Any], x: Tensor, y: Tensor, dropout: float = 
     return [*weights(model), *model.buffers(), torch.get_rng_state()], passes
 
 
-def plain_steps(x: Tensor, y: Tensor, dropout: float = 0.0, factor: Tensor | None = None) -> list[Tensor]:
+def plain_steps(x: Tensor, y: Tensor, dropout: float = 0.0) -> list[Tensor]:
     model = net(norm=True, dropout=dropout, dtype=x.dtype)
     base = sgd(model)
     torch.manual_seed(3)
     for _ in range(4):
         base.zero_grad()
-        losses = F.cross_entropy(model(x), y, reduction="none")
-        (losses if factor is None else losses * factor).mean().backward()
+        F.cross_entropy(model(x), y, reduction="none").mean().backward()
         base.step()
     return [*weights(model), *model.buffers(), torch.get_rng_state()]
 
@@ -212,17 +211,6 @@ def test_where_nothing_is_looked_at_the_weights_are_the_same(
 # --- nothing to climb -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", SPLIT)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_rho_zero_is_the_base_bit_for_bit_in_one_pass(name: str, dtype: torch.dtype) -> None:
-    x, y = batch(dtype=dtype)
-    ours, passes = one_step(lambda model: build(name, model, rho=0.0), x, y, dropout=0.3)
-    assert passes == 4
-    assert build(name, net(), rho=0.0).passes_per_step == 1
-    factor = torch.where(TAIL[y], 2.0, 1.0).to(dtype) if name == "imbsam" else None
-    assert same_bits(ours, plain_steps(x, y, dropout=0.3, factor=factor))
-
-
 def test_the_base_class_alone_is_the_base_optimiser() -> None:
     x, y = batch()
     ours, _ = one_step(lambda model: SplitOptimizer(sgd(model), COUNTS, 0.5, model=model), x, y, dropout=0.3)
@@ -233,3 +221,47 @@ def test_a_stranger_s_gradient_is_one_line() -> None:
     for name in ("imbsam", "focal-sam", "sse-sam", "partial-sam"):
         with pytest.raises(InputError, match="no parameter of the optimiser has a gradient"):
             Run(net(5), *batch()).step(build(name, net()))
+
+
+# --- SSE-SAM: the head climbs until a share of the steps is made ------------------------------------------------------
+
+
+def passes_of(optimizer: SSESAM, model: Net, steps: int) -> list[int]:
+    passes = []
+    for _ in range(steps):
+        announced, run = optimizer.passes_per_step, Run(model, *batch())
+        run.step(optimizer)
+        assert len(run.passes) == announced
+        passes.append(announced)
+    return passes
+
+
+@pytest.mark.parametrize(("total", "gamma", "expected"), [
+    (10, 0.7, [3] * 7 + [2] * 3), (None, 0.7, [3] * 10), (10, 0.0, [2] * 10), (10, 1.0, [3] * 10),
+])  # fmt: skip
+def test_the_head_stops_climbing_after_its_share(total: int | None, gamma: float, expected: list[int]) -> None:
+    model = net()
+    optimizer = build("sse-sam", model, total_steps=total, gamma=gamma)
+    assert passes_of(optimizer, model, 10) == expected
+    assert optimizer.steps == 10
+
+
+def test_the_second_stage_of_sse_sam_is_imbsam_without_its_weight() -> None:
+    ours, plain = net(), net()
+    sse, imb = build("sse-sam", ours, head_ratio=0), build("imbsam", plain, tail_weight=1)
+    assert SSESAM(sgd(net()), COUNTS).tail.tolist() == [False, True, True, True]  # fewer than 100 images
+    assert sse.tail.tolist() == imb.tail.tolist() == [False, False, True, True]
+    for number in range(4):
+        Run(ours, *batch(number)).step(sse)
+        Run(plain, *batch(number)).step(imb)
+    for a, b in zip(ours.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-13, atol=1e-15)
+
+
+def test_the_stage_is_part_of_the_state() -> None:
+    model = net()
+    optimizer = build("sse-sam", model, total_steps=4, gamma=0.5)
+    assert passes_of(optimizer, model, 3) == [3, 3, 2]
+    other = build("sse-sam", net(), total_steps=4, gamma=0.5)
+    other.load_state_dict(optimizer.state_dict())
+    assert (other.steps, other.passes_per_step) == (3, 2)
