@@ -12,7 +12,6 @@ from torch import Tensor
 
 from saddlescape.optim import PartialSAM
 
-
 FEW_TAIL = [0, 0, 0, 0, 0, 1, 1, 2, 3]
 
 
