@@ -92,3 +92,15 @@ def mlp() -> Problem:
         model = nn.Sequential(nn.Linear(9, 6), nn.Tanh(), nn.Linear(6, 3)).double()
     inputs = torch.randn(20, 9, generator=generator, dtype=torch.float64)
     return Problem(model, inputs, torch.arange(20) % 3)
+
+
+@pytest.fixture
+def indefinite() -> Tensor:
+    """A 300 x 300 symmetric matrix: 40 negative, 100 (numerically) zero, 160 positive eigenvalues, a few outliers."""
+    g = torch.Generator().manual_seed(0)
+    q = torch.linalg.qr(torch.randn(300, 300, generator=g, dtype=torch.float64)).Q
+    values = torch.cat(
+        [-torch.logspace(-2, 0.7, 40), torch.zeros(100), torch.logspace(-2, 1, 155), torch.linspace(20, 60, 5)]
+    )
+    a = (q * values.double()) @ q.T
+    return (a + a.T) / 2

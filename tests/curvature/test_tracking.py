@@ -26,9 +26,7 @@ def train(problem, tracker=None, epochs=5):
 
 
 def test_points_equal_the_dense_hessian_and_training_is_not_disturbed(mlp, dense):
-    tracker = CurvatureTracker(
-        F.cross_entropy, mlp.data, every=2, tol=1e-6, products=200, groups={"tail": [1, 2], "head": [0]}
-    )
+    tracker = CurvatureTracker(F.cross_entropy, mlp.data, every=2, tol=1e-6, products=200)
     model = train(mlp, tracker)
     plain = train(mlp)
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), plain.state_dict().values(), strict=True))
@@ -42,12 +40,6 @@ def test_points_equal_the_dense_hessian_and_training_is_not_disturbed(mlp, dense
         assert last.lambda_min == pytest.approx(float(truth[0]), rel=1e-6)
         assert last.lambda_max == pytest.approx(float(truth[-1]), rel=1e-6)
         assert last.converged
-    rows = tracker.group_course("tail")
-    assert rows[-1]["lambda_max"] == pytest.approx(
-        (tracker.course(1)[-1].lambda_max + tracker.course(2)[-1].lambda_max) / 2
-    )
-    with pytest.raises(InputError, match="group"):
-        tracker.group_course("mid")
 
 
 def test_warm_start_costs_less(mlp):

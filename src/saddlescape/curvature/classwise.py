@@ -19,12 +19,14 @@ from saddlescape.curvature.gauss_newton import GaussNewtonOperator
 from saddlescape.curvature.guards import held_still
 from saddlescape.curvature.lanczos import Factorization
 from saddlescape.curvature.operator import HessianOperator
-from saddlescape.curvature.samples import Samples, gather
+from saddlescape.curvature.samples import gather, sample, split_by_class
 from saddlescape.curvature.spectrum import Spectrum, spectrum_of
 from saddlescape.curvature.sums import length
 from saddlescape.disk import read_npz, write_npz
 from saddlescape.errors import InputError
 
+_ALL = -1  # label of the mean over everything
+_TOGETHER: Any = object()  # "classes" of ``spectrum``: all samples as one
 _OPERATORS = {"hessian": HessianOperator, "gauss_newton": GaussNewtonOperator}
 _PARTIAL = "saddlescape-lanczos-1"
 _SAVE_EVERY = 25  # Lanczos steps between two savings of a run in progress
@@ -36,65 +38,6 @@ def class_spectra(
     data: Any,
     *,
     classes: Iterable[int] | None = None,
-    lanczos_steps: int = 100,
-    probes: int = 1,
-    batch_size: int = 256,
-    seed: int = 0,
-    params: Selection = None,
-    progress: bool | Callable[[str], Any] = False,
-    **options: Any,
-) -> dict[int, Spectrum]:
-    """The spectrum of the Hessian of each class's mean loss, at the model's present weights.
-
-    Args:
-        model: any ``nn.Module``; measured in eval mode, left as it was.
-        loss_fn: ``loss_fn(logits, target) -> mean loss``. Class weights cancel class-wise: all samples of a class carry
-            the same one, and a weighted mean divides by it (a loss that divides by the number of samples instead
-            keeps it).
-        data: ``(inputs [N, ...], targets [N])``, or an iterable of such batches, read once into memory.
-        classes: labels to measure; default: all that are in the data.
-        lanczos_steps, probes: depth and number of Lanczos runs per class; every class gets the same random starts.
-        batch_size: bounds memory; the result does not depend on it (beyond rounding).
-        params: see ``select_parameters``.
-        progress: ``True`` prints a line per class with the time left to stderr; a function gets the lines instead.
-        options: ``forward=``, ``mode=``, ``dtype=``, ``check=`` (the tests of ``LossFunction.examine``), ``method=``,
-            ``keep_bytes=``, ``process_group=`` as ``build_operator``; ``trace_probes=``, ``refine=``, ``tol=``,
-            ``keep_vectors=`` as ``spectrum_of``; ``kind="gauss_newton"``; ``max_samples=`` takes a fixed random
-            sample of larger classes (``num_available`` and ``sampling_error`` tell); ``save_to=folder`` keeps each
-            finished class and the run in progress there and goes on from it after an interrupt, if nothing has
-            changed.
-
-    Returns:
-        ``{label: Spectrum}`` in the order asked for.
-
-    Raises:
-        InputError: a class that is not in the data; a loss that is no scalar mean; dropout in train mode; random data;
-            NaN weights; a model or operator with no Hessian.
-
-    Memory: the model, one batch's activations, what ``keep_bytes`` allows, and ``lanczos_steps x P`` numbers.
-    """
-    return measure(
-        model,
-        loss_fn,
-        data,
-        classes=classes,
-        lanczos_steps=lanczos_steps,
-        probes=probes,
-        batch_size=batch_size,
-        seed=seed,
-        params=params,
-        progress=progress,
-        **options,
-    )
-
-
-def measure(
-    model: nn.Module,
-    loss_fn: Callable[..., Any],
-    data: Any,
-    *,
-    classes: Iterable[int] | None,
-    whole: bool = False,
     lanczos_steps: int = 100,
     probes: int = 1,
     batch_size: int = 256,
@@ -113,11 +56,41 @@ def measure(
     save_to: str | Path | None = None,
     **options: Any,
 ) -> dict[int, Spectrum]:
-    """``class_spectra`` and ``spectrum`` (``whole``: everything as one, under key -1)."""
+    """The spectrum of the Hessian of each class's mean loss, at the model's present weights.
+
+    Args:
+        model: any ``nn.Module``; measured in eval mode, left as it was.
+        loss_fn: ``loss_fn(logits, target) -> mean loss``. Class weights cancel class-wise: all samples of a class carry
+            the same one, and a weighted mean divides by it (a loss that divides by the number of samples instead
+            keeps it).
+        data: ``(inputs [N, ...], targets [N])``, or an iterable of such batches, read once into memory.
+        classes: labels to measure; default: all that are in the data.
+        lanczos_steps, probes: depth and number of Lanczos runs per class; every class gets the same random starts.
+        batch_size: bounds memory; the result does not depend on it (beyond rounding).
+        params: see ``select_parameters``.
+        progress: ``True`` prints a line per class with the time left to stderr; a function gets the lines instead.
+        kind: ``"hessian"`` or ``"gauss_newton"``.
+        forward, mode, dtype, check: see ``LossFunction``; ``check``: the tests of ``LossFunction.examine``.
+        method, keep_bytes, process_group: see ``HessianOperator``.
+        max_samples: takes a fixed random sample of larger classes (see ``num_available``, ``sampling_error``).
+        save_to: a folder that keeps each finished class and the run in progress; an interrupted call resumes from
+            there if nothing has changed.
+        options: ``trace_probes=``, ``refine=``, ``tol=``, ``keep_vectors=``: see ``spectrum_of``.
+
+    Returns:
+        ``{label: Spectrum}`` in the order asked for.
+
+    Raises:
+        InputError: a class that is not in the data; a loss that is no scalar mean; dropout in train mode; random data;
+            NaN weights; a model or operator with no Hessian.
+
+    Memory: the model, one batch's activations, what ``keep_bytes`` allows, and ``lanczos_steps x P`` numbers.
+    """
+    whole = classes is _TOGETHER
     if kind not in _OPERATORS:
         raise InputError(f"kind must be 'hessian' or 'gauss_newton', not {kind!r}")
     samples = gather(data, check=check)
-    sets = {-1: samples} if whole else split_by_class(samples, classes)
+    sets = {_ALL: samples} if whole else split_by_class(samples, classes)
     function = loss_function(
         model, loss_fn, samples, batch_size=batch_size, check=check, params=params, forward=forward, mode=mode,
         dtype=dtype,
@@ -162,27 +135,12 @@ def measure(
     return found
 
 
-def split_by_class(samples: Samples, classes: Iterable[int] | None) -> dict[int, Samples]:
-    """The samples of each class asked for; raises ``InputError`` naming a class that has none."""
-    present = samples.classes()
-    wanted = present if classes is None else list(dict.fromkeys(int(label) for label in classes))
-    for label in wanted:
-        if label not in present:
-            listed = ", ".join(map(str, present[:12])) + (", ..." if len(present) > 12 else "")
-            raise InputError(f"class {label} has no sample in the data; present are {listed}")
-    if not wanted:
-        raise InputError("classes= names no class")
-    return {label: samples.of_class(label) for label in wanted}
+def spectrum(model: nn.Module, loss_fn: Callable[..., Any], data: Any, **options: Any) -> Spectrum:
+    """The spectrum of the Hessian of the mean loss over all of ``data``.
 
-
-def sample(samples: Samples, size: int | None, seed: int) -> Samples:
-    """A fixed random sample without replacement, in the original order; all where ``size`` is None or large enough."""
-    if size is None or size >= len(samples):
-        return samples
-    if size < 1:
-        raise InputError(f"max_samples must be at least 1, not {size}")
-    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))
-    return samples.take(order[:size].sort().values)
+    Arguments, errors and memory are those of ``class_spectra``, without ``classes``.
+    """
+    return class_spectra(model, loss_fn, data, classes=_TOGETHER, **options)[_ALL]
 
 
 def _one(
@@ -232,7 +190,7 @@ class _Store:
 
     def __init__(self, folder: Path, label: int, identity: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        name = "all" if label == -1 else f"class_{label}"
+        name = "all" if label == _ALL else f"class_{label}"
         self._whole, self._part, self._identity = folder / f"{name}.npz", folder / f"{name}.partial.npz", identity
 
     def finished(self) -> Spectrum | None:

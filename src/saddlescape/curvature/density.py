@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.optimize import brentq
+from scipy.special import betainc
 from torch import Tensor
 
 from saddlescape.curvature.lanczos import Factorization
@@ -131,31 +133,16 @@ def negative_mass(
 
 
 def _share_bound(mass: float, size: int, tail: float, *, lower: bool) -> float:
-    """The smallest (largest) share p for which a mass of at least (at most) ``mass`` is not rarer than ``tail``."""
+    """The smallest (largest) share p for which a mass of at least (at most) ``mass`` is not rarer than ``tail``.
+
+    The mass is Beta(size p / 2, size (1 - p) / 2).
+    """
     if (lower and mass <= 0) or (not lower and mass >= 1):
         return 0.0 if lower else 1.0
-    left, right = (0.0, mass) if lower else (mass, 1.0)
-    for _ in range(60):
-        middle = (left + right) / 2
-        chance = 1 - _beta_below(mass, size, middle) if lower else _beta_below(mass, size, middle)
-        plausible = chance >= tail
-        if lower:
-            left, right = (left, middle) if plausible else (middle, right)
-        else:
-            left, right = (middle, right) if plausible else (left, middle)
-    return left if lower else right
 
+    def excess(share: float) -> float:
+        below = betainc(size * share / 2, size * (1 - share) / 2, mass) if 0 < share < 1 else float(share <= 0)
+        return float(1 - below if lower else below) - tail
 
-def _beta_below(mass: float, size: int, share: float) -> float:
-    """P(Beta(size share / 2, size (1 - share) / 2) <= mass)."""
-    a, b = size * share / 2, size * (1 - share) / 2
-    if a <= 0:
-        return 1.0
-    if b <= 0:
-        return 0.0
-    try:
-        from scipy.special import betainc
-    except ImportError:
-        deviation = math.sqrt(2 * share * (1 - share) / (size + 2))
-        return 0.5 * (1 + math.erf((mass - share) / (deviation * math.sqrt(2))))
-    return float(betainc(a, b, mass))
+    # The chance is monotone in the share. Of very few eigenvalues the mass itself may already be too rare.
+    return mass if excess(mass) < 0 else float(brentq(excess, mass, 0.0 if lower else 1.0, xtol=1e-15))

@@ -15,6 +15,7 @@ What *is* proved without any convergence: ``v'Hv < 0`` beyond rounding means neg
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -23,8 +24,9 @@ import torch
 from torch import Tensor, nn
 
 from saddlescape.curvature.guards import exactly, random_vector
-from saddlescape.curvature.lanczos import Factorization, LinearOperator, breakdown_level, orthogonalise
-from saddlescape.curvature.sums import dots, length, lengths, unit
+from saddlescape.curvature.lanczos import Factorization, LinearOperator, breakdown_level, combine, expand, take_away
+from saddlescape.curvature.operator import build_operator
+from saddlescape.curvature.sums import unit
 from saddlescape.errors import InputError
 
 _ENDS = ("both", "smallest", "largest")
@@ -116,7 +118,6 @@ def extremes(
     seed: int = 0,
     start: Tensor | None = None,
     factorization: Factorization | None = None,
-    callback: Callable[[int, Tensor], Any] | None = None,
 ) -> Extremes:
     """The ``k`` smallest and/or largest (signed) eigenpairs of a symmetric operator.
 
@@ -124,8 +125,7 @@ def extremes(
     at most ``tol * |value|``; ``stop="value"``: when the estimated error of its *value*, ``residual^2 / gap``, is
     (much earlier: eigenvalues converge twice as fast as vectors; ``converged`` still speaks of the residual).
     ``basis``: vectors held, so memory is ``basis x P`` numbers. ``start`` [P] replaces the random start;
-    ``factorization`` goes on from a finished Lanczos run on the same operator. ``callback(products, values)``
-    is called after each product.
+    ``factorization`` goes on from a finished Lanczos run on the same operator.
     """
     if which not in _ENDS:
         raise InputError(f"which must be one of {', '.join(_ENDS)}, not {which!r}")
@@ -133,11 +133,14 @@ def extremes(
         raise InputError(f"stop must be 'residual' or 'value', not {stop!r}")
     if k < 1 or (k * (2 if which == "both" else 1) > operator.dim and k > operator.dim):
         raise InputError(f"k={k} eigenpairs of an operator of size {operator.dim} cannot be had")
-    space = _Space(operator, max(basis, 4 * k + 8), seed)
+    begun: Tensor | Factorization
     if factorization is not None:
-        space.adopt(factorization)
+        begun = factorization
+    elif start is not None:
+        begun = start.to(operator.like)
     else:
-        space.open(random_vector(operator.dim, operator.like, seed=seed) if start is None else start.to(operator.like))
+        begun = random_vector(operator.dim, operator.like, seed=seed)
+    space = _Space(operator, max(basis, 4 * k + 8), seed, begun)
     low, high = (k if which != "largest" else 0), (k if which != "smallest" else 0)
 
     while True:
@@ -150,8 +153,6 @@ def extremes(
         if space.full:
             space.restart(values, columns, low, high)
         space.grow()
-        if callback is not None:
-            callback(space.products, values)
 
     take = [*range(min(low, space.size)), *range(space.size - 1, space.size - 1 - min(high, space.size), -1)]
     vectors = space.combine(columns[:, take])
@@ -179,21 +180,17 @@ def extreme_eigenpairs(
 
     ``which="both"``: the k smallest, ascending, then the k largest, ascending too, so that ``values[0]`` is
     lambda_min and ``values[-1]`` lambda_max; ``"smallest"`` ascending; ``"largest"`` descending. Values are float64
-    Rayleigh quotients. A pair that has not reached ``tol`` within ``max_products`` products is told in a warning;
+    Rayleigh quotients. A pair that has not reached ``tol`` within ``max_products`` products is named in a warning;
     ``extremes`` gives the residual of each. Options go to ``build_operator``.
     """
-    import warnings
-
-    from saddlescape.curvature.operator import build_operator
-
     operator = build_operator(model, loss_fn, data, **options)
     found = extremes(operator, which=which, k=k, tol=tol, stop=stop, basis=basis, max_products=max_products, seed=seed)
     pairs = [*found.smallest, *(reversed(found.largest) if which == "both" else found.largest)]
     late = [pair for pair in pairs if not pair.converged]
     if late and stop == "residual":
-        told = ", ".join(f"{pair.value:.4g} +- {pair.residual:.1g}" for pair in late)
+        listed = ", ".join(f"{pair.value:.4g} +- {pair.residual:.1g}" for pair in late)
         warnings.warn(
-            f"not converged to {tol:g} after {found.products} products: {told}; raise max_products", stacklevel=2
+            f"not converged to {tol:g} after {found.products} products: {listed}; raise max_products", stacklevel=2
         )
     return EigenpairsResult(
         torch.tensor([pair.value for pair in pairs], dtype=torch.float64), torch.stack([pair.vector for pair in pairs])
@@ -220,73 +217,57 @@ def _settled(values: Tensor, residuals: Tensor, low: int, high: int, tol: float,
 
 
 class _Space:
-    """Orthonormal vectors V [size, P], the projection T = V'HV, and the residual that leads on."""
+    """Orthonormal vectors V [size, P], the projection T = V'HV, and the residual that leads on.
 
-    def __init__(self, operator: LinearOperator, capacity: int, seed: int) -> None:
+    ``begun``: a start vector [P], or a Lanczos run on the same operator to go on from. Other than a ``Factorization``
+    it can be restarted, and goes on in a new direction where the space is invariant.
+    """
+
+    def __init__(self, operator: LinearOperator, capacity: int, seed: int, begun: Tensor | Factorization) -> None:
         self._operator, self._capacity, self._seed = operator, min(capacity, operator.dim), seed
-        self._basis = operator.like.new_empty(0, operator.dim)
-        self._projected = torch.zeros(0, 0, dtype=torch.float64)
-        self.size, self.products, self._restarts, self._fresh = 0, 0, 0, 0
+        self.size = self.products = self._fresh = 0
         self.residual_norm = 0.0
+        m = begun.steps if isinstance(begun, Factorization) else 0
+        rows = max(self._capacity, m)
+        self._basis = operator.like.new_empty(rows, operator.dim)
+        self._projected = torch.zeros(rows, rows, dtype=torch.float64)
+        if isinstance(begun, Factorization):
+            self._basis[:m], off = begun.basis, begun.betas[: m - 1]
+            self._projected[:m, :m] = torch.diag(begun.alphas) + torch.diag(off, 1) + torch.diag(off, -1)
+            self.size = m
+            self._lead_on(begun.residual, float(begun.betas[-1]))
+        else:
+            self._next: Tensor = unit(begun)
+            self.grow()
 
     @property
     def full(self) -> bool:
         return self.size >= self._capacity
 
-    def open(self, start: Tensor) -> None:
-        self._allocate(self._capacity)
-        self._next: Tensor = unit(start)
-        self.grow()
-
-    def adopt(self, factorization: Factorization) -> None:
-        m = factorization.steps
-        self._allocate(max(self._capacity, m))
-        self._basis[:m] = factorization.basis
-        off = factorization.betas[: m - 1]
-        self._projected[:m, :m] = torch.diag(factorization.alphas) + torch.diag(off, 1) + torch.diag(off, -1)
-        self.size, self.residual_norm = m, float(factorization.betas[-1])
-        if self.residual_norm > 0:
-            self._next = unit(factorization.residual)
-        elif m < self._operator.dim:
-            self._next = self._new_direction()
-
-    def _allocate(self, rows: int) -> None:
-        self._basis = self._operator.like.new_empty(rows, self._operator.dim)
-        self._projected = torch.zeros(rows, rows, dtype=torch.float64)
-
     def projected(self) -> Tensor:
         return self._projected[: self.size, : self.size]
 
     def combine(self, columns: Tensor) -> Tensor:
-        vectors = columns.t().to(self._basis) @ self._basis[: self.size]
-        return vectors / lengths(vectors)
+        return combine(columns, self._basis[: self.size])
 
     def grow(self) -> None:
         """One product, one vector more."""
         j = self.size
-        self._basis[j] = self._next
-        basis = self._basis[: j + 1]
-        w = self._operator(self._next)
-        self.products += 1
-        w, total = orthogonalise(w, basis)
         # With full orthogonalisation the coefficients are V'Hv: exact also for the kept pairs after a restart.
-        column = total.double().cpu() if total.device.type != "mps" else total.cpu().double()
-        if not bool(torch.isfinite(column).all()):
-            raise InputError(
-                f"product {self.products} of the operator is NaN or infinite: look at the loss at these weights"
-            )
+        w, norm, column = expand(self._operator, self._basis, j, self._next)
+        self.products += 1
         self._projected[j, : j + 1] = column
         self._projected[: j + 1, j] = column
         self.size = j + 1
-        norm = length(w)
-        scale = float(self.projected().abs().max())
-        if norm > breakdown_level(w) * scale:
-            self.residual_norm = norm
-            self._next = w / norm
-        else:  # invariant: the pairs are exact; more of them need a new direction
-            self.residual_norm = 0.0
-            if self.size < self._operator.dim:
-                self._next = self._new_direction()
+        self._lead_on(w, norm if norm > breakdown_level(w) * float(self.projected().abs().max()) else 0.0)
+
+    def _lead_on(self, residual: Tensor, norm: float) -> None:
+        """Go on along the residual; where it is zero the pairs are exact, and more of them need a new direction."""
+        self.residual_norm = norm
+        if norm > 0:
+            self._next = unit(residual)
+        elif self.size < self._operator.dim:
+            self._next = self._new_direction()
 
     def restart(self, values: Tensor, columns: Tensor, low: int, high: int) -> None:
         """Keep the wanted pairs and a good part of the rest of each end."""
@@ -302,17 +283,13 @@ class _Space:
         self._projected[range(len(keep)), range(len(keep))] = values[keep]
         self.size = len(keep)
         # Combining in working precision leaves the basis orthogonal to rounding; the next vector is made so again.
-        basis = self._basis[: self.size]
         for _ in range(2):
-            self._next = torch.addmv(self._next, basis.t(), dots(basis, self._next).to(self._next), alpha=-1)
+            self._next, _ = take_away(self._next, self._basis[: self.size])
         self._next = unit(self._next)
-        self._restarts += 1
 
     def _new_direction(self) -> Tensor:
         self._fresh += 1
         vector = random_vector(self._operator.dim, self._operator.like, seed=self._seed, stream=500 + self._fresh)
-        basis = self._basis[: self.size]
         for _ in range(3):
-            vector = unit(vector)
-            vector = torch.addmv(vector, basis.t(), dots(basis, vector).to(vector), alpha=-1)
+            vector, _ = take_away(unit(vector), self._basis[: self.size])
         return unit(vector)

@@ -1,15 +1,10 @@
 """What SAM's step does along the most negative direction of the loss: its size and its sign, measured and predicted.
 
-To first order the SAM gradient is ``g + H eps``. Along a unit eigenvector v with ``H v = lambda v`` its component is
-that of g times
-
-    1 + rho lambda / ||g||      with the ascent step as it is run, eps = rho g / ||g||
-    1 + rho lambda              with eps = rho g
-
-so for lambda < 0 it is larger in size only where the factor is below -1, that is rho > 2 ||g|| / |lambda| (or
-2 / |lambda|), and then with the *opposite sign*: a deterministic step moves towards the saddle along v. Size and sign
-are therefore told apart. Both formulas are exact for quadratics; elsewhere the measured values are the result and
-the predicted ones a check of the theory.
+To first order the SAM gradient is ``g + H eps`` with ``eps = rho g / ||g||``. Along a unit eigenvector v with
+``H v = lambda v`` its component is that of g times ``1 + rho lambda / ||g||``. So for lambda < 0 it is larger in size
+only where this factor is below -1, that is rho > 2 ||g|| / |lambda|, and then with the *opposite sign*: a deterministic
+step moves towards the saddle along v. Size and sign are therefore reported apart. The formula is exact for quadratics;
+elsewhere the measured values are the result and the predicted ones a check of the theory.
 """
 
 from __future__ import annotations
@@ -27,7 +22,7 @@ from saddlescape.curvature.flat import Selection
 from saddlescape.curvature.function import loss_function
 from saddlescape.curvature.guards import exactly
 from saddlescape.curvature.operator import HessianOperator
-from saddlescape.curvature.samples import Samples, gather
+from saddlescape.curvature.samples import gather, split_by_class
 from saddlescape.curvature.sums import dot, length
 from saddlescape.errors import InputError
 
@@ -47,7 +42,6 @@ class SamGain:
     gradient_norms: Tensor
     gradient_components: Tensor
     sam_components: Tensor
-    normalised_ascent: bool
 
     @property
     def gain(self) -> Tensor:
@@ -66,9 +60,8 @@ class SamGain:
 
     @property
     def predicted_factors(self) -> Tensor:
-        """[R, B]: ``1 + rho lambda / ||g||`` for each mini-batch (``1 + rho lambda`` without normalisation)."""
-        scale = self.gradient_norms if self.normalised_ascent else torch.ones_like(self.gradient_norms)
-        return 1 + self.rho[:, None] * self.eigenvalue / scale[None]
+        """[R, B]: ``1 + rho lambda / ||g||`` for each mini-batch."""
+        return 1 + self.rho[:, None] * self.eigenvalue / self.gradient_norms[None]
 
     @property
     def predicted_gain(self) -> Tensor:
@@ -92,8 +85,7 @@ class SamGain:
             return 0.0
         if self.eigenvalue == 0:
             return math.inf
-        scale = self.gradient_norms if self.normalised_ascent else torch.ones_like(self.gradient_norms)
-        squares = self.gradient_components**2
+        scale, squares = self.gradient_norms, self.gradient_components**2
         return float(-2 * (squares / scale).mean() / (self.eigenvalue * (squares / scale**2).mean()))
 
     @property
@@ -150,7 +142,6 @@ def sam_gain(
     gradient_data: Any = None,
     batch_size: int = 128,
     hessian_batch_size: int = 256,
-    normalise: bool = True,
     params: Selection = None,
     forward: Callable[[nn.Module, Any], Any] | None = None,
     tol: float = 1e-3,
@@ -161,17 +152,23 @@ def sam_gain(
 ) -> SamGain:
     """Measure SAM's gain along the most negative eigenvector of the loss of ``data`` (of class ``label``, if given).
 
-    ``rho``: one value or several. ``vector`` [P] replaces the eigenvector (its Rayleigh quotient is then the
-    eigenvalue). ``gradient_data``: where the mini-batches of ``batch_size`` come from; default: the same data, in an
-    order that depends on ``seed``. ``normalise=False`` takes the ascent step ``rho g``. Weights are not touched: the
-    perturbed gradient is that of a copy. Raises ``InputError`` for bad rho, an absent class, and all that
-    ``class_spectra`` refuses.
+    Args:
+        rho: one value or several.
+        label: measure the loss of this class alone.
+        vector: [P], in place of the eigenvector; its Rayleigh quotient is then the eigenvalue.
+        gradient_data: where the mini-batches of ``batch_size`` come from; default: the same data, in an order that
+            depends on ``seed``.
+
+    Weights are not touched: the perturbed gradient is that of a copy.
+
+    Raises:
+        InputError: a bad rho, an absent class, and all that ``class_spectra`` refuses.
     """
     rhos = torch.as_tensor([rho] if isinstance(rho, int | float) else list(rho), dtype=torch.float64).reshape(-1)
     if len(rhos) == 0 or not bool(torch.isfinite(rhos).all()) or bool((rhos < 0).any()):
         raise InputError(f"rho must be one or more finite values of at least 0, not {rho}")
     everything = gather(data, check=check)
-    samples = everything if label is None else _of_class(everything, label)
+    samples = everything if label is None else split_by_class(everything, [label])[label]
     function = loss_function(
         model, loss_fn, everything, batch_size=hessian_batch_size, check=check, params=params, forward=forward
     )
@@ -194,7 +191,7 @@ def sam_gain(
             raise InputError("the gradient of a mini-batch is exactly zero: SAM's step is not defined there")
         norms.append(norm)
         plain.append(dot(pair.vector, gradient))
-        ascent = gradient / norm if normalise else gradient
+        ascent = gradient / norm
         perturbed.append([dot(pair.vector, part.loss_and_gradient(weights + r * ascent)[1]) for r in rhos.tolist()])
     return SamGain(
         rho=rhos,
@@ -204,11 +201,4 @@ def sam_gain(
         gradient_norms=torch.tensor(norms, dtype=torch.float64),
         gradient_components=torch.tensor(plain, dtype=torch.float64),
         sam_components=torch.tensor(perturbed, dtype=torch.float64).t().contiguous(),
-        normalised_ascent=normalise,
     )
-
-
-def _of_class(samples: Samples, label: int) -> Samples:
-    if label not in samples.classes():
-        raise InputError(f"class {label} has no sample in the data")
-    return samples.of_class(label)

@@ -28,6 +28,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
+from scipy.linalg import eigh_tridiagonal
 from torch import Tensor
 
 from saddlescape.curvature.guards import exactly
@@ -96,15 +97,9 @@ class Factorization:
     def step(self, operator: Callable[[Tensor], Tensor]) -> None:
         """One product more."""
         j = self.steps
-        self._basis[j] = self._next
-        w = operator(self._next)
         # Before anything is stored: a step that fails or is interrupted leaves the factorisation as it was.
-        w, coefficients = orthogonalise(w, self._basis[: j + 1])
-        beta, alpha = length(w), float(coefficients[j])
-        if not (math.isfinite(alpha) and math.isfinite(beta)):
-            raise InputError(
-                f"product {j + 1} of the operator is NaN or infinite: look at the loss of this data at these weights"
-            )
+        w, beta, coefficients = expand(operator, self._basis, j, self._next)
+        alpha = float(coefficients[j])
         scale = max([abs(alpha), *self.alphas.abs().tolist(), *self.betas.tolist()], default=0.0)
         self.exhausted = beta <= breakdown_level(w) * scale or j + 1 == len(w)
         self.alphas = torch.cat([self.alphas, torch.tensor([alpha], dtype=torch.float64)])
@@ -125,8 +120,7 @@ class Factorization:
     @exactly
     def ritz_vectors(self, columns: Tensor) -> Tensor:
         """``columns`` [steps, k] of eigenvectors of T -> unit Ritz vectors [k, P]."""
-        vectors = columns.t().to(self._basis) @ self.basis
-        return vectors / lengths(vectors)
+        return combine(columns, self.basis)
 
     def state_dict(self) -> dict[str, Any]:
         """All that is needed to go on, as tensors."""
@@ -172,23 +166,51 @@ def lanczos(
     return factorization
 
 
+def expand(
+    operator: Callable[[Tensor], Tensor], basis: Tensor, size: int, vector: Tensor
+) -> tuple[Tensor, float, Tensor]:
+    """Put ``vector`` [P] into row ``size`` of ``basis``; ``H vector`` without its parts along the basis, and these.
+
+    Returns:
+        The residual [P], its length, and the coefficients ``Q'H vector`` [size + 1], float64 on the host.
+
+    Raises:
+        InputError: a product that is NaN or infinite.
+    """
+    basis[size] = vector
+    residual, parts = orthogonalise(operator(vector), basis[: size + 1])
+    norm, parts = length(residual), parts.cpu().double()
+    if not (bool(torch.isfinite(parts).all()) and math.isfinite(norm)):
+        raise InputError(
+            "a product of the operator is NaN or infinite: look at the loss of this data at these weights"
+        )
+    return residual, norm, parts
+
+
+def combine(columns: Tensor, basis: Tensor) -> Tensor:
+    """``columns`` [m, k] of coefficients -> unit vectors [k, P] of the space of ``basis`` [m, P]."""
+    vectors = columns.t().to(basis) @ basis
+    return vectors / lengths(vectors)
+
+
 def orthogonalise(vector: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
     """``vector`` [P] without its parts along the orthonormal rows of ``basis`` [m, P], and these parts [m].
 
     Orthogonal to rounding, in one pass or two (see the module's text). The last two rows go first: for ``H`` times the
     last row of a Lanczos basis they are what matters.
     """
-    vector, recent = _take_away(vector, basis[-2:])
+    vector, recent = take_away(vector, basis[-2:])
     before = length(vector)
-    vector, parts = _take_away(vector, basis)
+    vector, parts = take_away(vector, basis)
     if not length(vector) > _CANCELLED * before:
-        vector, more = _take_away(vector, basis)
+        vector, more = take_away(vector, basis)
         parts += more
     parts[-2:] += recent
     return vector, parts
 
 
-def _take_away(vector: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+def take_away(vector: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """``vector`` [P] without its parts along the rows [m, P], in one pass, and these parts [m]."""
     parts = dots(rows, vector)
     return torch.addmv(vector, rows.t(), parts.to(vector), alpha=-1), parts
 
@@ -200,10 +222,5 @@ def breakdown_level(like: Tensor) -> float:
 
 def tridiagonal_eigen(diagonal: Tensor, off_diagonal: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues (ascending) and eigenvectors (columns) of a symmetric tridiagonal matrix, float64 on the host."""
-    try:
-        from scipy.linalg import eigh_tridiagonal
-    except ImportError:
-        dense = torch.diag(diagonal) + torch.diag(off_diagonal, 1) + torch.diag(off_diagonal, -1)
-        return torch.linalg.eigh(dense)
     values, vectors = eigh_tridiagonal(diagonal.numpy(), off_diagonal.numpy())
     return torch.from_numpy(values), torch.from_numpy(vectors)

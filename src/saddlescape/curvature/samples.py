@@ -102,6 +102,29 @@ def gather(data: Any, *, check: bool = True) -> Samples:
     return samples
 
 
+def split_by_class(samples: Samples, classes: Iterable[int] | None) -> dict[int, Samples]:
+    """The samples of each class asked for; raises ``InputError`` naming a class that has none."""
+    present = samples.classes()
+    wanted = present if classes is None else list(dict.fromkeys(int(label) for label in classes))
+    for label in wanted:
+        if label not in present:
+            listed = ", ".join(map(str, present[:12])) + (", ..." if len(present) > 12 else "")
+            raise InputError(f"class {label} has no sample in the data; present are {listed}")
+    if not wanted:
+        raise InputError("classes= names no class")
+    return {label: samples.of_class(label) for label in wanted}
+
+
+def sample(samples: Samples, size: int | None, seed: int) -> Samples:
+    """A fixed random sample without replacement, in the original order; all where ``size`` is None or large enough."""
+    if size is None or size >= len(samples):
+        return samples
+    if size < 1:
+        raise InputError(f"max_samples must be at least 1, not {size}")
+    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))
+    return samples.take(order[:size].sort().values)
+
+
 def _is_pair(data: Any) -> bool:
     if isinstance(data, Mapping):
         return True

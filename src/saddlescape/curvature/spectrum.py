@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from saddlescape import disk
 from saddlescape.curvature.density import density, negative_mass, quadrature
@@ -270,35 +270,3 @@ def _trace_from_runs(runs: list[Factorization], dim: int) -> tuple[float, float]
 
 def _padded(row: Tensor, width: int, value: float) -> Tensor:
     return torch.cat([row, torch.full((width - len(row),), value, dtype=torch.float64)])
-
-
-def spectrum(
-    model: nn.Module,
-    loss_fn: Callable[..., Any],
-    data: Any,
-    *,
-    lanczos_steps: int = 100,
-    probes: int = 1,
-    batch_size: int = 256,
-    seed: int = 0,
-    params: Any = None,
-    progress: Any = False,
-    **options: Any,
-) -> Spectrum:
-    """Spectrum of the Hessian of the mean loss over all of ``data``; arguments as ``class_spectra``."""
-    from saddlescape.curvature.classwise import measure
-
-    return measure(
-        model,
-        loss_fn,
-        data,
-        classes=None,
-        whole=True,
-        lanczos_steps=lanczos_steps,
-        probes=probes,
-        batch_size=batch_size,
-        seed=seed,
-        params=params,
-        progress=progress,
-        **options,
-    )[-1]

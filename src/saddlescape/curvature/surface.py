@@ -20,13 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from saddlescape.curvature.classwise import split_by_class
 from saddlescape.curvature.extremes import extremes
 from saddlescape.curvature.flat import Selection
 from saddlescape.curvature.function import LossFunction, loss_function
 from saddlescape.curvature.guards import exactly, random_vector
 from saddlescape.curvature.operator import HessianOperator
-from saddlescape.curvature.samples import gather
+from saddlescape.curvature.samples import gather, split_by_class
 from saddlescape.disk import read_npz, write_npz
 from saddlescape.errors import InputError
 

@@ -7,23 +7,24 @@ direction, orthogonal to the old ones, could be missed.
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
-from saddlescape.curvature.classwise import sample, split_by_class
 from saddlescape.curvature.extremes import extremes, nonconvexity
 from saddlescape.curvature.flat import Selection
 from saddlescape.curvature.function import LossFunction, loss_function
 from saddlescape.curvature.guards import held_still, random_vector, unwrapped
 from saddlescape.curvature.operator import HessianOperator
-from saddlescape.curvature.samples import gather
+from saddlescape.curvature.samples import gather, sample, split_by_class
 from saddlescape.curvature.sums import unit
 from saddlescape.errors import InputError
+
+_BASIS = 30  # vectors held
+_NOISE = 0.3  # length of the fresh noise beside the last eigenvectors
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class CurvatureTracker:
     resumed run goes on warm.
 
     ``products`` bounds the work per class and epoch; ``tol`` is the residual at which a pair is settled.
-    ``groups`` ({"head": [...], ...}): see ``group_course``. ``max_samples`` takes a fixed sample of larger classes.
+    ``max_samples`` takes a fixed sample of larger classes.
     """
 
     def __init__(
@@ -68,11 +69,8 @@ class CurvatureTracker:
         *,
         every: int = 10,
         classes: Iterable[int] | None = None,
-        groups: Mapping[str, Sequence[int]] | None = None,
         tol: float = 1e-2,
         products: int = 60,
-        basis: int = 30,
-        noise: float = 0.3,
         max_samples: int | None = None,
         batch_size: int = 256,
         params: Selection = None,
@@ -80,19 +78,18 @@ class CurvatureTracker:
         seed: int = 0,
         check: bool = True,
         method: str = "auto",
-        on_point: Callable[[TrackPoint], Any] | None = None,
     ) -> None:
         if every < 1:
             raise InputError(f"every must be at least 1 epoch, not {every}")
-        self.loss_fn, self.every, self.groups = loss_fn, every, dict(groups or {})
+        self.loss_fn, self.every = loss_fn, every
         self.points: list[TrackPoint] = []
         self.seconds = 0.0
         self._all = gather(data, check=check)
         members = split_by_class(self._all, classes)
         self._sets = {label: sample(part, max_samples, seed) for label, part in members.items()}
-        self._tol, self._products, self._basis, self._noise = tol, products, basis, noise
+        self._tol, self._products = tol, products
         self._batch_size, self._params, self._forward, self._seed = batch_size, params, forward, seed
-        self._check, self._method, self._on_point = check, method, on_point
+        self._check, self._method = check, method
         self._starts: dict[int, Tensor] = {}
         self._function: LossFunction | None = None
 
@@ -110,20 +107,6 @@ class CurvatureTracker:
     def course(self, label: int) -> list[TrackPoint]:
         """The points of one class, by epoch."""
         return sorted((point for point in self.points if point.label == label), key=lambda point: point.epoch)
-
-    def group_course(self, name: str) -> list[dict[str, float]]:
-        """Per epoch, the mean over the group's classes of lambda_min, lambda_max, nonconvexity and loss.
-
-        Classes whose nonconvexity is not finite are left out of its mean.
-        """
-        if name not in self.groups:
-            raise InputError(f"there is no group {name!r}; groups are {', '.join(self.groups) or 'not given'}")
-        rows = []
-        for epoch in sorted({point.epoch for point in self.points}):
-            points = [p for p in self.points if p.epoch == epoch and p.label in self.groups[name]]
-            if points:
-                rows.append({"epoch": epoch, **{key: _mean([getattr(p, key) for p in points]) for key in _MEANS}})
-        return rows
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values and tensors."""
@@ -156,9 +139,9 @@ class CurvatureTracker:
         noise = random_vector(operator.dim, operator.like, seed=self._seed, stream=10_000 + epoch)
         start, last = unit(noise), self._starts.get(label)
         if last is not None and len(last) == operator.dim:
-            start = last.to(operator.like) + self._noise * start
+            start = last.to(operator.like) + _NOISE * start
         found = extremes(
-            operator, tol=self._tol, basis=self._basis, max_products=self._products, seed=self._seed, start=start
+            operator, tol=self._tol, basis=_BASIS, max_products=self._products, seed=self._seed, start=start
         )
         low, high = found.smallest[0], found.largest[0]
         mixed = low.vector + high.vector
@@ -178,14 +161,4 @@ class CurvatureTracker:
             rounding=max(low.rounding, high.rounding),
         )
         self.points.append(point)
-        if self._on_point is not None:
-            self._on_point(point)
         return point
-
-
-def _mean(values: list[float]) -> float:
-    finite = [value for value in values if math.isfinite(value)]
-    return sum(finite) / len(finite) if finite else math.nan
-
-
-_MEANS = ("lambda_min", "lambda_max", "nonconvexity", "loss")
