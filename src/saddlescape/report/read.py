@@ -53,7 +53,7 @@ M = TypeVar("M", bound=MeasuredFile)
 Groups = dict[str, list[int]]
 
 
-class Note(NamedTuple):
+class Missing(NamedTuple):
     """What a page cannot show of a run, and the command that repairs it ("" where none does)."""
 
     text: str
@@ -97,12 +97,17 @@ class RunData:
     escape: EscapeFile | None = None
     predictions: Predictions | None = None
     tail_errors: TailErrors | None = None
-    notes: list[Note] = field(default_factory=list)
+    notes: list[Missing] = field(default_factory=list)
     name: str = ""  # unique on a page; set by ``read``
 
     @property
     def method(self) -> str:
         return self.result.method if self.result else self.plan.method if self.plan else self.path.name
+
+    @property
+    def base(self) -> str:
+        """The method without SAM."""
+        return "+".join(word for word in self.method.split("+") if word != "sam")
 
     @property
     def title(self) -> str:
@@ -212,7 +217,7 @@ class RunData:
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as problem:
             why = " ".join(str(problem).replace(f"{self.path}/", "").split())
             why = why if isinstance(problem, InputError) else f"damaged ({why})"
-            note = Note(f"{name + ': ' if name else ''}{why}.")
+            note = Missing(f"{name + ': ' if name else ''}{why}.")
             if note not in self.notes:
                 self.notes.append(note)
             return None
@@ -261,10 +266,8 @@ def studies(runs: Sequence[RunData]) -> list[list[RunData]]:
 
 
 def _order(run: RunData) -> tuple[int, str, int, int]:
-    words = run.method.split("+")
-    base = "+".join(word for word in words if word != "sam")
-    place = PAPER_ORDER.index(base) if base in PAPER_ORDER else len(PAPER_ORDER)
-    return place, base, int("sam" in words), run.seed
+    place = PAPER_ORDER.index(run.base) if run.base in PAPER_ORDER else len(PAPER_ORDER)
+    return place, run.base, int(run.base != run.method), run.seed
 
 
 def runs_in(path: Path) -> list[Path]:
@@ -305,10 +308,10 @@ def read_run(path: Path) -> RunData:
         run.result = run.attempt(lambda: _result(run))
     else:
         done = f"{counted(len(run.epochs), 'epoch')} done" if run.epochs else "it has not begun"
-        run.notes.append(Note(f"The run is not finished ({done}), so it is not in the table.",
+        run.notes.append(Missing(f"The run is not finished ({done}), so it is not in the table.",
                               f"saddlescape train --out {path} (with the words it was begun with)"))  # fmt: skip
     run.curvature = record(CurvatureFile)
-    run.notes += [Note(note) for note in run.curvature.notes] if run.curvature else []
+    run.notes += [Missing(note) for note in run.curvature.notes] if run.curvature else []
     run.course = record(CourseFile)
     run.advice = record(AdviceFile)
     if run.advice:
@@ -322,7 +325,7 @@ def read_run(path: Path) -> RunData:
         run.tail_errors = run.attempt(lambda: read_tail_errors(path / TAIL_ERRORS, len(run.classes)))
     damaged = " ".join(note.text for note in run.notes)
     run.notes += [
-        Note(text, f"saddlescape {command.format(path)}")
+        Missing(text, f"saddlescape {command.format(path)}")
         for name, file, text, command in MEASUREMENTS
         if not getattr(run, name) and file not in damaged
     ]

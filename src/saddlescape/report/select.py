@@ -48,17 +48,17 @@ def detailed(runs: Sequence[RunData]) -> list[RunData]:
 
 def pairs(runs: Sequence[RunData]) -> list[tuple[RunData, RunData]]:
     """(without SAM, the same with SAM): the same words, seed, images and network."""
-    found = []
-    for plain in runs:
-        words = plain.method.split("+")
-        if "sam" in words:
-            continue
-        for other in runs:
-            same = sorted(word for word in other.method.split("+") if word != "sam") == sorted(words)
-            if same and "sam" in other.method.split("+") and comparable(plain, other) and plain.seed == other.seed:
-                found.append((plain, other))
-                break
-    return found
+    with_sam = [run for run in runs if run.base != run.method]
+    partners = [
+        (plain, next((sam for sam in with_sam if _same_words(plain, sam) and comparable(plain, sam)), None))
+        for plain in runs
+        if plain.base == plain.method
+    ]
+    return [(plain, sam) for plain, sam in partners if sam is not None]
+
+
+def _same_words(plain: RunData, sam: RunData) -> bool:
+    return sorted(plain.base.split("+")) == sorted(sam.base.split("+")) and plain.seed == sam.seed
 
 
 def comparable(one: RunData, other: RunData) -> bool:

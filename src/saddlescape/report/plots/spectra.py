@@ -19,7 +19,7 @@ MOST = 24  # classes to choose from
 SHARE = 1 / 400  # bandwidth beside the range shown, which is what a figure resolves
 
 
-class Found(NamedTuple):
+class ClassSpectrum(NamedTuple):
     run: RunData
     row: Curvature
     nodes: Nodes
@@ -99,18 +99,18 @@ def _with_spectra(runs: Sequence[RunData]) -> list[RunData]:
     return [run for run in runs if any(row.file for row in run.measured)]
 
 
-def _found(run: RunData, label: int | None) -> Found | None:
+def _found(run: RunData, label: int | None) -> ClassSpectrum | None:
     row = next((row for row in run.measured if row.label == label), None)
     nodes = run.spectrum(row) if row else None
-    return Found(run, row, nodes) if row and nodes else None
+    return ClassSpectrum(run, row, nodes) if row and nodes else None
 
 
-def _class(item: Found) -> str:
+def _class(item: ClassSpectrum) -> str:
     group = f" ({item.row.group})" if item.row.group else ""
     return f"class {short(item.run.class_name(item.row.label), 22)}{group}"
 
 
-def _drawing(items: Sequence[Found], panels: list[Panel], columns: int, height: int) -> Panels:
+def _drawing(items: Sequence[ClassSpectrum], panels: list[Panel], columns: int, height: int) -> Panels:
     """Panels on the same axes, with a view around zero."""
     low, high = panels[0].x_ends
     near = 1.5 * max(-min(item.row.lambda_min for item in items), 0.02 * (high - low))
@@ -119,7 +119,7 @@ def _drawing(items: Sequence[Found], panels: list[Panel], columns: int, height: 
     return Panels(panels, text, columns=columns, height=height, shared_x=True, shared_y=True, ranges=ranges)
 
 
-def _panels(items: Sequence[Found], titles: Sequence[str], by_run: bool) -> list[Panel]:
+def _panels(items: Sequence[ClassSpectrum], titles: Sequence[str], by_run: bool) -> list[Panel]:
     """``by_run``: coloured by run, else by group."""
     # From below the least to above the greatest eigenvalue seen, with room at both ends.
     low = min(min(item.row.lambda_min, float(item.nodes.values.min())) for item in items)
@@ -150,7 +150,7 @@ def _panels(items: Sequence[Found], titles: Sequence[str], by_run: bool) -> list
     return panels
 
 
-def _words(item: Found) -> str:
+def _words(item: ClassSpectrum) -> str:
     mass = item.row.negative_mass
     share = ""
     if mass and mass[1] - mass[0] < 0.5:  # a wider interval says nothing
