@@ -56,87 +56,17 @@ def saddle(w: Tensor) -> Tensor:
     return w[0] ** 2 / 2 - w[1] ** 2 / 2 + w[1] ** 4 / 4
 
 
-def test_algorithm_2_leaves_the_saddle_and_returns_a_minimum() -> None:
-    start = torch.zeros(2, dtype=torch.float64)
-    stuck = start.clone().requires_grad_()
-    plain = torch.optim.SGD([stuck], lr=0.05)
-    for _ in range(50):
-        plain.step(closure_of(plain, lambda: saddle(stuck)))
-    assert torch.equal(stuck.detach(), start)
+def test_kicks_leave_a_saddle_at_which_the_base_optimiser_stays() -> None:
+    def run(kicked: bool) -> Tensor:
+        w = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+        base = torch.optim.SGD([w], lr=0.05)
+        optimizer = PerturbedGD(base, 1e-2, t_thr=1, g_thr=1e-3) if kicked else base
+        for _ in range(300):
+            optimizer.step(closure_of(optimizer, lambda: saddle(w)))
+        return w.detach()
 
-    w = start.clone().requires_grad_()
-    optimizer = PerturbedGD(torch.optim.SGD([w], lr=0.05), 1e-2, t_thr=150, g_thr=1e-3, f_thr=1e-2)
-    runs = []
-
-    def f() -> Tensor:
-        runs.append(w.detach().clone())
-        return saddle(w)
-
-    steps = 0
-    while not optimizer.converged:
-        optimizer.step(closure_of(optimizer, f))
-        steps += 1
-        assert steps < 1000
-    assert w.detach().abs().tolist() == pytest.approx([0, 1], abs=1e-2)
-    hessian = torch.autograd.functional.hessian(saddle, w.detach())
-    assert torch.linalg.eigvalsh(hessian).min() > 0
-    assert len(runs) == steps + 2  # one pass a step, and one more for each kick: at the saddle, at the minimum
-    home = w.detach().clone()
-    optimizer.step(closure_of(optimizer, f))
-    assert torch.equal(w.detach(), home)  # it has returned
-
-
-def test_algorithm_2_step_by_step() -> None:
-    """The sequence of points equals the algorithm written out with the very kicks that were drawn."""
-    w = torch.tensor([0.3, 0.0], dtype=torch.float64, requires_grad=True)
-    eta, t_thr, g_thr, f_thr = 0.2, 5, 0.1, 1e-4
-    optimizer = PerturbedGD(torch.optim.SGD([w], lr=eta), 0.05, t_thr=t_thr, g_thr=g_thr, f_thr=f_thr, seed=1)
-    passes: list[Tensor] = []
-
-    def f() -> Tensor:
-        passes.append(w.detach().clone())
-        return saddle(w)
-
-    def grad(x: Tensor) -> Tensor:
-        x = x.clone().requires_grad_()
-        return torch.autograd.grad(saddle(x), x)[0]
-
-    x, t_noise, anchor, value = w.detach().clone(), -t_thr - 1, None, 0.0
-    kicks = 0
-    for t in range(40):
-        before = len(passes)
-        optimizer.step(closure_of(optimizer, f))
-        torch.testing.assert_close(passes[before], x, rtol=1e-12, atol=1e-14)
-        if grad(x).norm() <= g_thr and t - t_noise > t_thr:
-            anchor, value, t_noise = x, saddle(x).item(), t
-            kick = passes[before + 1] - x
-            assert 0 < kick.norm() <= 0.05
-            x = x + kick
-            kicks += 1
-        elif t - t_noise == t_thr and saddle(x).item() - value > -f_thr:
-            assert optimizer.converged
-            assert torch.equal(w.detach(), anchor)
-            break
-        x = x - eta * grad(x)
-        torch.testing.assert_close(w.detach(), x, rtol=1e-12, atol=1e-14)
-    assert kicks >= 1
-
-
-def test_error_in_the_second_pass_takes_the_kick_back() -> None:
-    w = torch.zeros(2, dtype=torch.float64, requires_grad=True)
-    optimizer = PerturbedGD(torch.optim.SGD([w], lr=0.05), 0.1, t_thr=5, g_thr=1e-3, f_thr=1e-3)
-    passes = []
-
-    def broken() -> Tensor:
-        passes.append(1)
-        if len(passes) == 2:
-            assert w.detach().norm() > 0
-            raise RuntimeError("stop")
-        return saddle(w)
-
-    with pytest.raises(RuntimeError, match="stop"):
-        optimizer.step(closure_of(optimizer, broken))
-    assert torch.equal(w.detach(), torch.zeros(2, dtype=torch.float64))
+    assert run(kicked=False).tolist() == [0, 0]
+    assert run(kicked=True).abs().tolist() == pytest.approx([0, 1], abs=2e-2)  # a minimum
 
 
 def test_by_the_clock_and_by_the_running_mean() -> None:
@@ -210,30 +140,13 @@ def test_resume_continues_on_the_same_bits_and_random_numbers_are_untouched() ->
     assert torch.equal(model.bias, other.bias)
 
 
-def test_resume_between_kick_and_verdict() -> None:
-    w = torch.tensor([0.0, 1.0], dtype=torch.float64, requires_grad=True)
-    optimizer = PerturbedGD(torch.optim.SGD([w], lr=0.05), 0.1, t_thr=5, g_thr=1e-3, f_thr=1e-3)
-    for _ in range(3):
-        optimizer.step(closure_of(optimizer, lambda: saddle(w)))
-    z = w.detach().clone().requires_grad_()
-    resumed = PerturbedGD(torch.optim.SGD([z], lr=0.05), 0.1, t_thr=5, g_thr=1e-3, f_thr=1e-3)
-    resumed.load_state_dict(optimizer.state_dict())
-    for _ in range(3):
-        resumed.step(closure_of(resumed, lambda: saddle(z)))
-    assert resumed.converged
-    assert z.tolist() == [0.0, 1.0]  # back at the point before the kick
-
-
 def test_bad_input() -> None:
     w = torch.zeros(2, requires_grad=True)
     base = torch.optim.SGD([w], lr=0.1)
     for build, words in (
         (lambda: PerturbedGD(base, -0.1, t_thr=3), "rho must be"),
         (lambda: PerturbedGD(base, 0.1, t_thr=0), "t_thr"),
-        (lambda: PerturbedGD(base, 0.1, t_thr=3, f_thr=0.1), "g_thr"),
         (lambda: PerturbedGD(base, 0.1, t_thr=3, decay=1.0), "decay"),
-        (lambda: PerturbedGD(base, 0.1, t_thr=3, g_thr=1.0, f_thr=0.1).step(), "needs the loss"),
-        (lambda: PerturbedGD(base, 0.1, t_thr=3, g_thr=1.0, f_thr=0.1).step(lambda: w.sum()), "no parameter has"),
     ):
         with pytest.raises(InputError, match=words):
             build()

@@ -3,15 +3,16 @@
 Jin, Ge, Netrapalli, Kakade, Jordan, "How to Escape Saddle Points Efficiently", ICML 2017, Algorithm 2::
 
     if ||grad f(x)|| <= g_thr and t - t_noise > t_thr:
-        x~ <- x;  t_noise <- t;  x <- x + xi          xi uniform in a ball of radius r
-    if t - t_noise = t_thr and f(x) - f(x~) > -f_thr:
-        return x~
+        t_noise <- t;  x <- x + xi                    xi uniform in a ball of radius r
     x <- x - eta * grad f(x)
+
+Deviations from it, for the gradients of mini-batches: 1. the norm is a running mean, because that of a mini-batch
+never passes the test; 2. a kick comes after the step, by the clock alone where there is no ``g_thr``; 3. the algorithm
+ends after a kick that has not lowered the loss enough, here training goes on.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -20,25 +21,15 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from saddlescape.errors import InputError
-from saddlescape.optim.perturb import Perturbation, global_norm, is_sharded, local, move, norms, with_gradients
+from saddlescape.optim.perturb import global_norm, is_sharded, local, move, norms, with_gradients
 from saddlescape.optim.wrapper import Closure, WrappedOptimizer
 
 
 class PerturbedGD(WrappedOptimizer):
-    """A base optimiser that is kicked: exactly Algorithm 2, or its form for stochastic gradients.
+    """A base optimiser whose weights are kicked after every ``t_thr`` steps, in one pass a step.
 
-    **Stochastic** (``f_thr=None``): after every ``t_thr`` steps a kick is added to the weights; with ``g_thr`` only
-    when the running mean of the gradient norm is at most ``g_thr``, else at the first later step where it is. A
-    mini-batch gradient never passes the test of the deterministic algorithm, hence the running mean. One pass;
-    ``step()`` without a closure works too, as for any torch optimiser.
-
-    **Deterministic** (``f_thr`` given, ``g_thr`` too): Algorithm 2, with ``step(closure)`` on the full loss. A step
-    that kicks runs the closure twice. When a kick has not lowered the loss by ``f_thr`` after ``t_thr`` steps, the
-    weights go back to the point before it and ``converged`` becomes True; steps after that change nothing. Waits for
-    the device every step, since it decides by the loss; holds one copy of the weights for ``t_thr`` steps.
-    The guarantee is for ``eta = c/l``, ``radius = sqrt(c)/chi^2 e/l``, ``g_thr = sqrt(c)/chi^2 e``,
-    ``f_thr = c/chi^3 sqrt(e^3/h)`` and ``t_thr = chi/c^2 l/sqrt(h e)`` with a small constant c, accuracy e, and l and h
-    the Lipschitz constants of gradient and Hessian; chi is logarithmic in the number of parameters.
+    With ``g_thr`` only when the running mean of the gradient norm is at most ``g_thr``, else at the first later step
+    where it is. ``step()`` without a closure works too, as for any torch optimiser.
 
     Arguments:
         base_optimizer: makes the descent step; the paper's is plain SGD with ``lr = eta``.
@@ -46,7 +37,6 @@ class PerturbedGD(WrappedOptimizer):
             ``group["rho"]``; groups with 0 are not kicked.
         t_thr: least number of steps between kicks.
         g_thr: kick only where the gradient norm (its running mean) is at most this.
-        f_thr: decrease that a kick must bring; chooses the deterministic algorithm.
         decay: of the running mean, in [0, 1).
         seed: kick number t is drawn from (seed, t) alone: it does not disturb other random numbers, is the same on
             every rank of a DDP group, and after a resume.
@@ -60,7 +50,6 @@ class PerturbedGD(WrappedOptimizer):
         *,
         t_thr: int,
         g_thr: float | None = None,
-        f_thr: float | None = None,
         decay: float = 0.9,
         seed: int = 0,
         clip_grad_norm: float | None = None,
@@ -68,45 +57,28 @@ class PerturbedGD(WrappedOptimizer):
         super().__init__(base_optimizer, radius, clip_grad_norm=clip_grad_norm)
         if t_thr < 1:
             raise InputError(f"PerturbedGD: t_thr must be at least 1 step, got {t_thr!r}")
-        if f_thr is not None and g_thr is None:
-            raise InputError("PerturbedGD: f_thr chooses the deterministic algorithm, which needs g_thr as well")
         if not 0 <= decay < 1:
             raise InputError(f"PerturbedGD: decay must be in [0, 1), got {decay!r}")
-        self.t_thr, self.g_thr, self.f_thr, self.decay, self.seed = t_thr, g_thr, f_thr, decay, seed
-        self.converged = False
-        self.t = 0
-        # Algorithm 2 may kick at once; by the clock alone the first kick comes after t_thr steps.
-        self.t_noise = -t_thr - 1 if self.deterministic else 0
+        self.t_thr, self.g_thr, self.decay, self.seed = t_thr, g_thr, decay, seed
+        self.t = self.t_noise = 0
         self.mean_norm: Tensor | None = None  # sum of decayed norms, not yet divided by the weights it adds up to
         self._measured = 0
-        self._anchor: list[Tensor] = []
-        self._anchor_loss = math.inf
-
-    @property
-    def deterministic(self) -> bool:
-        return self.f_thr is not None
 
     def _finish(self, scaler: GradScaler | None) -> None:
-        if self.deterministic:
-            raise InputError("PerturbedGD: the deterministic algorithm needs the loss: call step(closure)")
         self._begun.yes = False
         self._descend(scaler)
         self._kick_by_the_clock()
 
     def _step(self, closure: Closure, scaler: GradScaler | None) -> Any:
-        if self.deterministic:
-            return self._algorithm_2(closure, scaler)
         loss = super()._step(closure, scaler)
         self._kick_by_the_clock()
         return loss
 
-    # --- the form for stochastic gradients --------------------------------------------------------------------------
-
     def _needs_unscaled(self) -> bool:
-        return super()._needs_unscaled() or (self.g_thr is not None and not self.deterministic)
+        return super()._needs_unscaled() or self.g_thr is not None
 
     def _prepare(self) -> None:
-        if self.g_thr is not None and not self.deterministic:
+        if self.g_thr is not None:
             _, gradients = with_gradients(self._params_with_gradient())
             if gradients:
                 self.grad_norm = global_norm(gradients)
@@ -128,39 +100,6 @@ class PerturbedGD(WrappedOptimizer):
             return
         self.t_noise = self.t
         self._kick()
-
-    # --- Algorithm 2 ------------------------------------------------------------------------------------------------
-
-    def _algorithm_2(self, closure: Closure, scaler: GradScaler | None) -> Any:
-        if scaler is not None and scaler.is_enabled():
-            raise InputError("PerturbedGD: the deterministic algorithm takes no GradScaler; compute in float32")
-        loss = self._run(closure)
-        if self.converged:
-            return loss
-        _, gradients = with_gradients(self._params_with_gradient())
-        if not gradients:
-            raise InputError("PerturbedGD: no parameter has a gradient; the closure must call loss.backward()")
-        self.grad_norm = global_norm(gradients)
-        if self.t - self.t_noise > self.t_thr and float(self.grad_norm) <= self.g_thr:  # type: ignore[operator]
-            self._anchor = [param.detach().clone() for param in self._kicked()]
-            self._anchor_loss = float(loss)
-            home = Perturbation()
-            home.save(self._kicked())
-            try:
-                self._kick()
-                self._run(closure)
-            except BaseException:
-                home.restore()
-                raise
-            self.t_noise = self.t
-        elif self.t - self.t_noise == self.t_thr and float(loss) - self._anchor_loss > -self.f_thr:  # type: ignore[operator]
-            with torch.no_grad():
-                torch._foreach_copy_(self._kicked(), self._anchor)
-            self.converged = True
-            return loss
-        self._descend(scaler)
-        self.t += 1
-        return loss
 
     # --- the kick ---------------------------------------------------------------------------------------------------
 
@@ -198,15 +137,9 @@ class PerturbedGD(WrappedOptimizer):
             "t_noise": self.t_noise,
             "measured": self._measured,
             "mean_norm": None if self.mean_norm is None else self.mean_norm.clone(),
-            "converged": self.converged,
-            "anchor": list(self._anchor),
-            "anchor_loss": self._anchor_loss,
         }
 
     def _load_extra_state(self, extra: dict[str, Any]) -> None:
         self.t, self.t_noise, self._measured = extra["t"], extra["t_noise"], extra["measured"]
         device = self.param_groups[0]["params"][0].device
         self.mean_norm = None if extra["mean_norm"] is None else extra["mean_norm"].to(device, copy=True)
-        self.converged = extra["converged"]
-        self._anchor = [a.to(p.device, copy=True) for a, p in zip(extra["anchor"], self._kicked(), strict=False)]
-        self._anchor_loss = extra["anchor_loss"]
