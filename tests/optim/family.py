@@ -73,7 +73,6 @@ def build(name: str, model: Net, rho: Any = None, base: torch.optim.Optimizer | 
     if name == "asam":
         return ASAM(base, rho, **kw)
     if name == "momentum-sam":
-        del kw["model"]
         return MomentumSAM(base, rho, **kw)
     if name == "cc-sam":
         return ClassConditionalSAM(base, COUNTS, model.head, kappa=rho, phi=0.4, **kw)

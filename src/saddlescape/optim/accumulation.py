@@ -32,7 +32,7 @@ def accumulated_closure(
     weights. Every pass of the optimiser runs all the parts, so for SAM the ascent is that of the whole batch too.
     Layers that look across the batch (BatchNorm) see one part at a time, as in any accumulation.
 
-    Arguments:
+    Args:
         parts: kept until the step is over, since every pass needs them again.
         model: a model in DistributedDataParallel; then gradients are exchanged in the last part of each pass only.
         scaler: scales each part's loss; give the same one to ``optimizer.step``.

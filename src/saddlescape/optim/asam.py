@@ -25,7 +25,7 @@ class ASAM(SAM):
     do not, ``eta`` keeps zero weights movable. The other (the ``adaptive`` flag of davda54/sam): ``T = |w|`` for all;
     it is ``ASAM(..., eta=0, scale_biases=True)``, the same as ``SAM(..., adaptive=True)``.
 
-    Arguments:
+    Args:
         base_optimizer, sync_ascent; options: model, freeze_bn_stats, clip_grad_norm: as for :class:`SAM`.
         rho: radius, about ten times SAM's: the authors use 0.5 on CIFAR-10, 1.0 on CIFAR-100.
         eta: added to ``|w|``; at least 0.

@@ -56,15 +56,13 @@ class ClassConditionalSAM(SplitOptimizer):
     alone: twice the cost, and the same numbers only where no layer looks across the batch (BatchNorm in train mode
     does). ``step`` returns the mean loss at ``w``, without the second term.
 
-    Arguments:
-        base_optimizer: a built optimiser of the whole model.
-        class_counts: training images per class, [C].
+    Args:
+        base_optimizer, class_counts; options: as for :class:`~saddlescape.optim.SplitOptimizer`; running statistics are
+            those of the first ``closure()`` alone, which matters only without ``reclassify``.
         head: the classifier, with which the closures run; all its parameters are in groups of ``base_optimizer``.
         kappa: scales every radius. It is kept as ``group["rho"]``, of which the groups with classifier tensors count;
             ``set_rho`` and schedules of ``rho`` set it. 0 is the base optimiser, bit for bit.
         phi: weight of the perturbed term, from 0 to 1; the authors use 0.3 on CIFAR-10-LT, 0.5 on CIFAR-100-LT.
-        options: model, freeze_bn_stats, clip_grad_norm, as for :class:`~saddlescape.optim.SAM`; running statistics are
-            those of the first ``closure()`` alone, which matters only without ``reclassify``.
 
     A class with a single training image would be moved infinitely far (n_c - 1 = 0); it is treated like one with two.
     A class whose gradient is 0 does not move. Waits for the device once a step where the labels are there. Memory: a

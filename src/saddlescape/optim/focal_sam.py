@@ -29,18 +29,15 @@ class FocalSAM(SplitSAM):
     """Focal-SAM around any torch optimiser: two forward passes, three backward passes, any number of classes.
 
     ``step(closure, targets=labels)``: the closure returns the **vector of per-sample losses [N]**, see
-    :class:`~saddlescape.optim.split.SplitOptimizer`; it takes no argument. ``rho`` 0 is the base optimiser, bit for
-    bit; ``lam=1, gamma=0`` is SAM.
+    :class:`~saddlescape.optim.split.SplitOptimizer`; it takes no argument. ``lam=1, gamma=0`` is SAM.
 
-    Arguments:
-        base_optimizer: a built optimiser.
-        class_counts: training images per class, [C].
+    Args:
+        base_optimizer, class_counts; options: as for :class:`~saddlescape.optim.SplitOptimizer`.
         rho: radius. The defaults here are the authors' for CIFAR-10-LT; CIFAR-100-LT: rho 0.3, lam 0.8, gamma 3.2;
             ImageNet-LT: 0.1 (0.2 from 80 % of the training on), 0.8, 0.8; iNaturalist 2018: 0.2, 1.1, 2.0. All with
             the logit-adjusted loss.
         lam: weight of the sharpness, at least 0; above 1 the plain part of rare classes becomes negative, as meant.
         gamma: how strongly it leans to the rare classes, at least 0.
-        options: model, freeze_bn_stats, clip_grad_norm, as for :class:`~saddlescape.optim.SAM`.
 
     Attributes: ``factors`` is k, float64 [C]; ``grad_norm`` is the last ``||g2||``.
 

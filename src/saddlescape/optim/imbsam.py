@@ -29,14 +29,12 @@ class ImbSAM(SplitSAM):
     :class:`~saddlescape.optim.split.SplitOptimizer`; it takes no argument. A batch without a tail image is the base
     optimiser's step; a batch of tail images alone is a SAM step on ``tail_weight`` times its loss.
 
-    Arguments:
-        base_optimizer: a built optimiser.
-        class_counts: training images per class, [C].
+    Args:
+        base_optimizer, class_counts; options: as for :class:`~saddlescape.optim.SplitOptimizer`.
         rho: radius; the authors use 0.05. At 0 what is left is the base optimiser on the loss with ``tail_weight``.
         threshold: classes with fewer images are tail. None: fewer than 20, the authors' choice on CIFAR-100-LT, where
             that gives some classes and not all; else the smallest third (``saddlescape.counts``).
         tail_weight: of tail losses, in both passes. The authors' code has 2, which re-weights besides; 1 does not.
-        options: model, freeze_bn_stats, clip_grad_norm, as for :class:`~saddlescape.optim.SAM`.
 
     Attributes: ``tail`` is the mask [C] of the tail classes; ``grad_norm`` is the last ``||g_t||``.
 

@@ -13,7 +13,7 @@ going. Along an eigenvector of the Hessian with eigenvalue lambda the gradient i
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from torch.optim import Optimizer
 
 from saddlescape.errors import InputError
 from saddlescape.optim.perturb import global_norm, move
-from saddlescape.optim.wrapper import Closure, WrappedOptimizer
+from saddlescape.optim.wrapper import Closure, WrappedOptimizer, WrapperOptions
 
 NORM_EPS = 1e-12
 MOMENTA = ("momentum_buffer", "exp_avg")  # SGD, RMSprop; Adam and its kin
@@ -36,10 +36,10 @@ class MomentumSAM(WrappedOptimizer):
     ``ascend()`` *before* the forward pass, ``descend()`` after the backward pass. Between steps, and after an
     exception, the weights are ``w`` bit for bit. Running statistics are those of the one pass.
 
-    Arguments:
+    Args:
         base_optimizer: a built optimiser that keeps a momentum.
         rho: radius; about fifteen times SAM's (the authors: 3 against 0.2). 0 is the base optimiser, bit for bit.
-        clip_grad_norm: clip the gradient to this global norm before the base step.
+        options: clip_grad_norm, as for :class:`SAM`; model and freeze_bn_stats change nothing, there is one pass.
 
     Attributes: ``grad_norm`` is the last ``||v||``, a 0-dim tensor. Raises InputError for a base without momentum.
 
@@ -50,9 +50,9 @@ class MomentumSAM(WrappedOptimizer):
     """
 
     def __init__(
-        self, base_optimizer: Optimizer, rho: float | Tensor = 1.0, *, clip_grad_norm: float | None = None
+        self, base_optimizer: Optimizer, rho: float | Tensor = 1.0, **options: Unpack[WrapperOptions]
     ) -> None:
-        super().__init__(base_optimizer, rho, clip_grad_norm=clip_grad_norm)
+        super().__init__(base_optimizer, rho, **options)
         if not any(group.get("momentum") or group.get("betas") for group in self.param_groups):
             raise InputError(
                 f"MomentumSAM: {type(base_optimizer).__name__} here keeps no momentum; "

@@ -40,16 +40,14 @@ class PartialSAM(SplitOptimizer):
     (:class:`~saddlescape.optim.MomentumSAM` does the same). With ``rho`` 0 there is one pass and it is the loss at
     ``w``; so it is where a GradScaler's gradients overflowed in the first pass and the step is skipped.
 
-    Arguments:
-        base_optimizer: a built optimiser.
-        class_counts: training images per class, [C].
-        rho: radius. 0 is the base optimiser, bit for bit, in one pass.
+    Args:
+        base_optimizer, class_counts; options: as for :class:`~saddlescape.optim.SplitOptimizer`.
+        rho: radius.
         share: of the batch that the ascent sees, above 0 and up to 1 (then it is SAM, except for what is returned).
             Rounded up, and two images at least. Tail images are never left out, so many of them make the part larger.
         class_aware: False draws the part from all images alike.
         threshold: classes with fewer images are tail; None: as for :class:`~saddlescape.optim.ImbSAM`.
         seed: of the generator that draws; its state is in the state dict.
-        model, clip_grad_norm: as for :class:`~saddlescape.optim.SAM`.
         freeze_bn_stats: running statistics see the pass over the whole batch only, since the part is no fair sample
             of the data; False lets both passes count.
 

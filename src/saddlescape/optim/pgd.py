@@ -13,7 +13,7 @@ ends after a kick that has not lowered the loss enough, here training goes on.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from torch.optim import Optimizer
 
 from saddlescape.errors import InputError
 from saddlescape.optim.perturb import global_norm, is_sharded, local, move, norms, with_gradients
-from saddlescape.optim.wrapper import Closure, WrappedOptimizer
+from saddlescape.optim.wrapper import Closure, WrappedOptimizer, WrapperOptions
 
 
 class PerturbedGD(WrappedOptimizer):
@@ -31,7 +31,7 @@ class PerturbedGD(WrappedOptimizer):
     With ``g_thr`` only when the running mean of the gradient norm is at most ``g_thr``, else at the first later step
     where it is. ``step()`` without a closure works too, as for any torch optimiser.
 
-    Arguments:
+    Args:
         base_optimizer: makes the descent step; the paper's is plain SGD with ``lr = eta``.
         radius: of the ball from which kicks are drawn uniformly, over all parameters together. Kept as
             ``group["rho"]``; groups with 0 are not kicked.
@@ -40,7 +40,7 @@ class PerturbedGD(WrappedOptimizer):
         decay: of the running mean, in [0, 1).
         seed: kick number t is drawn from (seed, t) alone: it does not disturb other random numbers, is the same on
             every rank of a DDP group, and after a resume.
-        clip_grad_norm: clip the gradient to this global norm before the base step.
+        options: clip_grad_norm, as for :class:`SAM`; model and freeze_bn_stats change nothing, there is one pass.
     """
 
     def __init__(
@@ -52,9 +52,9 @@ class PerturbedGD(WrappedOptimizer):
         g_thr: float | None = None,
         decay: float = 0.9,
         seed: int = 0,
-        clip_grad_norm: float | None = None,
+        **options: Unpack[WrapperOptions],
     ) -> None:
-        super().__init__(base_optimizer, radius, clip_grad_norm=clip_grad_norm)
+        super().__init__(base_optimizer, radius, **options)
         if t_thr < 1:
             raise InputError(f"PerturbedGD: t_thr must be at least 1 step, got {t_thr!r}")
         if not 0 <= decay < 1:

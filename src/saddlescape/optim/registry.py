@@ -37,11 +37,7 @@ def _sgd(base: Optimizer, *, rho: float | None = None, model: nn.Module | None =
     return base
 
 
-def _momentum_sam(base: Optimizer, *, model: nn.Module | None = None, **kw: Any) -> Optimizer:
-    return _around(MomentumSAM)(base, **kw)
-
-
-def _pgd(base: Optimizer, *, rho: float | None = None, model: nn.Module | None = None, **kw: Any) -> Optimizer:
+def _pgd(base: Optimizer, *, rho: float | None = None, **kw: Any) -> Optimizer:
     if rho is None:
         raise InputError("optimiser 'pgd' has no usual radius; give rho=")
     return PerturbedGD(base, rho, **kw)
@@ -60,7 +56,7 @@ OPTIMIZERS: dict[str, Builder] = {
     "sam": _around(SAM),
     "asam": _around(ASAM),
     "sam-on": _around(SAM, layers="norm"),
-    "momentum-sam": _momentum_sam,
+    "momentum-sam": _around(MomentumSAM),
     "pgd": _pgd,
     "imbsam": _around(ImbSAM),
     "focal-sam": _around(FocalSAM),

@@ -63,7 +63,7 @@ class SAM(WrappedOptimizer):
     ``scaler.step(optimizer)`` itself may, after ``optimizer.ascend(scaler=scaler)``.
     Accumulation: the closure runs all micro-batches (``accumulated_closure`` writes it for you).
 
-    Arguments:
+    Args:
         base_optimizer: a built optimiser.
         rho: radius. 0 is the base optimiser bit for bit, in one pass. Groups may have different ones; a group with
             ``rho`` 0 is left out of the ascent altogether, its gradient does not count in the norm.

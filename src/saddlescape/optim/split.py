@@ -31,7 +31,7 @@ SplitClosure = Callable[..., Tensor]
 
 @dataclass(frozen=True)
 class Sharing:
-    """What an optimiser must know of the other processes that take a part of every batch; see ``share_batches``."""
+    """What an optimiser must know of the other processes that take a shard of every batch; see ``share_batches``."""
 
     average: Callable[[Sequence[Tensor]], None]
     rank: int
@@ -73,15 +73,22 @@ class SplitOptimizer(WrappedOptimizer):
 
     Weights are ``w`` bit for bit between steps and after an exception; ``rho`` 0 is the base optimiser in one pass;
     ``clip_grad_norm``, ``freeze_bn_stats``, ``set_rho`` and ``state_dict`` are those of every wrapper here.
-    Under DistributedDataParallel each rank gives its own part of the batch; see the classes for what is exchanged. A
+    Under DistributedDataParallel each rank gives its own shard of the batch; see the classes for what is exchanged. A
     loop that shares batches without it calls ``share_batches`` once.
     A compiled network is fine where all its batches have one size and it has been trained by nothing else before;
-    otherwise torch may have compiled it for a single backward pass, which is said in one line with the way out.
+    otherwise torch may have compiled it for a single backward pass, which raises one line with the way out.
 
     A subclass writes ``_split_step(closure, labels, scaler) -> loss``.
 
-    Raises InputError: class counts that are none, targets outside them, a closure that does not return [N] losses
-    with a graph, a call without closure or targets, and as the base class.
+    Args:
+        base_optimizer: a built optimiser.
+        class_counts: training images per class, [C].
+        rho: radius; 0 is the base optimiser, bit for bit, in one pass.
+        options: model, freeze_bn_stats, clip_grad_norm, as for :class:`~saddlescape.optim.SAM`.
+
+    Raises:
+        InputError: wrong class counts, targets outside them, a closure that does not return [N] losses with a graph,
+            a call without closure or targets, and as the base class.
     """
 
     per_sample = True
@@ -106,12 +113,12 @@ class SplitOptimizer(WrappedOptimizer):
         return {key: value for key, value in super().__getstate__().items() if key not in ("_lenses", "_sharing")}
 
     def share_batches(self, average: Callable[[Sequence[Tensor]], None], rank: int, *, ascent: bool = False) -> None:
-        """Have every step from now on make one of the parts that several processes have of a batch.
+        """Have every step from now on work on one of the shards that several ranks have of a batch.
 
         ``average`` turns tensors, in place, into their means over all processes, all of which call it equally often and
         in one order. The closure's losses must be scaled such that the mean over the processes of their means is the
         loss of the whole batch. The descent is then that of the whole batch; so is every ascent with ``ascent``, while
-        without it each process climbs by its own part. ``rank`` tells the processes' random draws apart.
+        without it each process climbs by its own shard. ``rank`` tells the processes' random draws apart.
         A model in DistributedDataParallel needs none of this. Neither copied nor saved with the optimiser.
         """
         self._sharing = Sharing(average, rank, ascent)
@@ -253,7 +260,7 @@ class SplitOptimizer(WrappedOptimizer):
 
 @contextlib.contextmanager
 def backward_again() -> Iterator[None]:
-    """Around a backward pass that keeps the graph: says in one line what torch says of a compiled one that cannot."""
+    """Around a backward pass that keeps the graph: one line in place of torch's where a compiled one cannot."""
     try:
         yield
     except RuntimeError as error:

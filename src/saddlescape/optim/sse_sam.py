@@ -33,12 +33,10 @@ class SSESAM(SplitSAM):
     climbs no more.
 
     ``step(closure, targets=labels)``: the closure returns the **vector of per-sample losses [N]**, see
-    :class:`~saddlescape.optim.split.SplitOptimizer`; it takes no argument. ``rho`` 0 is the base optimiser, bit for
-    bit.
+    :class:`~saddlescape.optim.split.SplitOptimizer`; it takes no argument.
 
-    Arguments:
-        base_optimizer: a built optimiser.
-        class_counts: training images per class, [C].
+    Args:
+        base_optimizer, class_counts; options: as for :class:`~saddlescape.optim.SplitOptimizer`.
         rho: radius of the tail, kept as ``group["rho"]``. The authors use 0.10 on CIFAR-100-LT.
         head_ratio: radius of the head in units of ``rho``, so that a schedule moves both; the authors' 0.05 / 0.10.
             0 makes the head descend at ``w`` from the first step; a loop of its own may set the attribute.
@@ -46,8 +44,7 @@ class SSESAM(SplitSAM):
             them. None: never by itself.
         gamma: see ``total_steps``; the authors use 0.70.
         threshold: classes with fewer images are tail. None: fewer than 100, the authors' choice on CIFAR-100-LT at
-            imbalance 100, where that gives some classes and not all; else the smallest third (``optim/tail.py``).
-        options: model, freeze_bn_stats, clip_grad_norm, as for :class:`~saddlescape.optim.SAM`.
+            imbalance 100, where that gives some classes and not all; else the smallest third (``saddlescape.counts``).
 
     Attributes: ``tail`` is the mask [C] of the tail classes; ``steps`` how many have been made, part of the state
     dict; ``grad_norm`` is the last ``||g_t||`` (``||g_h||`` in a batch without tail images).

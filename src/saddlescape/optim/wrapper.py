@@ -42,7 +42,7 @@ class WrappedOptimizer(Optimizer):
     - ``_finish(scaler)``: what ``step()`` does without a closure;
     - ``_prepare()``: what happens to the unscaled gradients before the base optimiser sees them.
 
-    Arguments:
+    Args:
         base_optimizer: a built ``torch.optim.Optimizer`` that makes the descent step.
         rho: radius of the perturbation; kept per group under ``group["rho"]``, where a schedule may change it. A group
             of the base that already has a ``rho`` keeps it. A 0-dim tensor is taken as it is and filled in place by
@@ -190,7 +190,7 @@ class WrappedOptimizer(Optimizer):
 
     @property
     def is_perturbed(self) -> bool:
-        """True while the weights are away from home: do not log metrics or save the model then."""
+        """True while the weights are perturbed: do not log metrics or save the model then."""
         return self._perturbation.active
 
     # --- a step -----------------------------------------------------------------------------------------------------

@@ -27,8 +27,6 @@ from saddlescape.training.objectives import OBJECTIVES
 from saddlescape.training.precision import Precision
 from saddlescape.training.trainable import is_frozen, parameter_groups
 
-ONE_PASS = ("pgd", "momentum-sam")  # they have no running statistics to protect
-
 
 class Loader(Protocol):
     """Batches as a pure function of (seed, epoch, batch number)."""
@@ -179,8 +177,7 @@ def build_stage_optimizer(
         options["rho"] = stage.rho[0]
     if stage.optimizer in ("pgd", "partial-sam"):
         options["seed"] = seed  # of its random draws
-    if stage.optimizer not in ONE_PASS:
-        options["freeze_bn_stats"] = stage.freeze_bn_stats
+    options["freeze_bn_stats"] = stage.freeze_bn_stats
     return build_optimizer(base, stage.optimizer, model=model, class_counts=class_counts, **options)
 
 
