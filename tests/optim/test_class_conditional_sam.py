@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from family import Net, Run, batch, closure_of, net, same_bits, sgd
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -16,34 +17,12 @@ from saddlescape.optim import ClassConditionalSAM
 COUNTS = [200, 50, 8, 1]  # the last one with a single image
 
 
-class Cosine(nn.Module):
-    """Here the backward pass needs the weights themselves, not only a transposed view of them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(10, 4))
-        self.scale = nn.Parameter(torch.tensor(5.0))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.scale * (F.normalize(x, dim=1) @ F.normalize(self.weight, dim=0))
-
-
-class Net(nn.Module):
-    def __init__(self, seed: int, head: str, norm: bool = False) -> None:
-        super().__init__()
-        torch.manual_seed(seed)
-        layers = [nn.Linear(6, 10), nn.BatchNorm1d(10) if norm else nn.Identity(), nn.Tanh()]
-        self.features = nn.Sequential(*layers)
-        heads = {"linear": nn.Linear(10, 4), "cosine": Cosine()}
-        heads["mlp"] = nn.Sequential(nn.Linear(10, 7), nn.Tanh(), nn.Linear(7, 4, bias=False))
-        self.head = heads[head]
-        self.double()
-
-
-def batch(seed: int, n: int = 24) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(n, 6, generator=generator, dtype=torch.float64)
-    return x, torch.randint(0, 4, (n,), generator=generator)
+def network(seed: int, head: str, norm: bool = False) -> Net:
+    if head != "mlp":
+        return net(seed, norm, head=head)
+    model = net(seed, norm)
+    model.head = nn.Sequential(nn.Linear(10, 7), nn.Tanh(), nn.Linear(7, 4, bias=False)).double()
+    return model
 
 
 def slow_gradient(
@@ -82,28 +61,15 @@ def slow_gradient(
 
 
 def step(optimizer: Any, model: Net, x: Tensor, y: Tensor, how: str, soft: Tensor | None = None) -> Tensor:
-    features: list[Tensor] = []
-
-    def losses(logits: Tensor, rows: Any) -> Tensor:
-        return F.cross_entropy(logits, y[rows] if soft is None else soft[rows], reduction="none")
-
-    def closure(subset: Tensor | None = None) -> Tensor:
-        rows = slice(None) if subset is None else subset
-        features[:] = [model.features(x[rows])]
-        return losses(model.head(features[0]), rows)
-
-    def reclassify(subset: Tensor) -> Tensor:
-        return losses(model.head(features[0][subset]), subset)
-
-    targets = y if soft is None else soft
-    return optimizer.step(closure, targets=targets, **({"reclassify": reclassify} if how == "reclassify" else {}))
+    run = Run(model, x, y if soft is None else soft)
+    return run.step(optimizer) if how == "reclassify" else optimizer.step(run.closure, targets=run.y)
 
 
 @pytest.mark.parametrize("how", ["reclassify", "closure"])
 @pytest.mark.parametrize("head", ["linear", "cosine", "mlp"])
 def test_steps_equal_the_formula(how: str, head: str) -> None:
     """A kappa a hundred thousand times the authors', so that the second order shows."""
-    model = Net(0, head)
+    model = network(0, head)
     kappa, phi = 0.15, 0.4
     base = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-2)
     optimizer = ClassConditionalSAM(base, COUNTS, model.head, kappa=kappa, phi=phi)
@@ -126,7 +92,7 @@ def test_steps_equal_the_formula(how: str, head: str) -> None:
 
 
 def test_the_radius_shrinks_with_the_fourth_root_of_the_class_size() -> None:
-    model = Net(0, "linear")
+    model = network(0, "linear")
     x, _ = batch(0, n=1)
     seen: dict[int, Tensor] = {}
     at_home = torch.cat([p.detach().flatten() for p in model.head.parameters()])
@@ -145,18 +111,18 @@ def test_the_radius_shrinks_with_the_fourth_root_of_the_class_size() -> None:
 
 
 def test_one_pass_through_the_backbone_and_only_the_classifier_moves() -> None:
-    model = Net(1, "cosine", norm=True)
+    model = network(1, "cosine", norm=True)
     x, y = batch(1)
     optimizer = ClassConditionalSAM(
         torch.optim.SGD(model.parameters(), lr=0.1), COUNTS, model.head, kappa=0.3, model=model
     )
-    forwards, body = [], [p.detach().clone() for p in model.features.parameters()]
-    model.features.register_forward_hook(lambda *a: forwards.append(1))
+    forwards, body = [], [p.detach().clone() for p in model.first.parameters()]
+    model.first.register_forward_hook(lambda *a: forwards.append(1))
     backwards = []
-    model.features[0].weight.register_post_accumulate_grad_hook(lambda p: backwards.append(1))
+    model.first.weight.register_post_accumulate_grad_hook(lambda p: backwards.append(1))
     moved = []
     model.head.register_forward_pre_hook(
-        lambda *a: moved.append(all(torch.equal(p, q) for p, q in zip(model.features.parameters(), body, strict=True)))
+        lambda *a: moved.append(all(torch.equal(p, q) for p, q in zip(model.first.parameters(), body, strict=True)))
     )
     step(optimizer, model, x, y, "reclassify")
     assert (len(forwards), len(backwards)) == (1, 1)
@@ -165,10 +131,10 @@ def test_one_pass_through_the_backbone_and_only_the_classifier_moves() -> None:
 
 
 def test_only_tensors_with_a_radius_move_and_a_schedule_sets_kappa() -> None:
-    model = Net(2, "linear")
+    model = network(2, "linear")
     x, y = batch(2)
     base = torch.optim.SGD([
-        {"params": [*model.features.parameters(), model.head.bias], "rho": 0.0}, {"params": [model.head.weight]},
+        {"params": [*model.first.parameters(), model.head.bias], "rho": 0.0}, {"params": [model.head.weight]},
     ], lr=0.0)  # fmt: skip
     optimizer = ClassConditionalSAM(base, COUNTS, model.head, kappa=0.1)
     bias, weight = model.head.bias.detach().clone(), model.head.weight.detach().clone()
@@ -188,30 +154,10 @@ def test_only_tensors_with_a_radius_move_and_a_schedule_sets_kappa() -> None:
     assert lengths[1:] == pytest.approx([2 * length for length in first], rel=1e-9)
 
 
-@pytest.mark.parametrize("off", ["kappa", "phi"])
-def test_without_the_second_term_it_is_the_base_optimiser(off: str) -> None:
-    x, y = batch(3)
-    results = []
-    for wrapped in (False, True):
-        model = Net(3, "linear", norm=True)
-        base = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-        options = {"kappa": 0.0} if off == "kappa" else {"phi": 0.0}
-        optimizer = ClassConditionalSAM(base, COUNTS, model.head, **options)  # type: ignore[arg-type]
-        for _ in range(5):
-            if wrapped:
-                step(optimizer, model, x, y, "reclassify")
-            else:
-                base.zero_grad()
-                F.cross_entropy(model.head(model.features(x)), y).backward()
-                base.step()
-        results.append([*model.parameters(), *model.buffers()])
-    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
-
-
 def test_forward_by_class_leaves_running_statistics_to_the_first_pass() -> None:
     x, y = batch(4)
     x, y = x.repeat(2, 1), y.repeat(2)  # two images of a class at least, which BatchNorm needs
-    model, plain = Net(4, "linear", norm=True), Net(4, "linear", norm=True)
+    model, plain = network(4, "linear", norm=True), network(4, "linear", norm=True)
     optimizer = ClassConditionalSAM(
         torch.optim.SGD(model.parameters(), lr=0.1), COUNTS, model.head, kappa=0.1, model=model
     )
@@ -219,3 +165,14 @@ def test_forward_by_class_leaves_running_statistics_to_the_first_pass() -> None:
     plain.features(x)
     for a, b in zip(model.buffers(), plain.buffers(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-13, atol=1e-16)
+
+
+def test_without_the_second_term_it_is_the_base_optimiser() -> None:
+    """With phi 0; with kappa 0 as every optimiser of the family (test_wrapper.py)."""
+    x, y = batch(3)
+    ours, plain = network(3, "linear", norm=True), network(3, "linear", norm=True)
+    optimizer, base = ClassConditionalSAM(sgd(ours), COUNTS, ours.head, phi=0.0), sgd(plain)
+    for _ in range(5):
+        step(optimizer, ours, x, y, "reclassify")
+        base.step(closure_of(base, plain, x, y))
+    assert same_bits([*ours.parameters(), *ours.buffers()], [*plain.parameters(), *plain.buffers()])
