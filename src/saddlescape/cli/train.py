@@ -11,6 +11,9 @@ from cyclopts import Parameter
 
 from saddlescape.cli.display import TrainingBar, bar, console, percent, reading, say
 from saddlescape.errors import InputError, counted
+from saddlescape.records.files import RESULT
+from saddlescape.records.record import convert
+from saddlescape.records.result import Result
 from saddlescape.runs.request import Request, TrainOptions
 
 if TYPE_CHECKING:
@@ -131,9 +134,10 @@ def _shared(config: RunConfig) -> str:
 def show(result: dict[str, Any], folder: Path) -> None:
     """One line for a person, on stdout."""
     groups = ", ".join(f"{name} {percent(result.get(name))}" for name in ("head", "mid", "tail"))
+    best, epochs = convert(result, Result, RESULT).best_of_stage
     console.print(
         f"{result['method']}: accuracy {percent(result['accuracy'])} ({groups}) after the last epoch; "
-        f"best epoch on the test set {percent(result['best_accuracy'])} (epoch {result['best_epoch']} of "
-        f"{result['stage_epochs'][-1]}{' of the last stage' if len(result['stage_epochs']) > 1 else ''}); "
+        f"best epoch on the test set {percent(result['best_accuracy'])} (epoch {best} of "
+        f"{epochs}{' of the last stage' if len(result.get('stage_epochs', [])) > 1 else ''}); "
         f"{result['seconds']:.0f} s -> {folder / 'result.json'}"
     )  # fmt: skip

@@ -59,3 +59,10 @@ class Result(Record, frozen=True, kw_only=True):
     version: str = ""
     torch: str = ""
     first_stage: str | UnsetType = UNSET  # of several stages: SHA-256 of the weights that the first ended with
+
+    @property
+    def best_of_stage(self) -> tuple[int | None, int]:
+        """(``best_epoch``, epochs of the last stage). Files of former versions count the epoch over all stages."""
+        stages = self.stage_epochs or [self.epochs]
+        best = self.best_epoch
+        return best - sum(stages[:-1]) if best is not None and best > stages[-1] else best, stages[-1]

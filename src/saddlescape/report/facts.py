@@ -60,7 +60,7 @@ MAIN: tuple[tuple[str, Any], ...] = (
     ("device", _of_result("device")),
     ("number format", _of_result("precision")),
     ("compiled", lambda run: ("yes" if run.result.compiled else "no") if run.result else ""),
-    ("best epoch on the test set", lambda run: f"{run.result.best_epoch} ({number(run.result.best_accuracy)} %)"
+    ("best epoch on the test set", lambda run: f"{run.result.best_of_stage[0]} ({number(run.result.best_accuracy)} %)"
      if run.result and run.result.best_epoch is not None else ""),
     ("saddlescape", _of_result("version")),
     ("torch", _of_result("torch")),
