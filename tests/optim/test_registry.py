@@ -19,6 +19,7 @@ from saddlescape.optim import (
     MomentumSAM,
     PartialSAM,
     PerturbedGD,
+    SplitOptimizer,
     build_optimizer,
 )
 
@@ -54,7 +55,7 @@ def test_every_word_builds_its_class() -> None:
                 base, name, rho=0.3, model=model, class_counts=counts, clip_grad_norm=1.0, **options
             )
             assert type(optimizer) is kind
-            assert optimizer.per_sample == (name in NEED_CLASS_COUNTS)
+            assert optimizer.per_sample == isinstance(optimizer, SplitOptimizer) == (name in NEED_CLASS_COUNTS)
             assert optimizer.param_groups[0]["rho"] == 0.3
             assert optimizer.clip_grad_norm == 1.0
     assert build_optimizer(torch.optim.SGD(model.parameters(), lr=0.1), "sam-on", model=model).layers == "norm"

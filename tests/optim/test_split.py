@@ -6,18 +6,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from family import COUNTS, NAMES, SPLIT, Run, batch, build, net, same_bits, sgd, weights
+from family import COUNTS, Run, batch, build, net, same_bits, sgd, weights
 from torch import Tensor
 from torch.amp import GradScaler
 from torch.nn import functional as F
 
 from saddlescape.errors import InputError
-from saddlescape.optim import SSESAM, ClassConditionalSAM, FocalSAM, ImbSAM, PartialSAM, SplitOptimizer
-
-
-def test_only_these_ask_for_losses_that_are_not_averaged() -> None:
-    asking = {name for name in NAMES if build(name, net()).per_sample}
-    assert asking == {name for name in NAMES if isinstance(build(name, net()), SplitOptimizer)} == set(SPLIT)
+from saddlescape.optim import SSESAM, ClassConditionalSAM, FocalSAM, ImbSAM, PartialSAM
 
 
 def test_a_scaler_that_calls_step_itself_is_refused_and_forgotten() -> None:

@@ -39,22 +39,22 @@ class Net(nn.Module):
         return self.head(self.features(x))  # type: ignore[no-any-return]
 
 
-def pictures(seed: int) -> Tensor:
+def images(seed: int) -> Tensor:
     return torch.randn(IMAGES, 3, 4, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def batch(views: int = 0, partner: bool = False) -> Batch:
     targets = torch.tensor([0, 1, 0, 2, 1, 0, 0, 1])
-    second = Batch(pictures(50), targets.flip(0), torch.arange(IMAGES) + 100, (pictures(51),)) if partner else None
-    return Batch(pictures(1), targets, torch.arange(IMAGES), tuple(pictures(2 + view) for view in range(views)), second)
+    second = Batch(images(50), targets.flip(0), torch.arange(IMAGES) + 100, (images(51),)) if partner else None
+    return Batch(images(1), targets, torch.arange(IMAGES), tuple(images(2 + view) for view in range(views)), second)
 
 
 def facts(model: nn.Module, epoch: int = 0, epochs: int = 4) -> EpochFacts:
     def features() -> tuple[Tensor, Tensor]:
         data = batch()
         with torch.no_grad():
-            images = data.inputs.to(next(model.parameters()).dtype)
-            return model.features(images).float(), data.targets  # type: ignore[operator]
+            inputs = data.inputs.to(next(model.parameters()).dtype)
+            return model.features(inputs).float(), data.targets  # type: ignore[operator]
 
     return EpochFacts(epoch, epochs, model, features)
 
@@ -179,7 +179,7 @@ def test_glmc_mixes_globally_and_locally_with_one_lambda() -> None:
         side = math.ceil(4 * math.sqrt(1 - lam)) // 2
         assert int(foreign[0, 0].sum()) <= (2 * side) ** 2
         assert mixed.partner is None
-    assert torch.equal(data.inputs, pictures(1))  # the batch itself stays as it was
+    assert torch.equal(data.inputs, images(1))  # the batch itself stays as it was
 
 
 @pytest.mark.parametrize(("epoch", "ascent"), [(0, False), (1, False), (3, False), (2, True)])
