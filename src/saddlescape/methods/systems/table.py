@@ -40,7 +40,7 @@ def _dro_lt(facts: Facts, own: Numbers, first: Stage) -> tuple[Stage, ...]:
     """The published code continues with the representation that is best on the test set; here with the last one."""
     last = _balanced(first, own)
     if own["draws"] == "oversampled":  # every class as often as the largest
-        draws = {"num_samples": float(max(facts.class_counts) * len(facts.class_counts))}
+        draws: Options = {"num_samples": float(max(facts.class_counts) * len(facts.class_counts))}
         last = replace(last, sampler_options=last.sampler_options | draws)
     representation = replace(
         last,
@@ -75,7 +75,7 @@ def _glmc(facts: Facts, own: Numbers, first: Stage) -> tuple[Stage, ...]:
     there with (0.247, 0.243, 0.262); 2. the large sets have a cosine without its ten epochs of warm-up and SimCLR's
     augmentation in place of its blur; 3. those of the objective (``saddlescape.training.objectives.glmc``).
     """
-    power = {"q": 1 - float(own["resample"])}  # images weighted by n^-r: classes drawn as n^(1-r)
+    power: Options = {"q": 1 - float(own["resample"])}  # images weighted by n^-r: classes drawn as n^(1-r)
     return (
         replace(
             first, objective="glmc", objective_options=numbers(own, "consistency", "label_power"), head="glmc",
