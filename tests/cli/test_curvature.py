@@ -114,7 +114,7 @@ def test_bad_words_for_curvature(cli: Any, digits_run: Path, untouched: Any, wor
         (("surface", "--directions", "up"), "--directions up"),
         (("surface", "--steps", "1"), "--steps 1"),
         (("surface", "--span", "nan"), "--span"),
-        (("surface", "--out", "picture.png"), ".npz"),
+        (("surface", "--out", "figure.png"), ".npz"),
         (("escape", "--arms", "adam"), "--arms adam"),
         (("escape", "--arms", "sam"), "sam@0.5"),
         (("escape", "--epochs", "0"), "epochs"),

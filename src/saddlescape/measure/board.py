@@ -22,14 +22,14 @@ Moment = tuple[int, Sequence[Mapping[str, Any]], Mapping[str, Sequence[Spectrum]
 
 
 def put_measured(folder: Path, content: CurvatureFile, say: Say) -> Path | None:
-    """Scalars and spectra of all that stands in ``curvature.json``, at its epoch. None where there is no board."""
+    """Scalars and spectra of all that stands in ``curvature.json``, at its epoch. None for a run without TensorBoard."""
     rows = msgspec.to_builtins([*content.classes, *content.groups])
     spectra = {name_of(row): [Spectrum.load(folder / row["file"])] for row in rows if row["file"]}
     return _write(folder, "curvature", [(content.epoch, rows, spectra)], say)
 
 
 def put_course(folder: Path, content: CourseFile, say: Say) -> Path | None:
-    """Scalars of a course, at each epoch. None where there is no board."""
+    """Scalars of a course, at each epoch. None for a run without TensorBoard."""
     moments: dict[tuple[int, int], list[dict[str, Any]]] = {}
     for row in content.rows:
         moments.setdefault((row.stage, row.epoch), []).append(msgspec.to_builtins(row))

@@ -300,7 +300,7 @@ def measure_course(
 
 
 def kept(folder: Path, config: RunConfig) -> list[Cursor]:
-    """Checkpoints at the ends of epochs. Raises InputError where there is no course to be seen."""
+    """Checkpoints at the ends of epochs. Raises InputError for fewer than show a course."""
     cursors = [c for c in CheckpointFolder(folder / files.CHECKPOINT).cursors() if c.batch == 0 and c.epoch > 0]
     if len(cursors) < 2 or (len(cursors) < 3 and not config.keep_every):
         raise InputError(

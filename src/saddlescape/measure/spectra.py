@@ -99,7 +99,7 @@ def measure_run(
 
         def measure(item: Item, clock: Clock) -> Figures:
             began = time.monotonic()
-            row = _measure(subject, depth, item, _teller(say, str(item), clock, patience))
+            row = _measure(subject, depth, item, _progress(say, str(item), clock, patience))
             return msgspec.structs.replace(row, seconds=time.monotonic() - began)
 
         def add(item: Item, row: Figures) -> str:
@@ -159,7 +159,7 @@ def spectrum_path(subject: Subject, item: Item) -> Path:
     return folder / (f"group_{item.name}/all.npz" if item.label is None else f"class_{item.label}.npz")
 
 
-def _measure(subject: Subject, depth: Depth, item: Item, tell: Say) -> Figures:
+def _measure(subject: Subject, depth: Depth, item: Item, progress: Say) -> Figures:
     per_group = depth.samples_per_group if item.label is None else None
     data, images = subject.samples(item.labels, depth.samples_per_class, depth.seed, per_group)
     chosen, available = gather(data, check=False), images * max(subject.views, 1)
@@ -171,7 +171,7 @@ def _measure(subject: Subject, depth: Depth, item: Item, tell: Say) -> Figures:
         options: dict[str, Any] = {
             "lanczos_steps": depth.lanczos_steps, "probes": depth.probes, "batch_size": depth.batch_size,
             "seed": depth.seed, "tol": depth.tol, "refine": depth.refine, "trace_probes": depth.trace_probes,
-            "keep_vectors": depth.gauss_newton, "save_to": subject.folder / path.parent, "progress": tell,
+            "keep_vectors": depth.gauss_newton, "save_to": subject.folder / path.parent, "progress": progress,
         }  # fmt: skip
         if item.label is None:
             found = spectrum(subject.model, subject.loss, data, **options)
@@ -231,12 +231,12 @@ def _size(subject: Subject, depth: Depth, item: Item) -> int:
     return size * max(subject.views, 1)
 
 
-def _teller(say: Say, name: str, clock: Clock, patience: float) -> Say:
+def _progress(say: Say, name: str, clock: Clock, patience: float) -> Say:
     """Turn the lines of ``class_spectra`` on its way ("class 3: step 25 of 100") into ones with the class's name, at
     most one in ``patience`` seconds."""
     last = time.monotonic()
 
-    def tell(line: str) -> None:
+    def progress(line: str) -> None:
         nonlocal last
         step = re.search(r"step (\d+) of (\d+)", line)
         if step is None:
@@ -246,4 +246,4 @@ def _teller(say: Say, name: str, clock: Clock, patience: float) -> Say:
             last = time.monotonic()
             say(f"{name}: {step[0]}, about {duration(clock.left(), 'an unknown time')} left for all")
 
-    return tell
+    return progress
