@@ -17,8 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import brentq
-from scipy.special import betainc
 from torch import Tensor
 
 from saddlescape.curvature.lanczos import Factorization
@@ -139,6 +137,8 @@ def _share_bound(mass: float, size: int, tail: float, *, lower: bool) -> float:
     """
     if (lower and mass <= 0) or (not lower and mass >= 1):
         return 0.0 if lower else 1.0
+    from scipy.optimize import brentq  # late: SciPy takes 0.2 s to import
+    from scipy.special import betainc
 
     def excess(share: float) -> float:
         below = betainc(size * share / 2, size * (1 - share) / 2, mass) if 0 < share < 1 else float(share <= 0)

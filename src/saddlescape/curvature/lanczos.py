@@ -28,7 +28,6 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
-from scipy.linalg import eigh_tridiagonal
 from torch import Tensor
 
 from saddlescape.curvature.guards import exactly
@@ -222,5 +221,7 @@ def breakdown_level(like: Tensor) -> float:
 
 def tridiagonal_eigen(diagonal: Tensor, off_diagonal: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues (ascending) and eigenvectors (columns) of a symmetric tridiagonal matrix, float64 on the host."""
+    from scipy.linalg import eigh_tridiagonal  # late: SciPy takes 0.2 s to import
+
     values, vectors = eigh_tridiagonal(diagonal.numpy(), off_diagonal.numpy())
     return torch.from_numpy(values), torch.from_numpy(vectors)
