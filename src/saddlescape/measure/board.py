@@ -22,7 +22,7 @@ Moment = tuple[int, Sequence[Mapping[str, Any]], Mapping[str, Sequence[Spectrum]
 
 
 def put_measured(folder: Path, content: CurvatureFile, say: Say) -> Path | None:
-    """Scalars and spectra of all that stands in ``curvature.json``, at its epoch. None for a run without TensorBoard."""
+    """Scalars and spectra of all in ``curvature.json``, at its epoch. None for a run without TensorBoard."""
     rows = msgspec.to_builtins([*content.classes, *content.groups])
     spectra = {name_of(row): [Spectrum.load(folder / row["file"])] for row in rows if row["file"]}
     return _write(folder, "curvature", [(content.epoch, rows, spectra)], say)
