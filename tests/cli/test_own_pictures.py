@@ -39,6 +39,14 @@ def test_strays_beside_the_images_are_no_classes(cli, make_folder):
     assert one == other
 
 
+def test_the_first_line_names_the_largest_and_the_smallest_class(cli, make_folder):
+    """Classes are in the order of their names, not of their sizes."""
+    root = make_folder(Path("mine"), ant=5, bee=15, cat=10)
+    outcome = cli("train", root, "--out", "run", *SMALL)
+    assert outcome.code == 0, outcome.err
+    assert "3 classes (12 .. 4)" in outcome.err
+
+
 def test_black_on_transparent_is_seen_in_training_and_in_predict(cli, make_folder):
     """The stated background is the same grey for both."""
     root = make_folder(Path("mine"), cat=4, dog=4)

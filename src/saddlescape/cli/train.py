@@ -87,7 +87,7 @@ def train(
             if ranks.first:
                 print(to_toml(config), end="")
             return
-        counts = f"{dataset.class_counts[0]} .. {min(dataset.class_counts)}"
+        counts = f"{max(dataset.class_counts)} .. {min(dataset.class_counts)}"
         differs = ", ".join(changed(config, dataset))
         say(f"{config.method}{f' (changed: {differs})' if differs else ''} on {dataset.name}: "
             f"{sum(dataset.class_counts)} training images, "
