@@ -27,6 +27,7 @@ SMALL = ("--model", "smallcnn", "--image-size", "16", "--device", "cpu")
         ((*DIGITS, "--epochz", "3"), ("--epochz", "--epochs")),
         ((*DIGITS, "--epochs", "x"), ("--epochs", "x")),
         ((*DIGITS, "--epochs", "1.5"), ("--epochs", "1.5")),
+        ((*DIGITS, "--epochs", "1e20"), ("--epochs", "1e20")),
         ((*DIGITS, "--epochs"), ("--epochs",)),
         ((*DIGITS, "--epochs", "0"), ("--epochs 0",)),
         ((*DIGITS, "--epochs", "-3"), ("--epochs -3",)),

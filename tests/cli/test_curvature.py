@@ -76,6 +76,15 @@ def test_training_with_curvature_beside_it(cli: Any, tmp_path: Path) -> None:
     assert "already measured" in course.err
     assert f"{means[2]['lambda_min']:.4g}" in course.out
 
+    # In float64 the same images have the same losses.
+    exact = cli("curvature", out, "--over-training", "--samples-per-class", 2, "--products", 3, "--device", "cpu",
+                "--dtype", "float64")  # fmt: skip
+    assert exact.code == 0, exact.err
+    rows = [json.loads(line) for line in (out / "curvature-course.jsonl").read_text().splitlines()]
+    assert rows[0]["settings"]["dtype"] == "float64"
+    losses = [row["loss"] for row in rows[1:] if "label" in row and row["epoch"] == 2]
+    assert losses == pytest.approx([line["loss"] for line in classes], rel=1e-4)
+
 
 def test_the_hint_is_shown_with_its_caveats(cli: Any, run: Path) -> None:
     words = ("--advise-rho", "--classes", "9", "--rho", "0.1", "1", "--products", 5, "--device", "cpu")
