@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,17 +54,18 @@ class ArraySplit:
         return self.images[i]
 
 
-class _Stored:
+class _Stored(ABC):
     """What encoded images have in common. ``InputError`` if one cannot be read."""
 
     labels: Tensor
 
+    @abstractmethod
     def source(self, i: int) -> Path | bytes:
         """Where the reader finds image i: its path, or its encoded bytes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def name(self, i: int) -> str:
-        raise NotImplementedError
+        """What to call image i in a message."""
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
 
 
-class Network(nn.Module):
+class Network(nn.Module, ABC):
     """``forward``: images -> logits [N, C], the head's of ``features``: images -> [N, ``feature_dim``].
 
     ``model.head`` reads and replaces the head, wherever the checkpoint's names want it (``head_name``). ``nn.Module``
@@ -25,9 +26,9 @@ class Network(nn.Module):
     def head(self) -> nn.Module:
         return self.get_submodule(self.head_name)
 
+    @abstractmethod
     def features(self, x: Tensor) -> Tensor:
         """What the head sees."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         return cast(Tensor, getattr(self, self.head_name)(self.features(x)))
