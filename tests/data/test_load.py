@@ -136,6 +136,26 @@ def test_hold_out_leaves_single_images_and_the_test_set() -> None:
         hold_out(one_each, 0.2)
 
 
+def test_extra_validation_is_balanced_and_left_over_by_the_draw() -> None:
+    whole, drawn = load("digits"), load("digits", imbalance=50)
+    data = load("digits", imbalance=50, extra=True)
+    assert data.val is not None
+    # the largest class is drawn whole: it gives as many of its own as the next one has left over
+    fewest = min(120 - count for count in drawn.class_counts if count < 120)
+    assert torch.bincount(data.val.labels).tolist() == [fewest] * 10
+    assert data.class_counts == [120 - fewest, *drawn.class_counts[1:]] and len(data.test) == len(whole.test)
+
+    def of(split) -> set[bytes]:
+        return {image.numpy().tobytes() for image in split.images}
+
+    assert not of(data.val) & of(data.train) and of(data.train) < of(drawn.train)
+    assert data.draw_hash != drawn.draw_hash and data.held_hash
+    assert load("digits", imbalance=50, extra=True).held_hash == data.held_hash
+    for options, words in (({}, "give --imbalance"), ({"imbalance": 1}, "leaves no image")):
+        with pytest.raises(InputError, match=words):
+            load("digits", extra=True, **options)
+
+
 def test_draw_hash_sees_labels_pixels_and_order() -> None:
     images, labels = torch.arange(8, dtype=torch.uint8).reshape(2, 1, 2, 2), torch.tensor([0, 1])
     first = draw_hash(ArraySplit(images, labels))

@@ -93,8 +93,8 @@ def count_labels(labels: Any, num_classes: int) -> list[int]:
 
 def thinned(
     train: Images, classes: list[str], imbalance: float, profile: str, seed: int, n_max: int | None, notes: list[str]
-) -> Images:
-    """The long-tailed draw of ``load``. Raises ``InputError`` where a class has too few images for the profile."""
+) -> NDArray[np.int64]:
+    """The positions that ``load`` draws. Raises ``InputError`` where a class has too few images for the profile."""
     present = count_labels(train.labels, len(classes))
     largest = max(present) if n_max is None else n_max
     wanted = class_counts(len(classes), largest, imbalance, profile)
@@ -108,7 +108,7 @@ def thinned(
             f"long-tailed draw: the first {sum(wanted):,} training images of this copy are the {profile} profile of "
             f"imbalance {imbalance:g} already and are taken as they are"
         )
-        return train.take(np.arange(sum(wanted)))
+        return np.arange(sum(wanted))
     for label, (want, there) in enumerate(zip(wanted, present, strict=True)):
         if want > there:
             remedies = ["choose a larger imbalance"] if label else []
@@ -121,7 +121,7 @@ def thinned(
                 f"{there} present; {' or '.join(remedies)}"
             )
     notes.append(f"long-tailed draw: {profile} profile, imbalance {imbalance:g}, seed {seed}, {sum(wanted):,} images")
-    return train.take(longtail_indices(train.labels, wanted, seed))
+    return longtail_indices(train.labels, wanted, seed)
 
 
 def _is_drawn(labels: NDArray[np.int64], wanted: list[int]) -> bool:

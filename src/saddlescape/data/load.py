@@ -18,7 +18,7 @@ from saddlescape.data.paths import PackedPaths
 from saddlescape.data.reader import open_image
 from saddlescape.data.sources.found import Found, Progress, Request
 from saddlescape.data.sources.registry import find, name_of
-from saddlescape.data.split import with_test
+from saddlescape.data.split import left_over, with_test
 from saddlescape.data.types import ArraySplit, Dataset, FileSplit, Images, Preprocess, Split
 from saddlescape.data.white_level import measure
 from saddlescape.disk import expanded
@@ -49,6 +49,7 @@ def load(
     ties: str = "stable",
     white_level: float | None = None,
     split: str = "name",
+    extra: bool = False,
 ) -> Dataset:
     """Load a named data set (``digits``, ``cifar10``, ``cifar100``, ``imagenet-lt``, ``inat2018``) or a path.
 
@@ -68,6 +69,7 @@ def load(
       ``"error"`` finds a damaged file when its batch is read, and ``"skip"`` reads every file once here.
     - ``download``: fetch CIFAR where it is not there. ``progress(what, done, total)`` is called during long work.
     - ``groups``: the rule for head, mid and tail (see ``class_groups``). ``test``: the test list of a list file.
+    - ``extra``: ``val`` is a balanced set of images that the draw leaves out (see ``split.left_over``).
     - ``background``: the grey level behind transparent pixels.
     - ``ties``: which of two equally frequent classes of ``imagenet-lt`` or ``inat2018`` comes first: ``"stable"``, in
       the order of the original labels, or ``"reference"`` (see ``sources.frequency_lists``).
@@ -107,11 +109,20 @@ def load(
     if not request.partial:
         counts = count_labels(train.labels, len(found.classes))
         _require(found.classes, counts, "training images: add some or remove the class")
+    kept = None
     if imbalance is not None or n_max is not None:
-        train = thinned(train, found.classes, 1.0 if imbalance is None else imbalance, profile, seed, n_max, notes)
-    chosen: dict[str, Images] = {"train": train, "test": held}
-    if found.val is not None:
+        kept = thinned(train, found.classes, 1.0 if imbalance is None else imbalance, profile, seed, n_max, notes)
+    elif extra:
+        raise InputError("--val extra takes images that the long-tailed draw leaves out: give --imbalance")
+    chosen: dict[str, Images] = {"test": held}
+    if extra:
+        kept, aside = left_over(train.labels, kept, seed, notes)
+        chosen["val"] = train.take(aside)
+    elif found.val is not None:
         chosen["val"] = found.val
+    if kept is not None:
+        train = train.take(kept)
+    chosen = {"train": train, **chosen}
     preprocess = _preprocess(found, train, image_size, size_limit, background, notes)
     if white_level is None and found.preprocess is None:
         white_level, lines = measure(chosen.values())
@@ -151,7 +162,7 @@ def load(
         notes=[*notes, *([line] if line else [])],
         skipped=reading.skipped,
         original_labels=found.original_labels,
-        held_hash="" if base is None or request.partial else draw_hash(*others),
+        held_hash=draw_hash(*others) if extra or (base is not None and not request.partial) else "",
         base=base,
     )
 

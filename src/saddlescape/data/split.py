@@ -71,6 +71,39 @@ def with_test(found: Found, split: str, notes: list[str]) -> tuple[Images, Image
     return found.train.take(stay), found.train.take(aside)
 
 
+def left_over(
+    labels: Any, kept: NDArray[np.int64], seed: int, notes: list[str]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Balanced development images beside a long-tailed draw, so that no choice needs the test set.
+
+    As many of each class as the class has of which fewest (but any) are left over; a class of which fewer are left,
+    such as the largest, of which none is, gives as many of its own. ``labels`` int [N], ``kept`` positions drawn.
+
+    Returns:
+        Positions that stay in training, in their order, and positions set aside; a function of ``seed``.
+
+    Raises:
+        InputError: the draw leaves no image.
+    """
+    targets, generator = np.asarray(labels), np.random.default_rng(seed)
+    rest = np.setdiff1d(np.arange(len(targets)), kept)
+    if len(rest) == 0:
+        raise InputError("--val extra: the long-tailed draw leaves no image of this copy; use a fraction (--val 0.1)")
+    left = np.bincount(targets[rest], minlength=int(targets.max()) + 1)
+    number = int(left[left > 0].min())
+    aside = []
+    for label, there in enumerate(left):
+        pool = rest if there >= number else kept
+        aside.append(generator.permutation(np.sort(pool[targets[pool] == label]))[:number])
+    own = counted(int((left < number).sum()), "class", "classes")
+    notes.append(
+        f"validation: {number} images of each class that the long-tailed draw left over; {own} without such images "
+        "gave training images"
+    )
+    chosen = np.concatenate(aside)
+    return kept[~np.isin(kept, chosen)], chosen
+
+
 def hold_out(dataset: Dataset, fraction: float, seed: int = 0) -> Dataset:
     """The same data set with a share of the training images of each class moved to ``.val``.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -21,6 +21,7 @@ Finite = Annotated[float, may_be("a finite number", ge=-LARGEST, le=LARGEST)]
 Positive = Annotated[float, may_be("a finite number above 0", gt=0, le=LARGEST)]
 NotNegative = Annotated[float, may_be("a finite number of at least 0", ge=0, le=LARGEST)]
 Fraction = Annotated[float, may_be("a number from 0 to below 1", ge=0, lt=1)]
+Val = Annotated[float, may_be("a number from 0 to below 1, or extra", ge=0, lt=1)] | Literal["extra"]
 
 Options = dict[str, Finite | str]
 """What a registry's entry is built with: numbers and words, as TOML has them."""
@@ -95,7 +96,7 @@ class DataConfig:
     imbalance: NotNegative = 0.0
     profile: Annotated[str, one_of("exp", "step")] = "exp"
     draw_seed: Seed = 0
-    val: Fraction = 0.0
+    val: Val = 0.0  # extra: a balanced set of images that the long-tailed draw leaves out
     image_size: Index = 0
     bad_images: Annotated[str, one_of("error", "skip")] = "error"
     # How a person's own images are split; run folders without this field: by position.

@@ -64,8 +64,9 @@ def load_data(
         size_limit=size_limit,
         white_level=white_level,
         split=config.split,
+        extra=config.val == "extra",
     )
-    return hold_out(dataset, config.val, config.draw_seed) if config.val else dataset
+    return hold_out(dataset, config.val, config.draw_seed) if config.val and config.val != "extra" else dataset
 
 
 def moved(config: DataConfig, root: str | None) -> DataConfig:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -41,7 +41,8 @@ class Options:
             as the data are).
         epochs: Length of training; every milestone of the recipe stretches with it (default: as published).
         model: Another network than the recipe's; the table of reproduce says so.
-        val: Fraction of each class to hold out of training for validation (0: none).
+        val: Fraction of each class to hold out of training for validation (0: none); extra: a balanced set of images
+            that the long-tailed draw leaves out.
         root: Folder with the data; default $SADDLESCAPE_DATA, then the user cache.
         download: Fetch CIFAR from its home page if it is not found.
         device: auto, cpu, cuda or cuda:N.
@@ -52,7 +53,7 @@ class Options:
     imbalance: Annotated[float, may_be("head over tail, at least 1", ge=1, le=LARGEST)] | None = None
     epochs: Whole | None = None
     model: str | None = None
-    val: float = 0.0
+    val: float | Literal["extra"] = 0.0
     root: str | None = None
     download: bool = False
     device: str = "auto"
@@ -78,10 +79,10 @@ class TuneOptions(SeededOptions):
     """Flags of tune.
 
     Args:
-        val: Fraction of each class held out to choose on.
+        val: Fraction of each class held out to choose on, or extra.
     """
 
-    val: float = 0.2
+    val: float | Literal["extra"] = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
