@@ -112,10 +112,10 @@ def load(
     kept = None
     if imbalance is not None or n_max is not None:
         kept = thinned(train, found.classes, 1.0 if imbalance is None else imbalance, profile, seed, n_max, notes)
-    elif extra:
-        raise InputError("--val extra takes images that the long-tailed draw leaves out: give --imbalance")
     chosen: dict[str, Images] = {"test": held}
     if extra:
+        if kept is None:
+            raise InputError("--val extra takes images that the long-tailed draw leaves out: give --imbalance")
         kept, aside = left_over(train.labels, kept, seed, notes)
         chosen["val"] = train.take(aside)
     elif found.val is not None:
