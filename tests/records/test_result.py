@@ -6,6 +6,7 @@ import pytest
 
 from saddlescape.records.record import convert
 from saddlescape.records.result import Result
+from saddlescape.records.result_warnings import result_warnings
 
 
 @pytest.mark.parametrize(
@@ -23,3 +24,32 @@ def test_the_best_epoch_is_one_of_the_last_stage(
 ) -> None:
     raw = {"method": "crt", "dataset": "digits", "best_epoch": best, **epochs}
     assert convert(raw, Result, "result.json").best_of_stage == said
+
+
+FINE: dict[str, object] = {
+    "per_class": [70.0, 60.0, 50.0], "balanced_accuracy": 60.0, "ece": 4.0, "classes": ["a", "b", "c"],
+    "class_counts": [300, 60, 20],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changed", "train_accuracy", "steps", "said"),
+    [
+        ({}, 99.0, 300, []),
+        ({}, None, 300, []),  # mixtures of images: training accuracy says nothing
+        ({}, 40.0, 5000, []),  # hard data, not a short run
+        ({}, 40.0, 95, ["training was cut short: after 95 steps 40 % of the training images are right"]),
+        ({"per_class": [100.0, 0.0, 0.0], "balanced_accuracy": 33.3}, 40.0, 95, ["33.3 %, chance is 33.3 %: nothing"]),
+        ({"per_class": [5.0, 80.0, 90.0], "balanced_accuracy": 58.3}, 99.0, 95, ["'a' (300 training images) 5.0 %"]),
+        ({"per_class": [90.0, None, 0.0], "balanced_accuracy": 45.0}, 99.0, 95, ["chance is 50 %: nothing"]),
+        ({"per_class": [None, 90.0, None], "balanced_accuracy": 90.0}, 99.0, 95, []),
+        ({"ece": 14.26}, 99.0, 95, ["calibration error 14.3 %"]),
+        ({"per_class": [], "balanced_accuracy": None, "ece": None}, None, 0, []),
+    ],
+)  # fmt: skip
+def test_what_to_know_before_a_run_is_trusted(
+    changed: dict[str, object], train_accuracy: float | None, steps: int, said: list[str]
+) -> None:
+    result = convert({"method": "ce", "dataset": "d", **FINE, **changed}, Result, "result.json")
+    found = result_warnings(result, train_accuracy, steps)
+    assert len(found) == len(said) and all(part in line for part, line in zip(said, found, strict=True)), found

@@ -132,7 +132,7 @@ def _shared(config: RunConfig) -> str:
 
 
 def show(result: dict[str, Any], folder: Path) -> None:
-    """One line for a person, on stdout."""
+    """One line for a person, on stdout, and what to know before the run is trusted."""
     groups = ", ".join(f"{name} {percent(result.get(name))}" for name in ("head", "mid", "tail"))
     best, epochs = convert(result, Result, RESULT).best_of_stage
     console.print(
@@ -141,3 +141,5 @@ def show(result: dict[str, Any], folder: Path) -> None:
         f"{epochs}{' of the last stage' if len(result.get('stage_epochs', [])) > 1 else ''}); "
         f"{result['seconds']:.0f} s -> {folder / 'result.json'}"
     )  # fmt: skip
+    for line in result.get("warnings", []):
+        say(f"warning: {line}")

@@ -56,6 +56,7 @@ class Result(Record, frozen=True, kw_only=True):
     draw_hash: str = ""  # SHA-256 of the training images and labels, 16 hex digits
     held_hash: str = ""  # the same of the test and validation images of a person's own data
     skipped_images: int = 0
+    warnings: list[str] = []  # ``result_warnings``: what to know before the run is trusted
     version: str = ""
     torch: str = ""
     first_stage: str | UnsetType = UNSET  # of several stages: SHA-256 of the weights that the first ended with

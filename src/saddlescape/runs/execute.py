@@ -26,6 +26,7 @@ from saddlescape.records import files, metrics
 from saddlescape.records.config import RunConfig, Stage
 from saddlescape.records.metrics import Epoch
 from saddlescape.records.result import Result
+from saddlescape.records.result_warnings import result_warnings
 from saddlescape.runs import config as configuration
 from saddlescape.runs.first_stage import first_stage_hash, load_first_stage
 from saddlescape.runs.images import require_same, write_images
@@ -361,7 +362,7 @@ def summarise(config: RunConfig, dataset: Dataset, rows: Sequence[Epoch]) -> Res
             "selected_accuracy": chosen_test.accuracy,
             **{f"selected_{group}": getattr(chosen_test, group) for group in dataset.groups},
         }
-    return Result(
+    result = Result(
         method=config.method,
         dataset=dataset.name,
         imbalance=config.data.imbalance or None,
@@ -396,6 +397,11 @@ def summarise(config: RunConfig, dataset: Dataset, rows: Sequence[Epoch]) -> Res
         torch=str(torch.__version__),
         **validated,
     )
+    stages = [stage for stage in config.stages if not stage.head_fit]
+    steps = sum(stage.epochs * -(-sum(dataset.class_counts) // stage.batch_size) for stage in stages)
+    trained = [row.train_accuracy for row in rows if config.stages[row.stage] is stages[-1]] if stages else []
+    known = trained[-1] if trained and stages[-1].objective == "classify" else None
+    return msgspec.structs.replace(result, warnings=result_warnings(result, known, steps))
 
 
 def _score(value: float | None) -> float:
