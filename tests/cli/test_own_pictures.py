@@ -79,7 +79,7 @@ def test_a_class_that_the_test_set_lacks(cli, make_folder, how):
     scored = cli("evaluate", "run")
     assert "3 of 4 classes have images here" in scored.out
     row = next(line.split() for line in scored.out.splitlines() if line.startswith("cat"))
-    assert row == ["cat", "6", "n/a"]
+    assert row == ["cat", "6", "n/a", "n/a", "n/a"]
 
 
 def test_a_class_with_one_image_stays_in_training(cli, make_folder):

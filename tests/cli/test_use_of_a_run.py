@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import shutil
@@ -37,13 +38,17 @@ def test_evaluate_agrees_with_training_and_with_predict(cli, photo_run, photos):
     scores = json.loads(Path("scores.json").read_text())
     trained = result(photo_run)
     assert scores["accuracy"] == trained["accuracy"]
-    assert scores["per_class"] == trained["per_class"]
+    assert scores["per_class"] == scores["recall"] == trained["per_class"]
     assert f"(test, {scores['images']} images): accuracy {trained['accuracy']:.1f} " in outcome.out
     # The same figures from nothing but the answers of predict.
     paths = sorted((photos / "test").rglob("*.png"))
     answers = predictions(cli, photo_run, paths)
-    right = [max(answer, key=lambda name: answer[name]) == path.parent.name
-             for answer, path in zip(answers, paths, strict=True)]  # fmt: skip
+    best = [max(answer, key=lambda name: answer[name]) for answer in answers]
+    right = [name == path.parent.name for name, path in zip(best, paths, strict=True)]
+    cats = [hit for name, hit in zip(best, right, strict=True) if name == "cat"]
+    precision, recall = sum(cats) / max(len(cats), 1), sum(cats) / 3
+    assert scores["precision"][0] == pytest.approx(100 * precision)
+    assert scores["f1"][0] == pytest.approx(200 * precision * recall / max(precision + recall, 1e-9))
     assert scores["accuracy"] == pytest.approx(100 * sum(right) / len(right))
     nats = [-math.log(answer[path.parent.name]) for answer, path in zip(answers, paths, strict=True)]
     assert scores["loss"] == pytest.approx(sum(nats) / len(nats), rel=1e-4)
@@ -107,6 +112,26 @@ def test_predict_for_people(cli, photo_run, photos):
         best = sorted(answer, key=lambda name: -answer[name])[:2]
         assert line == f"{path}: " + ", ".join(f"{name} {100 * answer[name]:.1f} %" for name in best)
         assert sum(answer.values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_predict_takes_folders_and_patterns_and_writes_a_table(cli, photo_run, photos):
+    paths = [*sorted((photos / "test").rglob("*.png")), *sorted((photos / "train").glob("[co]*/*-1.png"))]
+    bad = Path("more/broken.png")
+    bad.parent.mkdir()
+    bad.write_bytes(b"no image")
+    outcome = cli("predict", photo_run, photos / "test", photos / "train/[co]*/*-1.png", "more", "--csv", "classes.csv")
+    assert (outcome.code, outcome.out.strip()) == (1, f"{len(paths)} images -> classes.csv")
+    assert outcome.err.startswith(f"saddlescape: {bad}: ") and len(outcome.err.splitlines()) == 1
+    with Path("classes.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image"] for row in rows] == list(map(str, paths))
+    for row, answer in zip(rows, predictions(cli, photo_run, paths), strict=True):
+        ranked = [(row[f"class_{rank}"], float(row[f"probability_{rank}"])) for rank in (1, 2, 3)]
+        assert dict(ranked) == pytest.approx(answer, rel=1e-5) and ranked == sorted(ranked, key=lambda each: -each[1])
+    Path("empty").mkdir()
+    for nothing in ("empty", "nowhere/*.png"):
+        assert f"{nothing}: no image there" in cli("predict", photo_run, nothing).complaint
+    assert "is a folder" in cli("predict", photo_run, photos / "test", "--csv", "empty").complaint
 
 
 def test_an_image_turned_by_exif_is_the_upright_image(cli, photo_run, make_picture):

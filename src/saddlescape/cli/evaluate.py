@@ -21,7 +21,7 @@ def evaluate(
     device: str = "auto",
     out: Path | None = None,
 ) -> None:
-    """Score a run: accuracy, balanced accuracy, calibration error, head/mid/tail and every class.
+    """Score a run: accuracy, balanced accuracy, calibration error, head/mid/tail; each class's precision, recall, F1.
 
     On a finished run's own test set this also keeps its answers (test_predictions.npz, tail_errors.npz) for the report.
 
@@ -56,7 +56,7 @@ def evaluate(
     if out is not None and out.is_dir():
         raise InputError(f"--out {out} is a folder; give a file such as {out / 'scores.json'}")
     with reading() as progress:
-        scores, dataset = evaluate_run(
+        scores, report, dataset = evaluate_run(
             run, data=data, root=root, split=split, post_hoc=post_hoc, device=device, progress=progress,
             say=say,
         )  # fmt: skip
@@ -69,12 +69,12 @@ def evaluate(
     )  # fmt: skip
     if scores.present < dataset.num_classes:
         console.print(f"{scores.present} of {dataset.num_classes} classes have images here")
-    table = Table(box=None, pad_edge=False)
-    for heading in ("class", "training images", "accuracy"):
-        table.add_column(heading, justify="left" if heading == "class" else "right", overflow="fold")
-    for name, count, accuracy in zip(dataset.classes, dataset.class_counts, scores.per_class, strict=True):
-        table.add_row(name, str(count), percent(accuracy))
     if dataset.num_classes <= 100:
+        table = Table(box=None, pad_edge=False)
+        for heading in ("class", "training images", *report):
+            table.add_column(heading, justify="left" if heading == "class" else "right", overflow="fold")
+        for name, count, *figures in zip(dataset.classes, dataset.class_counts, *report.values(), strict=True):
+            table.add_row(name, str(count), *map(percent, figures))
         console.print(table)
     if out is not None:
-        files.write_json(out, dataclasses.asdict(scores) | {"classes": dataset.classes, "split": split})
+        files.write_json(out, dataclasses.asdict(scores) | report | {"classes": dataset.classes, "split": split})

@@ -25,7 +25,7 @@ from saddlescape.runs.opened import Opened, open_run
 from saddlescape.runs.plan import load_data, moved
 from saddlescape.runs.predictions import keep_predictions
 from saddlescape.training.batches import EVALUATION_BATCH
-from saddlescape.training.metrics import Scores, score
+from saddlescape.training.metrics import Scorer, Scores, score
 from saddlescape.training.precision import Precision, resolve_device
 
 
@@ -39,8 +39,8 @@ def evaluate_run(
     device: str = "auto",
     progress: Callable[..., None] | None = None,
     say: Callable[[str], None] = lambda line: None,
-) -> tuple[Scores, Dataset]:
-    """Scores and the data set they are for; see ``saddlescape evaluate --help``.
+) -> tuple[Scores, dict[str, list[float | None]], Dataset]:
+    """Scores, the report of each class and the data set they are for; see ``saddlescape evaluate --help``.
 
     On its own test set a finished run's answers are kept in the run folder, for the report; a folder that cannot be
     written is reported by ``say`` and has no other effect.
@@ -72,7 +72,23 @@ def evaluate_run(
             keep_predictions(folder, scorer, dataset, opened.preprocess)
         except InputError as error:
             say(f"warning: the answers are not kept for the report: {error}")
-    return scorer.scores(dataset.groups), dataset
+    return scorer.scores(dataset.groups), class_report(scorer), dataset
+
+
+def class_report(scorer: Scorer) -> dict[str, list[float | None]]:
+    """``precision``, ``recall`` and ``f1`` [C] in percent by scikit-learn; None for a class without images.
+
+    A class that is never predicted has precision 0.
+    """
+    from sklearn.metrics import precision_recall_fscore_support
+
+    *figures, images = precision_recall_fscore_support(
+        *scorer.predicted(), labels=range(scorer.num_classes), zero_division=0
+    )
+    return {
+        name: [100 * float(value) if count else None for value, count in zip(values, images, strict=True)]
+        for name, values in zip(("precision", "recall", "f1"), figures, strict=True)
+    }
 
 
 def run_data(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from glob import glob, has_magic
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from saddlescape.data.reader import pixels
+from saddlescape.data.sources.folder import images_below
+from saddlescape.disk import expanded
 from saddlescape.errors import InputError
 from saddlescape.runs.opened import Opened
 
@@ -21,6 +25,26 @@ def probabilities(opened: Opened, images: Tensor) -> Tensor:
     device = next(opened.model.parameters()).device
     logits = opened.model(opened.preprocess.normalize(images.to(device)))
     return (opened.logit_scale * logits.float()).softmax(dim=1).cpu()
+
+
+def images_of(names: Sequence[Path]) -> list[Path]:
+    """The images that files, folders (at any depth) and patterns such as ``photos/**/*.jpg`` name, in their order.
+
+    Raises:
+        InputError: a folder or pattern without an image.
+    """
+    found: list[Path] = []
+    for name in map(expanded, names):
+        if os.path.isdir(name):  # noqa: PTH112  pathlib raises for a name that is too long
+            below = images_below(name, [])
+        elif has_magic(str(name)) and not os.path.exists(name):  # noqa: PTH110
+            below = images_of([Path(path) for path in sorted(glob(str(name), recursive=True))])  # noqa: PTH207
+        else:
+            below = [name]
+        if not below:
+            raise InputError(f"{name}: no image there; name images, folders of images, or a pattern in quotes")
+        found += below
+    return found
 
 
 Answer = list[tuple[str, float]]

@@ -116,7 +116,7 @@ def _splits(root: Path, notes: list[str]) -> dict[str, Path]:
     if "train" not in parts or (len(parts) < len(folders) and not _subfolders(parts["train"], [])):
         return {"train": root}
     others = [folder for folder in folders if folder not in parts.values()]
-    beside = [folder.name for folder in others if _images_below(folder, [])]
+    beside = [folder.name for folder in others if images_below(folder, [])]
     if beside:
         raise InputError(
             f"{root}: {beside[0]}/ has images but is no split, while {parts['train'].name}/ has class folders inside: "
@@ -138,7 +138,7 @@ def _subfolders(root: Path, notes: list[str]) -> list[Path]:
             raise InputError(f"{path}: a link to {path.readlink()}, which is not there: restore it or remove the link")
     folders = [path for path in entries if path.is_dir()]
     hidden = [p.name for p in folders if p.name.startswith(".") and p.name.lower() not in _STRAY_NAMES]
-    hidden = [name for name in hidden if _images_below(root / name, [])]
+    hidden = [name for name in hidden if images_below(root / name, [])]
     if hidden:
         notes.append(f"hidden folders with images in {root}, not used (rename them to use them): {', '.join(hidden)}")
     folders = [path for path in folders if not _is_stray(path.name)]
@@ -181,7 +181,7 @@ def _split(
     paths: list[Path] = []
     labels: list[int] = []
     for name, place in (_class_folders(folder, notes) if places is None else places).items():
-        images = _images_below(place, ignored)
+        images = images_below(place, ignored)
         if name not in numbers:
             if not images:
                 continue
@@ -205,7 +205,7 @@ def _loose_images(folder: Path, ignored: list[str]) -> list[Path]:
     return images
 
 
-def _images_below(place: Path, ignored: list[str]) -> list[Path]:
+def images_below(place: Path, ignored: list[str]) -> list[Path]:
     """Images at any depth, by path; links are followed, but no folder is entered twice.
 
     A link to nothing counts as an image: whoever decodes it names it. Raises ``InputError`` for a folder that cannot
