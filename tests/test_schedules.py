@@ -16,6 +16,7 @@ from saddlescape.schedules import (
     DeferredReweighting,
     cosine_lr,
     ib_lr,
+    linear_lr,
     lr_schedule,
     mislas_lr,
     never_begins,
@@ -86,6 +87,11 @@ def test_cosine_with_warm_up() -> None:
         cosine_lr(0, 10, 1.0, warmup=10)
 
 
+def test_linear_goes_up_over_a_tenth_and_down_to_nothing() -> None:
+    assert [linear_lr(t, 20, 0.9) for t in (0, 1, 2, 3, 19, 20)] == pytest.approx([0.3, 0.6, 0.9, 0.85, 0.05, 0])
+    assert [linear_lr(t, 2, 0.4) for t in range(2)] == [0.2, 0.4] and linear_lr(0, 1, 0.4) == 0.2
+
+
 @pytest.mark.parametrize(
     ("milestone", "total", "reference", "expected"),
     [
@@ -140,6 +146,7 @@ def test_lr_schedule_by_name() -> None:
         "mislas": mislas_lr(3, 20, 0.4),
         "ib": ib_lr(3, 20, 0.4),
         "cosine": cosine_lr(3, 20, 0.4),
+        "linear": linear_lr(3, 20, 0.4),
         "constant": 0.4,
     }.items():
         rule = lr_schedule(name, 20, 0.4)

@@ -25,6 +25,7 @@ __all__ = [
     "constant_lr",
     "cosine_lr",
     "ib_lr",
+    "linear_lr",
     "lr_schedule",
     "mislas_lr",
     "never_begins",
@@ -132,6 +133,18 @@ def cosine_lr(epoch: int, total: int, base_lr: float, warmup: int = 0) -> float:
     return 0.5 * base_lr * (1 + math.cos(math.pi * part))
 
 
+def linear_lr(epoch: int, total: int, base_lr: float) -> float:
+    """Up over the first tenth, base_lr * (epoch + 1) / (W + 1), then down a straight line that ends at 0.
+
+    With W = total / 10, rounded and at least 1, epoch W has base_lr and the last one base_lr / (total - W).
+    """
+    _check_epoch(epoch)
+    warm = max(1, round(total / 10))
+    if epoch < warm:
+        return base_lr * (epoch + 1) / (warm + 1)
+    return base_lr * max(total - epoch, 0) / (total - warm) if total > warm else base_lr
+
+
 def constant_lr(epoch: int, total: int, base_lr: float) -> float:
     """base_lr."""
     _check_epoch(epoch)
@@ -141,6 +154,7 @@ def constant_lr(epoch: int, total: int, base_lr: float) -> float:
 LR_SCHEDULES: dict[str, Callable[[int, int, float], float]] = {
     "paper-cifar": paper_cifar_lr,
     "cosine": cosine_lr,
+    "linear": linear_lr,
     "constant": constant_lr,
     "mislas": mislas_lr,
     "ib": ib_lr,

@@ -54,7 +54,7 @@ def test_every_system_has_stages_on_every_data_set(name: str, dataset: str) -> N
         assert len(stage.views) >= getattr(objective, "views_needed", 0)
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize("name", [name for name in SYSTEMS if name != "ours"])  # which has other stages then
 def test_all_lengths_stretch_with_the_first_stage(name: str) -> None:
     whole, short = stages(name), stages(name, epochs=20)
     assert [stage.epochs for stage in short] == [
@@ -136,6 +136,26 @@ def test_ours_and_each_of_its_terms() -> None:
     assert (plain.objective, plain.objective_options) == ("classify", {})
     changed = stages("ours", settings=terms)[0]
     assert changed.views == ("simclr", "simclr") and changed.objective_options == {"kind": "proco"}
+
+
+def test_terms_of_ours_depend_on_its_length() -> None:
+    (short,), long = stages("ours", budget=40), stages("ours", epochs=200)
+    assert (short.epochs, short.objective, short.optimizer, short.lr_schedule) == (40, "classify", "sgd", "linear")
+    assert short.nesterov and short.loss == "la" and stages("ours", epochs=40) == (short,)
+    assert (long[0].objective, long[0].optimizer, long[1].head_fit) == ("mixup", "partial-sam", "plda")
+    assert [stage.name for stage in stages("ours", "digits", epochs=10)] == [stage.name for stage in long]
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [("ce+drw", [40]), ("ce+drw+sam", [20]), ("ce+drw+latesam", [32]), ("proco", [13]), ("mislas", [39, 2])],
+)
+def test_a_budget_is_stretched_to(method: str, expected: list[int]) -> None:
+    recipe = resolve(method, facts(), budget=40)
+    assert [stage.epochs for stage in recipe.stages] == expected
+    assert any(note.startswith("budget 40: ") for note in recipe.notes)
+    with pytest.raises(InputError, match="leave one of them out"):
+        resolve(method, facts(), budget=40, epochs=20)
 
 
 def test_numbers_of_a_data_set_and_its_imbalance_lie_over_the_defaults() -> None:

@@ -20,7 +20,7 @@ from saddlescape.report.read import RunData
 from saddlescape.runs.config import from_toml, to_toml
 from saddlescape.schedules import LR_SCHEDULES
 from saddlescape.training.checkpoint import Cursor
-from saddlescape.training.epoch import at
+from saddlescape.training.epoch import at, total_work
 from saddlescape.training.loop import set_epoch
 from saddlescape.training.parts import assemble, new_model
 from saddlescape.training.precision import Precision
@@ -184,3 +184,19 @@ def test_curvature_counts_weights_as_training_does() -> None:
     ce = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
     by_hand = (weights * (1 - (-ce).exp()) * ce).sum() / 7
     torch.testing.assert_close(loss(logits, targets), by_hand, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, 10), ({"optimizer": "sam", "rho": (0.1,)}, 20), ({"optimizer": "sam", "rho": (0.1,), "rho_start": 6}, 14),
+        ({"optimizer": "partial-sam", "optimizer_options": {"share": 0.5}, "rho": (0.1,)}, 15),
+        ({"optimizer": "momentum-sam", "rho": (0.1,)}, 10), ({"optimizer": "imbsam", "rho": (0.1,)}, 80 / 3),
+        ({"views": ("crop", "crop")}, 30), ({"views": ("crop",), "partner": "class-balanced"}, 40),
+        ({"trainable": "head"}, 10 / 3), ({"sampler_options": {"num_samples": sum(COUNTS) / 2}}, 5),
+    ],
+)  # fmt: skip
+def test_work_counts_passes_over_the_training_set(changes: dict[str, Any], expected: float) -> None:
+    assert total_work([stage_of(**changes)], sum(COUNTS)) == pytest.approx(expected)
+    fitted = Stage(epochs=1, head_fit="plda")
+    assert total_work([stage_of(**changes), fitted], sum(COUNTS)) == pytest.approx(expected + 1 / 3)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import re
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from saddlescape.errors import InputError
@@ -19,7 +21,7 @@ from saddlescape.published import recipes
 from saddlescape.records.config import Stage
 from saddlescape.records.milestones import beginnings, reweighting_start
 from saddlescape.schedules import never_begins
-from saddlescape.training.epoch import without_usual_normalization
+from saddlescape.training.epoch import total_work, without_usual_normalization
 
 PAPER_DEFAULT = "ce+drw+sam"
 
@@ -76,13 +78,15 @@ def resolve(
     facts: Facts,
     *,
     epochs: int | None = None,
+    budget: float | None = None,
     flags: Mapping[str, Any] | None = None,
     settings: Sequence[str] = (),
     model: str | None = None,
 ) -> Recipe:
     """Fill in a recipe.
 
-    ``method`` None takes the default for the data. ``flags`` overrides fields of every stage (None values are
+    ``method`` None takes the default for the data. ``budget``: as many epochs as bring the work of all stages closest
+    to it (see ``training.epoch.work``). ``flags`` overrides fields of every stage (None values are
     skipped); ``settings`` are ``stage.field=value`` strings, applied last: another loss, objective,
     optimiser ... begins without the options of the one before.
 
@@ -91,6 +95,11 @@ def resolve(
     """
     if epochs is not None and epochs < 1:
         raise InputError(f"--epochs {epochs}: a run has at least one epoch")
+    if budget is not None:
+        if epochs is not None:
+            raise InputError("--epochs and --budget both say how long to train: leave one of them out")
+        fill = partial(resolve, method, facts, flags=flags, settings=settings, model=model)
+        return _within(fill, budget, facts.images)
     published = recipes()
     notes: list[str] = []
     if facts.dataset in published and facts.dataset != "own":
@@ -126,6 +135,21 @@ def resolve(
     notes += [*recipe.notes, *too_late(stages), *corrections(stages), *map(loss_line, filter(_trains, stages))]
     stages = [without_usual_normalization(stage) for stage in stages]
     return dataclasses.replace(recipe, model=model or recipe.model, stages=tuple(stages), notes=tuple(notes))
+
+
+def _within(fill: Callable[..., Recipe], budget: float, images: int) -> Recipe:
+    """The recipe of the number of epochs whose work is closest to ``budget``; of several the longest."""
+    found, least = None, math.inf
+    for epochs in range(1, math.floor(3 * budget) + 2):  # an epoch is a third of a unit at least
+        recipe = fill(epochs=epochs)
+        spent = total_work(recipe.stages, images)
+        if abs(spent - budget) <= least:
+            found, least, work = recipe, abs(spent - budget), spent
+        if spent > 2 * budget:
+            break
+    assert found is not None
+    note = f"budget {budget:g}: {found.stages[0].epochs} epochs, the work of {work:.4g} epochs of SGD"
+    return dataclasses.replace(found, notes=(*found.notes, note))
 
 
 def too_late(stages: Sequence[Stage]) -> list[str]:

@@ -49,6 +49,7 @@ def build(method: Sum, facts: Facts, table: Mapping[str, Any], epochs: int | Non
         lr=float(table["lr"]),
         lr_schedule=lr_schedule,
         momentum=float(table["momentum"]),
+        nesterov=bool(table.get("nesterov", False)),
         weight_decay=float(table["weight_decay"]),
         optimizer=optimizer,
         optimizer_options=optimizer_options,

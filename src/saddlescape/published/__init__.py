@@ -22,20 +22,28 @@ def systems() -> dict[str, Any]:
     return tomllib.loads(resources.files(__name__).joinpath("systems.toml").read_text(encoding="utf-8"))
 
 
-def system_recipe(name: str, dataset: str, imbalance: float, optimizer: str = "sgd") -> dict[str, Any]:
+def system_recipe(
+    name: str, dataset: str, imbalance: float, optimizer: str = "sgd", epochs: int | None = None
+) -> dict[str, Any]:
     """The numbers of a system on a data set: defaults, then the data set's, its imbalance's, and the optimiser's there.
 
-    Values that are tables are those of data sets, except "first" (changes to the first stage's recipe);
-    within those of an imbalance, of optimisers.
+    Values that are tables are those of data sets, except "first" (changes to the first stage's recipe) and "up_to"
+    (changes for runs of at most so many ``epochs``, those of the next greater number); within those of an imbalance,
+    of optimisers.
     """
     table = systems().get(name, {})
     here = table.get(dataset, {})
     exact = here.get("imbalance", {}).get(f"{imbalance:.0f}", {})
     merged: dict[str, Any] = {}
-    for layer in (table, here, exact, exact.get(optimizer, {})):
+    for layer in (table, _short(table, epochs), here, _short(here, epochs), exact, exact.get(optimizer, {})):
         merged |= {key: value for key, value in layer.items() if not isinstance(value, dict)}
         merged["first"] = merged.get("first", {}) | layer.get("first", {})
     return merged
+
+
+def _short(layer: dict[str, Any], epochs: int | None) -> dict[str, Any]:
+    lengths = [int(length) for length in layer.get("up_to", {}) if epochs is not None and epochs <= int(length)]
+    return layer["up_to"][str(min(lengths))] if lengths else {}
 
 
 @cache

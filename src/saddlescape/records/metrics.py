@@ -40,6 +40,7 @@ class Epoch(Record, frozen=True, kw_only=True):
     images: int = 0
     seconds: float = 0.0
     images_per_second: float | None = None
+    work: float | None = None  # passes over the training set, forward and backward; None in older files
     fitted: Any = None  # of a head fitted in closed form: what was fitted
     test: Scores | None = None  # where the epoch was evaluated
     val: Scores | None = None

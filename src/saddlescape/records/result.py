@@ -49,6 +49,8 @@ class Result(Record, frozen=True, kw_only=True):
     selected_tail: float | UnsetType | None = UNSET
     seconds: float | None = None
     images_per_second: float | None = None
+    work: float | None = None  # of all stages: passes over the training set, forward and backward
+    test_openings: int | None = None  # epochs after which the test set was scored
     device: str = ""
     precision: str = ""
     compiled: bool = False

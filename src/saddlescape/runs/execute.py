@@ -32,6 +32,7 @@ from saddlescape.runs.first_stage import first_stage_hash, load_first_stage
 from saddlescape.runs.images import require_same, write_images
 from saddlescape.training.checkpoint import Checkpoint, CheckpointFolder, Cursor
 from saddlescape.training.closed_form import fit_head
+from saddlescape.training.epoch import total_work
 from saddlescape.training.loop import Watcher, fit
 from saddlescape.training.parts import Parts, assemble, new_model, next_head
 from saddlescape.training.precision import Precision
@@ -386,6 +387,8 @@ def summarise(config: RunConfig, dataset: Dataset, rows: Sequence[Epoch]) -> Res
         best_epoch=best.epoch + 1,
         seconds=seconds,
         images_per_second=sum(row.images for row in rows) / max(seconds, 1e-9),
+        work=total_work(config.stages, sum(dataset.class_counts)),
+        test_openings=sum(row.test is not None for row in rows),
         device=device_name(config.device),
         precision=config.precision,
         compiled=config.compile,

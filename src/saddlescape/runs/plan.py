@@ -108,8 +108,9 @@ def recipe_of(request: Request, facts: Facts) -> Recipe:
     overrides: dict[str, Any] = {name: getattr(request, name) for name in names}
     overrides["rho"] = None if request.rho is None else (request.rho,)
     return resolve(
-        request.method, facts, epochs=request.epochs, flags=overrides, settings=request.settings, model=request.model
-    )
+        request.method, facts, epochs=request.epochs, budget=request.budget, flags=overrides,
+        settings=request.settings, model=request.model,
+    )  # fmt: skip
 
 
 def changed(config: RunConfig, dataset: Dataset) -> list[str]:

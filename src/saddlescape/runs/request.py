@@ -40,6 +40,7 @@ class Options:
         imbalance: Ratio of the largest to the smallest class to draw the training set with (default: as published, or
             as the data are).
         epochs: Length of training; every milestone of the recipe stretches with it (default: as published).
+        budget: Length of training as work: of as many epochs of SGD. An epoch of SAM counts two.
         model: Another network than the recipe's; the table of reproduce says so.
         val: Fraction of each class to hold out of training for validation (0: none); extra: a balanced set of images
             that the long-tailed draw leaves out.
@@ -52,6 +53,7 @@ class Options:
 
     imbalance: Annotated[float, may_be("head over tail, at least 1", ge=1, le=LARGEST)] | None = None
     epochs: Whole | None = None
+    budget: Annotated[float, may_be("a number of at least 1", ge=1, le=1e5)] | None = None
     model: str | None = None
     val: float | Literal["extra"] = 0.0
     root: str | None = None

@@ -47,6 +47,7 @@ def fit_head(
     row: dict[str, Any] = {"epoch": 0, "lr": 0.0, "rho": None, "train_loss": float(loss)}
     row |= {"train_accuracy": 100 * float(accuracy), "images": len(labels), "seconds": seconds}
     row |= {"images_per_second": len(labels) / max(seconds, 1e-9), "fitted": fitted}
+    row["work"] = parts.setting(0).work
     for name, loader in parts.evaluations.items():
         scorer = score(parts.model, loader.epoch(0), parts.num_classes, parts.precision, ranks=parts.ranks)
         row[name] = scorer.scores(parts.groups).row()

@@ -15,6 +15,7 @@ from saddlescape.losses.base import ClassLoss
 from saddlescape.losses.registry import build_loss, normalization_of
 from saddlescape.records.config import Stage
 from saddlescape.records.milestones import is_early, reweighting_start
+from saddlescape.training.trainable import is_frozen
 
 
 class EpochSetting(NamedTuple):
@@ -26,6 +27,7 @@ class EpochSetting(NamedTuple):
     weights: Tensor | None  # class weights [C] of the stage; None: the loss keeps its own, if it has any
     epoch: int  # with ``epochs``, what objectives that change over training go by
     epochs: int
+    work: float  # see ``work``
 
 
 def at(stage: Stage, class_counts: Sequence[int], epoch: int) -> EpochSetting:
@@ -45,7 +47,34 @@ def at(stage: Stage, class_counts: Sequence[int], epoch: int) -> EpochSetting:
         weights=weights,
         epoch=epoch,
         epochs=stage.epochs,
+        work=work(stage, sum(class_counts), epoch),
     )
+
+
+FORWARD = 1 / 3  # of the work of a forward and a backward pass
+# Passes of a step with a radius above 0, a forward pass counted as one third and a backward pass as two.
+PASSES = {"sam": 2, "asam": 2, "sam-on": 2, "imbsam": 8 / 3, "focal-sam": 8 / 3, "sse-sam": 11 / 3}
+
+
+def work(stage: Stage, images: int, epoch: int) -> float:
+    """Forward and backward passes over ``images`` training images that an epoch of ``stage`` makes ("units of work").
+
+    1 for SGD, 2 for SAM, 2 for two views of each image; a third where the backbone is frozen or the head is fitted.
+    What PartialSAM takes of the tail beyond its share, and losses and heads, do not count.
+    """
+    passes = 1.0
+    if stage.head_fit or is_frozen(stage.trainable):
+        passes = FORWARD
+    elif stage.rho and _rho(stage)(epoch) > 0:
+        partial = 1 + float(stage.optimizer_options.get("share", 0.25))
+        passes = partial if stage.optimizer == "partial-sam" else PASSES.get(stage.optimizer, 1.0)
+    shown = float(stage.sampler_options.get("num_samples", images)) / images
+    return passes * shown * (1 + len(stage.views)) * (2 if stage.partner else 1)
+
+
+def total_work(stages: Sequence[Stage], images: int) -> float:
+    """``work`` of all epochs of ``stages``, of a first stage that another run has trained too."""
+    return sum(work(stage, images, epoch) for stage in stages for epoch in range(stage.epochs))
 
 
 def loss_of(stage: Stage, class_counts: Sequence[int], *, early: bool = False) -> ClassLoss:

@@ -134,6 +134,7 @@ def _row(parts: Parts, epoch: int, running: Running, lr: float, rho: float | Non
     row: dict[str, Any] = {"epoch": epoch, "lr": lr, "rho": rho, "train_loss": running.mean_loss()}
     row |= {"train_accuracy": 100 * float(running.correct) / max(images, 1), "images": images}
     row |= {"seconds": running.seconds, "images_per_second": images / max(running.seconds, 1e-9)}
+    row["work"] = parts.setting(epoch).work
     if (epoch + 1) % parts.eval_every == 0 or epoch + 1 == parts.epochs:
         for name, loader in parts.evaluations.items():
             batches = salvaging(loader.epoch(0), parts, epoch, running, save)

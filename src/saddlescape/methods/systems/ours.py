@@ -35,8 +35,10 @@ from saddlescape.records.config import Stage
 
 
 def our_stages(facts: Facts, own: Numbers, first: Stage) -> tuple[Stage, ...]:
-    stage = replace(mixup_stage(first, own), loss="la", freeze_bn_stats=True)
-    if stage.optimizer == "sgd":
+    stage = replace(first, loss="la", freeze_bn_stats=True)
+    if own["alpha"]:
+        stage = mixup_stage(stage, own)
+    if stage.optimizer == "sgd" and own["share"]:
         share = numbers(own, "share")
         stage = replace(stage, optimizer="partial-sam", optimizer_options=share, rho=(float(own["rho"]),))
-    return stage, fitted_stage(stage, "plda", **numbers(own, "shrinkage"))
+    return (stage, fitted_stage(stage, "plda", **numbers(own, "shrinkage"))) if own["shrinkage"] else (stage,)

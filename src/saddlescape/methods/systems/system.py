@@ -49,7 +49,7 @@ def build(name: str, system: System, first: Sum, facts: Facts, table: Numbers, e
     """
     if system.own_optimizer and first.optimizer != "sgd":
         raise InputError(f"{name} brings its own optimiser: leave {first.optimizer} out")
-    own = system_recipe(name, facts.dataset, facts.imbalance, first.optimizer)
+    own = system_recipe(name, facts.dataset, facts.imbalance, first.optimizer, epochs or int(table["epochs"]))
     changed = dict(table) | {key: value for key, value in own.get("first", {}).items() if key != "rho"}
     if "epochs" in own.get("first", {}):
         changed["reweight_start"] = stretch(int(table["reweight_start"]), int(changed["epochs"]), int(table["epochs"]))
