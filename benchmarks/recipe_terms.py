@@ -1,100 +1,93 @@
-"""What does each term of our recipe do? One term changed at a time, over seeds.
+"""What does each term of our recipe do? One term changed at a time, on development images only.
 
-    python benchmarks/recipe_terms.py --development --seeds 0 1 2 3 4 --runs runs/development --out chosen.json
-    python benchmarks/recipe_terms.py --seeds 0 1 2 --runs runs/terms --out terms.json
+    python benchmarks/recipe_terms.py --budget 20 --model resnet20 --runs runs/terms --out recipe_terms-cifar10.json
 
-``--development``: on images held out of digits' training set, another draw of the long tail each seed; there the
-settings were chosen, so that the test images had no say in them.
-
-Accuracies after the last epoch; none is chosen. Run folders are kept; what is there is not trained again. Terms that
-digits cannot show (augmentation for 32 pixels) want ``--data cifar10``.
+Development images are those of ``--val extra``: they take the place of the test set, which no run here opens.
+Accuracies after the last epoch, at the same work. Run folders are kept; what is finished is not trained again.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import development
-from common import Run, options_of, positive
-from finished_runs import FIGURES, cells, finished, spread
+from common import Run, options_of
 
-from saddlescape.records.files import METRICS, read_rows
+from saddlescape.report.table import METRICS as FIGURES
+from saddlescape.report.table import OURS, number, spread
+from saddlescape.runs.config import begun
+from saddlescape.runs.execute import execute
+from saddlescape.runs.plan import Loaded, plan
+from saddlescape.runs.request import Request
 
-CONTRAST = ("train.objective=contrastive", "train.objective_options.kind=proco", "train.head=contrastive")
-FIRST_STAGE = "the first stage alone"
-TERMS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "ours": ("ours", ()),
-    FIRST_STAGE: ("ours", ()),
-    "without margins": ("ours", ("train.loss=ce",)),
-    "without mixup": ("ours", ("train.objective=classify",)),
-    "without SAM": ("ours", ("train.optimizer=sgd",)),
-    "without the cosine schedule": ("ours", ("train.lr_schedule=paper-cifar",)),
-    "SAM's part drawn from all classes alike": ("ours", ("train.optimizer_options.class_aware=0",)),
-    "SAM on the whole batch": ("ours+sam", ()),
-    "ImbSAM in its place": ("ours+imbsam", ()),
-    "SAM from the middle on": ("ours", ("train.rho_start={half}",)),
-    "rho 0.1": ("ours", ("train.rho=0.1",)),
-    "rho 0.5": ("ours", ("train.rho=0.5",)),
-    "ProCo on the same view in the place of mixup": ("ours", CONTRAST),
-    "weight decay 1e-3": ("ours", ("train.weight_decay=1e-3",)),
-    "mixup of alpha 0.3": ("ours", ("train.objective_options.alpha=0.3",)),
-    "mixup of alpha 2": ("ours", ("train.objective_options.alpha=2",)),
-    "shrinkage 0.03": ("ours", ("classifier.head_fit_options.shrinkage=0.03",)),
-    "shrinkage 0.3": ("ours", ("classifier.head_fit_options.shrinkage=0.3",)),
-    "PLDA on cross-entropy": ("plda", ()),
-    "CC-SAM": ("cc-sam", ()),
-    "MiSLAS": ("mislas", ()),
-}
-"""Name -> method and settings. ``FIRST_STAGE`` is what the runs of ``ours`` had reached before their last stage."""
-
-CANDIDATES = (
-    "ours", FIRST_STAGE, "without mixup", "without SAM", "mixup of alpha 0.3", "mixup of alpha 2", "shrinkage 0.03",
-    "shrinkage 0.3", "CC-SAM", "MiSLAS",
-)  # fmt: skip
-"""What ``--development`` trains where no terms are named."""
-
-
-def before_the_last_stage(folder: Path) -> dict[str, float]:
-    """The figures after the last epoch of the first stage of a run of several."""
-    last = [row for row in read_rows(folder / METRICS) if row["stage"] == 0][-1]["test"]
-    return {name: float(last[name]) for name in FIGURES}
+TERMS: dict[str, tuple[str, ...]] = {
+    "ours": (),
+    "batch 128": ("train.batch_size=128",),
+    "batch 32": ("train.batch_size=32",),
+    "weight decay 2e-4": ("train.weight_decay=2e-4",),
+    "weight decay 5e-4": ("train.weight_decay=5e-4",),
+    "weight decay 1e-3": ("train.weight_decay=1e-3",),
+    "weight decay 2e-3": ("train.weight_decay=2e-3",),
+    "without Nesterov": ("train.nesterov=false",),
+    "the paper's schedule": ("train.lr_schedule=paper-cifar",),
+    "cosine": ("train.lr_schedule=cosine",),
+    "cross-entropy, DRW from 80 %": ("train.loss=ce", "train.reweight=drw", "train.reweight_start={late}"),
+    "VS": ("train.loss=vs", "train.loss_options.gamma=0.15", "train.loss_options.tau=1.25"),
+    "LDAM with DRW": ("train.loss=ldam", "train.head=cosine", "train.loss_options.max_margin=0.5",
+                      "train.loss_options.scale=30", "train.reweight=drw", "train.reweight_start={late}"),
+    "crop and flip alone": ("train.augment=crop-flip",),
+    "Cutout": ("train.augment=crop-flip-cutout",),
+    "RandAugment": ("train.augment=randaugment",),
+    "AutoAugment and Cutout": ("train.augment=autoaugment-cutout",),
+    "mixup": ("train.objective=mixup",),
+    "SAM in the last third": ("train.optimizer=sam", "train.rho=0.1", "train.rho_start={late}"),
+    "SAM on a quarter of each batch": ("train.optimizer=partial-sam", "train.rho=0.2"),
+}  # fmt: skip
+"""Name -> settings; ``{late}`` is the epoch at 80 % of training."""
+SAME = ("weight decay 5e-4", "crop and flip alone")  # what the recipe has itself
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = options_of(__doc__, timed=False)
-    parser.add_argument("--data", default="digits")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=positive, default=300)
-    parser.add_argument("--terms", nargs="+", choices=list(TERMS), help="default: all, or the candidates")
+    parser.add_argument("--data", default="cifar10")
+    parser.add_argument("--imbalance", type=float, default=100.0)
+    parser.add_argument("--budget", type=float, default=20.0)
+    parser.add_argument("--model", help="default: the recipe's")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--terms", nargs="+", choices=list(TERMS), default=list(TERMS))
     parser.add_argument("--runs", type=Path, required=True, help="folder of the run folders")
-    parser.add_argument("--precision", default="float32", help="one for all rows (default %(default)s)")
-    parser.add_argument("--development", action="store_true", help="choose without the test images of digits")
     run = Run("recipe_terms", parser, argv)
-    given = run.options
-    if given.development:
-        if given.data != "digits":
-            parser.error("--development is a split of digits")
-        development.take_the_place_of_digits()
-    rows, lines = [], ["| term | method, settings | accuracy | tail |", "| --- | --- | --- | --- |"]
-    for term in given.terms or (CANDIDATES if given.development else TERMS):
-        method, settings = TERMS[term]
-        settings = tuple(each.format(half=given.epochs // 2) for each in settings)
-        command = ["train", given.data, "--method", method, "--epochs", str(given.epochs)]
-        command += ["--eval-every", str(given.epochs), *(["--set", *settings] if settings else [])]
-        command += ["--precision", given.precision]
-        scores = []
-        for seed in given.seeds:
-            draw = development.draw(seed) if given.development else []
-            name = "ours" if term == FIRST_STAGE else term.replace(" ", "-")
-            folder = given.runs / f"{name}-seed{seed}"
-            score = finished(folder, [*command, "--seed", str(seed), *draw])
-            scores.append(before_the_last_stage(folder) if term == FIRST_STAGE else score)
-        rows.append({"term": term, "method": method, "set": settings, "runs": scores, **spread(scores)})
-        shown = " ".join(f"`{each}`" for each in (method, *settings))
-        lines.append(f"| {term} | {shown} | {' | '.join(cells(rows[-1]))} |")
-    return run.write(rows, lines, seeds=given.seeds, development=given.development)
+    given, loaded, rows = run.options, Loaded(), []
+    for term in given.terms:
+        found = [trained(given, loaded, term, seed) for seed in given.seeds]
+        figures = {metric: spread([one[OURS[metric]] for one in found]) for metric in FIGURES}
+        rows.append({"term": term, "set": TERMS[term], "seeds": given.seeds, "development": figures})
+    return run.write(rows, table(rows))
+
+
+def trained(given: Any, loaded: Loaded, term: str, seed: int) -> dict[str, Any]:
+    """The result of a run whose test set is the development images."""
+    folder = given.runs / f"{term.replace(' ', '-')}-seed{seed}"
+    settings = tuple(each.format(late=int(0.8 * given.budget)) for each in TERMS[term])
+    request = Request(
+        data=given.data, method="ours", imbalance=given.imbalance, budget=given.budget, model=given.model, seed=seed,
+        val="extra", settings=settings, eval_every=1000,
+    )  # fmt: skip
+    config, dataset, _ = plan(request, loaded=loaded, begun=begun(folder))
+    assert dataset.val is not None
+    return execute(config, replace(dataset, test=dataset.val, val=None), folder)
+
+
+def table(rows: Sequence[dict[str, Any]]) -> list[str]:
+    lines = ["| term | " + " | ".join(FIGURES) + " |", "|" + " --- |" * (1 + len(FIGURES))]
+    lines += [
+        f"| {row['term']} | " + " | ".join(number(row["development"][metric]) for metric in FIGURES) + " |"
+        for row in rows
+    ]
+    return lines
 
 
 if __name__ == "__main__":
