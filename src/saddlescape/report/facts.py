@@ -57,6 +57,7 @@ MAIN: tuple[tuple[str, Any], ...] = (
     ("images (hash)", _of_result("draw_hash")),
     ("time", lambda run: duration(run.result.seconds) if run.result else "not finished"),
     ("images a second", lambda run: number(run.result.images_per_second) if run.result else ""),
+    ("work (epochs of SGD)", lambda run: number(run.result.work) if run.result and run.result.work else ""),
     ("device", _of_result("device")),
     ("number format", _of_result("precision")),
     ("compiled", lambda run: ("yes" if run.result.compiled else "no") if run.result else ""),

@@ -59,6 +59,7 @@ def build(results: Sequence[dict[str, Any]], published_epochs: int | None) -> di
             "method": method,
             "seeds": [result["seed"] for result in mine],
             "epochs": mine[0]["epochs"],
+            "work": mine[0].get("work"),  # None: of an older version
         }
         row["last"] = {metric: spread([result.get(OURS[metric]) for result in mine]) for metric in METRICS}
         row["best"] = {"acc": spread([result["best_accuracy"] for result in mine])}
@@ -118,7 +119,7 @@ def number(cell: dict[str, float | None] | None) -> str:
 
 
 def columns() -> list[str]:
-    heads = ["method", "seeds", *METRICS, "best epoch acc"]
+    heads = ["method", "seeds", "work", *METRICS, "best epoch acc"]
     return heads + [f"published {metric}" for metric in METRICS] + ["difference acc", "difference tail"]
 
 
@@ -135,6 +136,7 @@ def cells(row: dict[str, Any]) -> list[str]:
     return [
         row["method"] + mark(row),
         str(len(row["seeds"])),
+        "-" if row.get("work") is None else f"{row['work']:.4g}",
         *(number(row["last"][metric]) for metric in METRICS),
         number(row["best"]["acc"]),
         *(number(row["published"].get(metric)) for metric in METRICS),
@@ -148,7 +150,7 @@ def caption(table: dict[str, Any]) -> str:
     text = (
         f"{DATASETS.get(table['dataset'], table['dataset'])}{imbalance}, {table['model']}, "
         f"{counted(table['epochs'], 'epoch')}. Top-1 percent after the last epoch, mean ± standard "
-        "deviation over seeds; head, mid and tail are means of per-class accuracies. "
+        "deviation over seeds; work in epochs of SGD (one of SAM is two); head, mid and tail are means of per-class accuracies. "
         "The best epoch is chosen on the test set, as the published scripts do."
     )
     known = any(row["published"] for row in table["rows"])
