@@ -150,8 +150,8 @@ def caption(table: dict[str, Any]) -> str:
     text = (
         f"{DATASETS.get(table['dataset'], table['dataset'])}{imbalance}, {table['model']}, "
         f"{counted(table['epochs'], 'epoch')}. Top-1 percent after the last epoch, mean ± standard "
-        "deviation over seeds; work in epochs of SGD (one of SAM is two); head, mid and tail are means of per-class accuracies. "
-        "The best epoch is chosen on the test set, as the published scripts do."
+        "deviation over seeds; work in epochs of SGD (one of SAM is two); head, mid and tail are means of per-class "
+        "accuracies. The best epoch is chosen on the test set, as the published scripts do."
     )
     known = any(row["published"] for row in table["rows"])
     if known and table["published_epochs"] and table["epochs"] != table["published_epochs"]:
