@@ -47,7 +47,7 @@ TERMS: dict[str, tuple[str, ...]] = {
     "SAM on a quarter of each batch": ("train.optimizer=partial-sam", "train.rho=0.2"),
 }  # fmt: skip
 """Name -> settings; ``{late}`` is the epoch at 80 % of training."""
-SAME = ("weight decay 5e-4", "crop and flip alone")  # what the recipe has itself
+SAME = ("weight decay 1e-3", "crop and flip alone")  # what the recipe has itself
 
 
 def main(argv: Sequence[str] | None = None) -> int:
