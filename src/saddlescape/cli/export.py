@@ -23,6 +23,7 @@ def export(run: Path, /, *, out: Path | None = None, onnx: bool = False) -> None
     """
     from saddlescape.errors import InputError, counted
     from saddlescape.runs.export import export as write
+    from saddlescape.runs.export import input_of
     from saddlescape.runs.opened import open_run
 
     if onnx and out is not None:
@@ -32,7 +33,7 @@ def export(run: Path, /, *, out: Path | None = None, onnx: bool = False) -> None
     gap = write(opened, path)
     size = path.stat().st_size / 1e6
     console.print(
-        f"{path} ({size:.1f} MB): uint8 [N, {opened.preprocess.channels}, {opened.preprocess.image_size}, "
-        f"{opened.preprocess.image_size}] in, probabilities of {counted(len(opened.classes), 'class', 'classes')} out; "
+        f"{path} ({size:.1f} MB): {input_of(opened)} in, "
+        f"probabilities of {counted(len(opened.classes), 'class', 'classes')} out; "
         f"checked against the run, largest difference {gap:.1e}"
     )  # fmt: skip

@@ -18,7 +18,7 @@ def predict(run: Path, /, *images: Path, top: Whole = 5, json: bool = False, csv
     run:
         A run folder.
     images:
-        Image files of any size and format, folders of them, patterns in quotes.
+        Image files of any size and format, folders of them, patterns in quotes; for a run on features, files of them.
     top:
         How many classes to print.
     json:
@@ -33,8 +33,7 @@ def predict(run: Path, /, *images: Path, top: Whole = 5, json: bool = False, csv
     from saddlescape.disk import write_text
     from saddlescape.errors import InputError, counted
     from saddlescape.runs.opened import open_run
-    from saddlescape.runs.prediction import images_of
-    from saddlescape.runs.prediction import predict as predict_images
+    from saddlescape.runs.prediction import predict_files
 
     if not images:
         raise InputError(f"name at least one image: saddlescape predict {run} photo.jpg")
@@ -43,8 +42,7 @@ def predict(run: Path, /, *images: Path, top: Whole = 5, json: bool = False, csv
     if csv is not None and csv.is_dir():
         raise InputError(f"--csv {csv} is a folder; give a file such as {csv / 'classes.csv'}")
     opened = open_run(run)
-    files = images_of(images)
-    answers = predict_images(opened, files, top)
+    files, answers = predict_files(opened, images, top)
     bad = [answer for answer in answers if isinstance(answer, InputError)]
     if len(bad) == len(answers):
         for error in bad[:-1]:
@@ -64,7 +62,7 @@ def predict(run: Path, /, *images: Path, top: Whole = 5, json: bool = False, csv
     for file, ranked in () if csv is not None else good:
         if json:
             classes = [{"class": name, "probability": p} for name, p in ranked]
-            print(dumps({"image": str(file), "classes": classes}))
+            print(dumps({"image": file, "classes": classes}))
         else:
             console.print(f"{file}: " + ", ".join(f"{name} {100 * p:.1f} %" for name, p in ranked))
     if bad:

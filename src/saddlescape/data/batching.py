@@ -136,9 +136,9 @@ class EpochLoader(ABC):
 
 
 class Normalizer:
-    """uint8 [N, C, H, W] -> ``(x / 255 - mean) / std``, float32 and channels-last: one multiplication and one addition.
+    """``Preprocess.normalize``, float32 and channels-last, by one multiplication and one addition a value.
 
-    Differs from ``Preprocess.normalize`` by rounding only (about 1e-6).
+    Differs from it by rounding only (about 1e-6).
     """
 
     def __init__(self, preprocess: Preprocess, device: torch.device) -> None:
@@ -146,7 +146,7 @@ class Normalizer:
         if len(mean) != len(std) or (std <= 0).any():
             raise InputError(f"normalisation needs a mean and a positive std per channel, got {mean} and {std}")
         self.device = device
-        self._scale, self._shift = 1 / (255 * std), -mean / std
+        self._scale, self._shift = 1 / (preprocess.unit * std), -mean / std
         self._pixels = 0  # of the images for which rows of scales and shifts are prepared
 
     def __call__(self, images: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from saddlescape.data.reader import image_size, pixels, read_file
 
 @dataclass(frozen=True)
 class ArraySplit:
-    """Images in memory. ``images`` uint8 [N, C, H, W], ``labels`` int64 [N].
+    """Images in memory, uint8 [N, C, H, W], or features, float32 [N, d, 1, 1]; ``labels`` int64 [N].
 
     ``names`` [N] is what to call image i in a message, e.g. its path.
     """

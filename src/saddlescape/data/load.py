@@ -53,7 +53,8 @@ def load(
 ) -> Dataset:
     """Load a named data set (``digits``, ``cifar10``, ``cifar100``, ``imagenet-lt``, ``inat2018``) or a path.
 
-    A path is a folder per class, a ``path label`` list, or Hugging Face-layout parquet.
+    A path is a folder per class, a ``path label`` list, Hugging Face-layout parquet, or features (see
+    ``sources.features``).
 
     - ``root``: where named data sets lie (default ``$SADDLESCAPE_DATA``, then the user cache), and what the paths in a
       list are relative to (default: the list's folder).
@@ -249,7 +250,7 @@ def _read(
 ) -> tuple[dict[str, Split], Preprocess]:  # fmt: skip
     """Decoded where the pixels of all splits fit into ``memory_limit``, else on disk; with mean and std."""
     total = sum(len(images) for images in chosen.values())
-    need = total * preprocess.channels * preprocess.image_size**2
+    need = 0 if preprocess.features else total * preprocess.channels * preprocess.image_size**2  # in memory already
     splits: dict[str, Split] = {}
     if need <= memory_limit and not found.streamed:
         for name, images in chosen.items():
@@ -272,6 +273,8 @@ def _read(
             packed = images.paths if isinstance(images.paths, PackedPaths) else PackedPaths.pack(images.paths)
             splits[name] = FileSplit(packed, images.labels)
     train = splits["train"]
+    if preprocess.features and isinstance(train, ArraySplit) and len(train):
+        return splits, _standardized(train.images, preprocess, notes)
     if found.preprocess is None and len(train):
         some = train.take(spread(len(train), _SAMPLE))
         pixels, _, bad, remarks = decode_all(some, preprocess)
@@ -289,6 +292,18 @@ def _read_once(
         open_image(images.content(i), name=images.name(i), white_level=preprocess.white_level)
 
     return each(images, decode, progress=progress, what="checking images")
+
+
+def _standardized(features: Tensor, preprocess: Preprocess, notes: list[str]) -> Preprocess:
+    """Mean and std of each column of the training rows, from float64 sums; a constant column has std 1."""
+    values = features.flatten(1).double()
+    mean, std = values.mean(dim=0), values.std(dim=0, correction=0)
+    constant = std <= 1e-6 * values.abs().amax(dim=0)
+    notes.append(
+        f"features: {counted(values.shape[1], 'column')}, standardised by mean and std of {len(values):,} training rows"
+        + (f"; {counted(int(constant.sum()), 'column is', 'columns are')} constant" if constant.any() else "")
+    )
+    return replace(preprocess, mean=tuple(mean.tolist()), std=tuple(std.masked_fill(constant, 1.0).tolist()))
 
 
 def _measured(images: Tensor, preprocess: Preprocess, notes: list[str]) -> Preprocess:

@@ -17,6 +17,9 @@ class Preprocess:
     ``mean`` and ``std`` are per channel, in units of [0, 1] pixel values. ``background`` (0-255 grey level) is put
     behind transparent pixels. ``white_level`` is the value that becomes 255 in images of more than 8 bits a channel
     (4095 for 12-bit data in 16-bit files); 0: that of the file, 65535 for integers and 1 for floats.
+
+    ``features``: not images but vectors of ``channels`` numbers, float32 [N, channels, 1, 1], with ``mean`` and ``std``
+    in their own units.
     """
 
     image_size: int
@@ -26,9 +29,15 @@ class Preprocess:
     resize_to: int = 0
     background: int = 255
     white_level: float = 0.0
+    features: bool = False
+
+    @property
+    def unit(self) -> float:
+        """The stored value that stands for 1: 255 for pixels."""
+        return 1.0 if self.features else 255.0
 
     def normalize(self, images: Tensor) -> Tensor:
-        """uint8 [N, C, H, W] in 0..255 -> float32 [N, C, H, W]: ``(x / 255 - mean) / std``."""
+        """uint8 [N, C, H, W] in 0..255 -> float32 [N, C, H, W]: ``(x / unit - mean) / std``."""
         mean = torch.tensor(self.mean, device=images.device).view(-1, 1, 1)
         std = torch.tensor(self.std, device=images.device).view(-1, 1, 1)
-        return (images.float() / 255 - mean) / std
+        return (images.float() / self.unit - mean) / std

@@ -12,13 +12,14 @@ from saddlescape.errors import InputError
 
 
 class ResidentLoader(EpochLoader):
-    """Batches of an ``ArraySplit`` whose uint8 pixels live on ``device``."""
+    """Batches of an ``ArraySplit`` whose uint8 pixels, or float32 features, live on ``device``."""
 
     def _prepare(self, split: ArraySplit, preprocess: Preprocess) -> None:
         images = split.images
-        if images.dtype != torch.uint8 or images.ndim != 4:
+        kind = torch.float32 if preprocess.features else torch.uint8
+        if images.dtype != kind or images.ndim != 4:
             raise InputError(
-                "a split in memory needs uint8 images [N, C, H, W], got "
+                f"a split in memory needs {str(kind).removeprefix('torch.')} images [N, C, H, W], got "
                 f"{str(images.dtype).removeprefix('torch.')} {list(images.shape)}"
             )
         # [N, H, W, C]: crops copy runs of it and networks want it; index_select of a channels-last [N, C, H, W]

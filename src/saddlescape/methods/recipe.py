@@ -17,6 +17,7 @@ class Facts:
     class_counts: Sequence[int]
     image_size: int
     augment: str
+    features: bool = False  # vectors, not images
     device_type: str = "cpu"
 
     @property

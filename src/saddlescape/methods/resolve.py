@@ -102,14 +102,15 @@ def resolve(
         return _within(fill, budget, facts.images)
     published = recipes()
     notes: list[str] = []
-    if facts.dataset in published and facts.dataset != "own":
+    if facts.dataset in published and facts.dataset not in ("own", "features"):
         table = published[facts.dataset]
         method = PAPER_DEFAULT if method is None else method
     else:
         decided = {
             name for name, value in {**(flags or {}), "epochs": epochs, "model": model}.items() if value is not None
         }
-        table, reasons = own_data.adapt(published["own"], facts, decided)
+        kind = "features" if facts.features else "own"
+        table, reasons = own_data.adapt(published[kind], facts, decided)
         if method is None:
             method, reason = own_data.default_method(facts)
             notes.append(f"method {method}: {reason}")

@@ -11,6 +11,7 @@ from torch import nn
 from saddlescape.errors import InputError
 from saddlescape.models import resnet
 from saddlescape.models.heads import HeadKind, make_head
+from saddlescape.models.identity import Identity
 from saddlescape.models.resnet import ResNet
 from saddlescape.models.resnet_cifar import ResNetCifar
 from saddlescape.models.small_cnn import SmallCNN
@@ -30,7 +31,7 @@ _BUILDERS: dict[str, tuple[int, Callable[[nn.Module, int], nn.Module]]] = {
 
 def model_names() -> list[str]:
     """Names that ``build_model`` knows; beside them ``timm/<any>`` where timm is installed."""
-    return [*_BUILDERS, *resnet.ARCHITECTURES]
+    return [*_BUILDERS, *resnet.ARCHITECTURES, "features"]
 
 
 def build_model(
@@ -41,8 +42,8 @@ def build_model(
     Args:
         name: "resnet20/32/44/56" for 32x32 images, "resnet32-wide" (64-128-256 channels) and "resnet34-cifar" (stem
             of stride 1, no pooling) as GLMC and ImbSAM have them, "resnet18/34/50/101/152" and "resnext50_32x4d"
-            (option ``stem="cifar"`` for small images), "smallcnn" for 8x8, or "timm/<name>" (options are timm's,
-            and ``pretrained=True``).
+            (option ``stem="cifar"`` for small images), "smallcnn" for 8x8, "features" (no network: the inputs
+            [N, in_channels, 1, 1] are features), or "timm/<name>" (options are timm's, and ``pretrained=True``).
         head: a key of ``HEADS``: "linear", "cosine" for LDAM, and those of the two-stage and contrastive systems.
 
     ``model.features(x)`` is what the head sees, [N, d]; ``model.head`` reads and replaces the head;
@@ -65,5 +66,7 @@ def build_model(
         raise InputError(f"model {name!r} has no option {option!r}; it has {', '.join(sorted(allowed)) or 'none'}")
     if name in resnet.ARCHITECTURES:
         return ResNet(name, make_head(head, resnet.feature_dim(name), num_classes), in_channels, **options)
+    if name == "features":
+        return Identity(make_head(head, in_channels, num_classes), in_channels)
     feature_dim, builder = _BUILDERS[name]
     return builder(make_head(head, feature_dim, num_classes), in_channels)

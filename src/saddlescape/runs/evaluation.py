@@ -152,7 +152,8 @@ def other_data(
     white = opened.preprocess.white_level  # scaled as in training, whatever the range of these images
     dataset = load(data, root=root, image_size=size, progress=progress, white_level=white, split="none")
     if (channels := dataset.preprocess.channels) != opened.preprocess.channels:
-        raise InputError(f"{data}: its images have {channels} channels, the run takes {opened.preprocess.channels}")
+        what = "its rows have {} columns" if dataset.preprocess.features else "its images have {} channels"
+        raise InputError(f"{data}: {what.format(channels)}, the run takes {opened.preprocess.channels}")
     if dataset.classes != opened.classes and sorted(dataset.classes) == sorted(opened.classes):
         say(f"{data} has the same classes in another order; matched by name")
     dataset = _in_order(dataset, opened.classes, data)

@@ -19,7 +19,7 @@ TOLERANCE = 1e-4
 
 
 class Deployed(nn.Module):
-    """uint8 pixels [N, C, S, S] -> class probabilities [N, num_classes]; normalisation and softmax inside."""
+    """uint8 pixels [N, C, S, S], or features [N, d] -> probabilities [N, num_classes], normalised inside."""
 
     mean: Tensor
     std: Tensor
@@ -28,11 +28,13 @@ class Deployed(nn.Module):
         super().__init__()
         self.model = opened.model
         self.scale = opened.logit_scale
+        self.unit, self.features = opened.preprocess.unit, opened.preprocess.features
         self.register_buffer("mean", torch.tensor(opened.preprocess.mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(opened.preprocess.std).view(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        logits = self.model((images.float() / 255 - self.mean) / self.std)
+        images = images[:, :, None, None] if self.features else images
+        logits = self.model((images.float() / self.unit - self.mean) / self.std)
         return (self.scale * logits.float()).softmax(dim=1)
 
 
@@ -53,6 +55,8 @@ def export(opened: Opened, path: Path) -> float:
     size, channels = opened.preprocess.image_size, opened.preprocess.channels
     generator = torch.Generator().manual_seed(0)
     trials = [torch.randint(0, 256, (n, channels, size, size), dtype=torch.uint8, generator=generator) for n in (1, 7)]
+    if opened.preprocess.features:
+        trials = [torch.randn(n, channels, generator=generator) for n in (1, 7)]
     with whole(path, "make room or choose another --out") as temporary:
         if path.suffix == ".pt2":
             answers = _torch_export(deployed, trials, temporary, description(opened))
@@ -68,17 +72,28 @@ def export(opened: Opened, path: Path) -> float:
     return gap
 
 
+def input_of(opened: Opened) -> str:
+    """What an exported model takes, in words."""
+    size, channels = opened.preprocess.image_size, opened.preprocess.channels
+    if opened.preprocess.features:
+        return f"float32 [N, {channels}]"
+    return f"uint8 [N, {channels}, {size}, {size}], 0..255"
+
+
 def description(opened: Opened) -> dict[str, Any]:
     """What somebody who has only the file must know."""
     preprocess = opened.preprocess
-    return {
-        "classes": opened.classes,
-        "input": f"uint8 [N, {preprocess.channels}, {preprocess.image_size}, {preprocess.image_size}], 0..255",
+    images = {
         "resize": f"shorter side to {preprocess.resize_to}, centre cut"
         if preprocess.resize_to
         else "to the input size",
         "background": preprocess.background,
         "more_than_8_bits": f"0..{preprocess.white_level or 65535:g} to 0..255",
+    }
+    return {
+        "classes": opened.classes,
+        "input": input_of(opened),
+        **({} if preprocess.features else images),
         "output": "class probabilities [N, num_classes], in the order of classes",
         "method": opened.config.method,
         "model": opened.config.model,

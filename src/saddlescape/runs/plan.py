@@ -98,6 +98,7 @@ def facts_of(dataset: Dataset, device: torch.device) -> Facts:
         class_counts=dataset.class_counts,
         image_size=dataset.preprocess.image_size,
         augment=dataset.augment,
+        features=dataset.preprocess.features,
         device_type=device.type,
     )
 
@@ -207,6 +208,9 @@ def plan(
         raise InputError("--compile: torch.compile finds no C++ compiler here; install g++ or use --no-compile")
     if request.pretrained and not recipe.model.startswith("timm/"):
         raise InputError(f"--pretrained: {recipe.model} has no pretrained weights here; use --model timm/<name>")
+    eval_every = request.eval_every
+    if facts.features and eval_every == 1:
+        eval_every = max(1, recipe.stages[0].epochs // 20)  # an epoch takes milliseconds
     config = RunConfig(
         method=recipe.method,
         model=recipe.model,
@@ -218,7 +222,7 @@ def plan(
         compile=compiled,
         pretrained=request.pretrained,
         threads=torch.get_num_threads(),
-        eval_every=request.eval_every,
+        eval_every=eval_every,
         keep_every=request.keep_every,
         processes=request.processes,
         sync_sam=request.sync_sam and request.processes > 1,  # one process is in step with itself

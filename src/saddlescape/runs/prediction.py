@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from saddlescape.data.reader import pixels
+from saddlescape.data.sources.features import read_rows
 from saddlescape.data.sources.folder import images_below
 from saddlescape.disk import expanded
 from saddlescape.errors import InputError
@@ -64,6 +65,34 @@ def predict(opened: Opened, paths: Sequence[Path], top: int = 5) -> list[Answer 
                 best, order = next(answers).topk(min(top, len(opened.classes)))
                 made.append([(opened.classes[c], p) for c, p in zip(order.tolist(), best.tolist(), strict=True)])
     return made
+
+
+def predict_files(opened: Opened, names: Sequence[Path], top: int = 5) -> tuple[list[str], list[Answer | InputError]]:
+    """``predict`` for what ``images_of`` names; for a run on features every row of the files that are named.
+
+    Returns:
+        What each image or row is called, and its answer or error.
+    """
+    if not opened.preprocess.features:
+        files = images_of(names)
+        return [str(file) for file in files], predict(opened, files, top)
+    called: list[str] = []
+    made: list[Answer | InputError] = []
+    for path in map(expanded, names):
+        try:
+            rows = read_rows(path)
+            if rows.shape[1] != opened.preprocess.channels:
+                raise InputError(f"{path}: {rows.shape[1]} columns, the run takes {opened.preprocess.channels}")
+        except InputError as error:
+            called, made = [*called, str(path)], [*made, error]
+            continue
+        best, order = probabilities(opened, rows).topk(min(top, len(opened.classes)))
+        called += [f"{path} row {row}" for row in range(len(rows))]
+        made += [
+            [(opened.classes[c], p) for c, p in zip(classes, values, strict=True)]
+            for classes, values in zip(order.tolist(), best.tolist(), strict=True)
+        ]
+    return called, made
 
 
 def _pixels(opened: Opened, path: Path) -> Tensor | InputError:

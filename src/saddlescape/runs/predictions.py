@@ -34,6 +34,8 @@ def keep_predictions(folder: Path, scorer: Scorer, dataset: Dataset, preprocess:
 
 def _images(dataset: Dataset, preprocess: Preprocess, chosen: np.ndarray) -> np.ndarray:
     """uint8 [K, H, W, C] as the network saw them, before normalisation; large ones thinned out."""
+    if preprocess.features:
+        return np.zeros((len(chosen), 1, 1, 1), np.uint8)
     shown = [dataset.test.pixels(int(at), preprocess) for at in chosen]
     size = preprocess.image_size
     images = torch.stack(shown) if shown else torch.zeros((0, preprocess.channels, size, size), dtype=torch.uint8)

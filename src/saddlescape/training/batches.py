@@ -12,6 +12,7 @@ from saddlescape.data.augment import build_augment
 from saddlescape.data.loader import JoinedLoader, Loader, SharedOrder, build_loader
 from saddlescape.data.samplers import Sampler, build_sampler
 from saddlescape.data.types import Batch, Dataset, Split
+from saddlescape.errors import InputError
 from saddlescape.parallel.ranks import ALONE, Ranks
 from saddlescape.records.config import Stage
 from saddlescape.training.precision import Precision
@@ -70,6 +71,8 @@ def training_loader(
     """
 
     def build(augment: str, sampler: Sampler, seed: int) -> Loader:
+        if dataset.preprocess.features and augment != "none":
+            raise InputError(f"stage {stage.name!r} augments by {augment!r}, which is for images: --augment none")
         return build_loader(
             dataset.train, dataset.preprocess, batch_size=stage.batch_size, device=device, workers=workers,
             augment=build_augment(augment, dataset.preprocess.image_size),

@@ -35,7 +35,7 @@ class Compose:
     steps: Sequence[Augment] = ()
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        if images.dtype != torch.uint8 or images.ndim != 4:
+        if self.steps and (images.dtype != torch.uint8 or images.ndim != 4):
             raise InputError(
                 f"augmentation takes uint8 images [N, C, H, W], got {str(images.dtype).removeprefix('torch.')} "
                 f"of shape {list(images.shape)}: augment before converting to float"

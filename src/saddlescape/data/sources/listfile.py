@@ -204,7 +204,8 @@ def read_table(path: Path, text: str, base: Path) -> Table | None:
         raise InputError(
             f"{path}: no column names image files below {base} (columns: {', '.join(head[:8])}"
             f"{', ...' if len(head) > 8 else ''}); a list has a column of paths, relative to --root or its folder, "
-            "and one of labels"
+            "and one of labels; a table of measurements: turn its columns into numbers and save them as an .npz with "
+            "the arrays features [N, d] and labels [N]"
         )
     rows = rest if header else rows
     names = [name.strip() or "(no name)" for name in head] if header else [f"{i + 1}" for i in range(len(head))]

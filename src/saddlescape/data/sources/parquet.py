@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from saddlescape.data.sources.classes import read_class_names
+from saddlescape.data.sources.features import found_in
 from saddlescape.data.sources.found import Found, Request
 from saddlescape.data.types import EncodedSplit
 from saddlescape.errors import InputError, MissingExtraError, counted
@@ -41,6 +42,9 @@ def load_parquet(request: Request) -> Found:
         splits.setdefault(split_of(shard) or "train", []).append(shard)
     if "train" not in splits:
         raise InputError(f"{where}: no training shards: expected files named like train-00000-of-00001.parquet")
+    arrays = feature_columns(splits)
+    if arrays is not None:
+        return found_in(arrays, str(where), read_class_names(shards[0].parent))
     notes = [note for paths in splits.values() for note in missing_shards(paths)]
     tables = {split: ShardedTable(paths, labelled=split == "train") for split, paths in splits.items()}
     for split in [split for split, table in tables.items() if table.unlabelled]:
@@ -67,6 +71,36 @@ def load_parquet(request: Request) -> Found:
         val=images.get("val") if "test" in images else None,
         notes=notes,
     )
+
+
+def feature_columns(splits: Mapping[str, Sequence[Path]]) -> dict[str, Any] | None:
+    """Arrays for ``features.found_in`` where the shards of each split have a column of lists of numbers, not images."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        return None
+    arrays: dict[str, Any] = {}
+    for split, paths in splits.items():
+        schema = ShardedTable._guarded(paths[0], lambda paths=paths: pq.read_schema(paths[0]))
+        lists = [f.name for f in schema if isinstance(f.type, pa.ListType | pa.LargeListType | pa.FixedSizeListType)]
+        lists = [name for name in lists if pa.types.is_primitive(schema.field(name).type.value_type)]
+        if not lists or any(name in schema.names for name in IMAGE_COLUMNS):
+            return None
+        label = next((name for name in LABEL_COLUMNS if name in schema.names), None)
+        if len(lists) > 1 or label is None:
+            raise InputError(
+                f"{paths[0]}: features need one column of lists of numbers (found {', '.join(lists)}) and one of "
+                f"labels, named {', '.join(LABEL_COLUMNS[:3])}"
+            )
+        read = [ShardedTable._guarded(path, lambda path=path: pq.read_table(path)) for path in paths]
+        rows = [row for table in read for row in table.column(lists[0]).to_pylist()]
+        widths = sorted({-1 if row is None else len(row) for row in rows})
+        if len(widths) != 1:
+            raise InputError(f"{paths[0]}: column {lists[0]!r} has lists of {widths[0]} to {widths[-1]} numbers")
+        arrays[f"{split}_features"] = np.array(rows)
+        arrays[f"{split}_labels"] = np.array([value for table in read for value in table.column(label).to_pylist()])
+    return arrays
 
 
 def shards_under(folder: Path) -> list[Path]:

@@ -13,6 +13,8 @@ from saddlescape.data.reader import looks_like_image
 from saddlescape.data.sources.cifar import load_cifar
 from saddlescape.data.sources.classes import look_alikes
 from saddlescape.data.sources.digits import load_digits
+from saddlescape.data.sources.features import SUFFIXES as FEATURES
+from saddlescape.data.sources.features import load_features, npy_files
 from saddlescape.data.sources.folder import load_folder
 from saddlescape.data.sources.found import Found, Request
 from saddlescape.data.sources.frequency_lists import load_frequency_lists
@@ -43,11 +45,11 @@ SOURCES: dict[str, tuple[Loader, str]] = {
 TAKES = (
     "a folder with one folder of images per class (with train/ and val/ or test/, or split for you), a list file of "
     '"path label" lines or a CSV with a column of image files and one of labels, or parquet shards with images in the '
-    "Hugging Face layout"
+    "Hugging Face layout; or features: an .npz or .safetensors file with features [N, d] and labels"
 )
 _ARCHIVES = frozenset({".zip", ".tar", ".gz", ".tgz", ".rar", ".7z", ".bz2", ".xz"})
 _OTHER = frozenset(
-    {".npz", ".npy", ".mat", ".h5", ".hdf5", ".pkl", ".pickle", ".pt", ".pth", ".safetensors", ".json", ".jsonl"}
+    {".mat", ".h5", ".hdf5", ".pkl", ".pickle", ".pt", ".pth", ".json", ".jsonl"}
     | {".arrow", ".feather", ".tfrecord", ".xlsx", ".xls", ".db", ".sqlite", ".lmdb", ".pdf", ".toml", ".yaml", ".yml"}
 )
 
@@ -108,6 +110,8 @@ def locate(name: str, root: Path | None) -> Path | None:
 
 
 def _read(path: Path, request: Request) -> Found:
+    if path.suffix.lower() in FEATURES or (path.is_dir() and npy_files(path)):
+        return load_features(request)
     if path.is_dir():
         return load_parquet(request) if shards_under(path) else load_folder(request)
     if path.suffix.lower() == ".parquet":
