@@ -83,12 +83,10 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
                 yerr=[cell["std"] or 0.0 for _, cell in points], marker="o", markersize=4, color=colour, label=method,
                 linewidth=2.0 if method == "ours" else 1.0, capsize=2,
             )  # fmt: skip
-        for method, work in PUBLISHED.items():
+        for (method, work), marker in zip(PUBLISHED.items(), "x+", strict=True):
             known = published(dataset, 100.0, method).get(metric)
             if known:
-                axis.plot(work, known["mean"], "x", color=LIGHT["ink"])
-                axis.annotate(f"{method}, published", (work, known["mean"]), xytext=(-4, 5), ha="right", fontsize=7,
-                              textcoords="offset points")  # fmt: skip
+                axis.plot(work, known["mean"], marker, color=LIGHT["ink"], label=f"{method}, published")
         axis.set_xscale("log", base=2)
         axis.set_xticks([20, 40, 80, 160, 400], ["20", "40", "80", "160", "400"])
         axis.set_title({"acc": "all classes"}.get(metric, metric))
