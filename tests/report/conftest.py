@@ -16,7 +16,7 @@ from saddlescape.records.config import DataConfig, RunConfig, Stage
 from saddlescape.records.course import CourseFile, GroupMoment, Moment
 from saddlescape.records.curvature import Curvature, CurvatureFile, GaussNewton, Parts
 from saddlescape.records.escape import Arm, ArmEpoch, EscapeFile, Verdict
-from saddlescape.records.predictions import Predictions, TailErrors
+from saddlescape.records.predictions import SAMPLES, SAMPLES_FORMAT, Predictions, TailErrors
 from saddlescape.records.result import Result
 from saddlescape.records.rho_advice import Advice, AdviceFile, Gain, Radius, TrainedWith
 from saddlescape.report.read import SPECTRUM_FORMAT, SURFACE_FORMAT
@@ -55,12 +55,14 @@ def write(
 
     for epoch in range(EPOCHS):
         last = scores(epoch)
-        row = {"epoch": epoch, "train_loss": 2.0 / (epoch + 1), "test": {**last, "images": 40 * size}}
+        row = {"epoch": epoch, "train_loss": 2.0 / (epoch + 1), "lr": 0.1 / (epoch + 1), "rho": 0.5 if sam else None,
+               "test": {**last, "images": 40 * size}}  # fmt: skip
         metrics.append(folder / files.METRICS, metrics.epoch_of(row, 0, "train"))
     result = Result(
         method=method, dataset=dataset, seed=seed, imbalance=50.0, model="smallcnn", epochs=EPOCHS, classes=classes,
         class_counts=counts, best_accuracy=last["accuracy"], best_epoch=EPOCHS, seconds=12.0, images_per_second=90.0,
-        device="test CPU", precision="float32", draw_hash=draw, version="0.1.0", torch="2.13.0", **last,
+        device="test CPU", precision="float32", draw_hash=draw, version="0.1.0", torch="2.13.0",
+        commit="abc123", finished="2026-12-01", **last,
     )  # fmt: skip
     if parts == "all" or "result" in parts.split():
         files.write_json(folder / files.RESULT, to_builtins(result))
@@ -154,6 +156,8 @@ def _predictions(folder: Path, size: int, rng: np.random.Generator) -> None:
     names = tuple(f"photo <{i}>.png" for i in range(5))
     wrong = TailErrors(images, np.full(5, size - 1), np.zeros(5, int), np.linspace(0.5, 0.9, 5), names)
     wrong.save(folder, np.arange(5))
+    training = {"images": rng.integers(0, 255, (6, 8, 8, 3), dtype=np.uint8), "labels": np.arange(6) % size}
+    disk.write_npz(folder / SAMPLES, SAMPLES_FORMAT, training, {})
 
 
 @pytest.fixture(scope="session")

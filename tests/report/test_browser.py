@@ -64,7 +64,7 @@ class Sight:
 
     def draw(self, key: str = "") -> None:
         """Bring every figure (or one) into sight and wait until it is drawn."""
-        for name in [key] if key else self.run("[...document.querySelectorAll('figure.plate')].map(f => f.id)"):
+        for name in [key] if key else self.run("[...document.querySelectorAll('figure.card')].map(f => f.id)"):
             self.run("id => document.getElementById(id).scrollIntoView({behavior: 'instant', block: 'center'})", name)
             self.until(f"Number(document.getElementById('{name}').dataset.drawn || 0) > 0")
 
@@ -88,14 +88,14 @@ def sight(browser: Any, report: Path) -> Iterator[Sight]:
 
 
 def test_every_chart_is_drawn_and_only_when_it_is_seen(sight: Sight) -> None:
-    assert sight.run("document.querySelectorAll('figure.plate').length") == 12
-    assert sight.run("document.querySelectorAll('figure.plate[data-drawn]').length") < 12
+    assert sight.run("document.querySelectorAll('figure.card').length") == 11
+    assert sight.run("document.querySelectorAll('figure.card[data-drawn]').length") < 11
     sight.draw()
     counts = sight.run(
-        """() => Object.fromEntries([...document.querySelectorAll('figure.plate')].map(f => [f.id, f.querySelectorAll(
+        """() => Object.fromEntries([...document.querySelectorAll('figure.card')].map(f => [f.id, f.querySelectorAll(
         '.chart .point, .chart .scatterlayer .trace, .chart .heatmaplayer image, .chart canvas').length]))"""
     )
-    assert len(counts) == 12
+    assert len(counts) == 11
     assert all(count > 0 for count in counts.values()), counts
     drawn = sight.run("document.querySelector('#s1-classes .chart').data.at(-1).y")
     wanted = sight.run(
@@ -147,8 +147,8 @@ def test_legend_ranges_and_numbers(sight: Sight) -> None:
     sight.page.locator("#s1-learning .legend button").first.click()
     sight.until("document.querySelectorAll('#s1-learning .legend button[aria-pressed=false]').length === 1")
     shown = "document.querySelector('#s1-learning .chart').data.filter(t => t.visible !== false).length"
-    total = sight.run("document.querySelector('#s1-learning .chart').data.length")
-    sight.until(f"{shown} === {total // 2}")
+    others = "document.querySelector('#s1-learning .chart').data.filter(t => t.legendgroup !== 'CE + DRW').length"
+    sight.until(f"{shown} === {others}")
     sight.draw("s1-spectra")
     low = "document.querySelector('#s1-spectra .chart')._fullLayout.xaxis.range[1]"
     whole = sight.run(low)
@@ -158,6 +158,44 @@ def test_legend_ranges_and_numbers(sight: Sight) -> None:
     sight.until("document.querySelectorAll('#s1-learning .numbers tr').length > 20")
     row = sight.run("document.querySelector('#s1-learning .numbers tbody tr').textContent")
     assert row.startswith("Head: test accuracyCE + DRW1")
+
+
+def saved(sight: Sight, selector: str) -> str:
+    with sight.page.expect_download() as download:
+        sight.page.locator(selector).click()
+    return Path(download.value.path()).read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_figures_and_tables_are_saved_and_copied(sight: Sight) -> None:
+    sight.page.emulate_media(color_scheme="dark")
+    sight.draw("s1-learning")
+    rows = saved(sight, "#s1-learning [data-save=CSV]").splitlines()
+    assert rows[0] == "panel,series,x,y" and rows[1].startswith("Head: test accuracy,CE + DRW,1,")
+    drawing = saved(sight, "#s1-learning [data-save=SVG]")
+    assert drawing.startswith("<svg") and "Tail: test accuracy" in drawing and "CE + DRW + SAM" in drawing
+    assert "rgb(31, 36, 48)" in drawing  # ink of the light page
+    assert len(saved(sight, "#s1-surface-eigen [data-save=CSV]").splitlines()) == 1 + 2 * 9 + 2 * 9  # surfaces, slices
+    table = saved(sight, "#s1-sec-results [data-save=CSV] >> nth=0").splitlines()
+    assert table[0] == "method,seeds,all,head,mid,tail,best epoch, all".replace("best epoch, all", '"best epoch, all"')
+    sight.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    sight.page.locator("#s1-sec-results [data-save=Copy]").first.click()
+    sight.until("document.querySelector('#s1-sec-results [data-save=Copy]').textContent === 'Copied'")
+    assert sight.run("navigator.clipboard.readText()").startswith("method\tseeds\tall")
+
+
+@pytest.mark.slow
+def test_what_is_folded_opens_and_counts_appear_at_the_pointer(sight: Sight) -> None:
+    assert not sight.page.locator(".mistakes img").first.is_visible()
+    sight.page.get_by_text("Most confident mistakes").click()
+    assert sight.page.locator(".mistakes img").first.is_visible()
+    assert sight.page.get_by_text("photo <3>.png").first.is_visible()
+    sight.draw("s1-confusion")
+    box = sight.page.locator("#s1-confusion .chart .nsewdrag").bounding_box()
+    assert box
+    sight.page.mouse.move(box["x"] + 10, box["y"] + 10)
+    hover = "document.querySelector('#s1-confusion .hoverlayer')?.textContent"
+    assert re.fullmatch("cat predicted as cat: [0-9]+ of 40 test images", sight.until(hover))
 
 
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
@@ -205,7 +243,7 @@ def test_no_rule_of_accessibility_is_broken(sight: Sight) -> None:
 @pytest.mark.slow
 def test_a_broken_page_breaks_the_rules(sight: Sight) -> None:
     sight.run(
-        """() => { document.querySelector('.lead').style.color = '#bbb';
+        """() => { document.querySelector('.subtitle').style.color = '#bbb';
         document.querySelector('select.choice').closest('label').querySelector('.hidden').remove();
         document.documentElement.removeAttribute('lang'); }"""
     )
@@ -254,6 +292,9 @@ def test_on_a_phone(browser: Any, report: Path, scheme: str) -> None:
         ".map(c => [c._fullLayout.xaxis.domain, c._fullLayout.xaxis2.domain])"
     )
     assert domains == [[[0, 1], [0, 1]]]  # one panel below the other
+    wide = """[...document.querySelectorAll('.wide')].filter(w => !w.closest('details:not([open])')).map(
+        w => [w.firstChild.scrollWidth > w.firstChild.clientWidth, !w.lastChild.hidden])"""
+    assert sight.run(wide) == [[True, True]]  # a hint below each table that is wider
     sight.page.set_viewport_size({"width": 1280, "height": 900})
     sight.until("document.querySelector('#s1-learning .chart')._fullLayout.xaxis.domain[1] < 0.6")
     sight.page.set_viewport_size({"width": 375, "height": 800})
@@ -304,6 +345,6 @@ def test_a_thousand_classes_stay_usable(browser: Any, make: Make, tmp_path: Path
     sight.draw()
     assert sight.run("document.querySelectorAll('*').length") < 30_000
     assert sight.run("document.documentElement.scrollWidth <= innerWidth")
-    sight.page.locator("#s1-spectra-by-class .step").first.click()
-    sight.until("document.getElementById('s1-spectra-by-class').dataset.drawn === '2'")
+    sight.page.locator("#s1-spectra .step").first.click()
+    sight.until("document.getElementById('s1-spectra').dataset.drawn === '2'")
     sight.close()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.metrics import confusion_matrix
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from saddlescape.records.predictions import Predictions
-from saddlescape.report.calibration import calibration
+from saddlescape.report.calibration import calibration, class_scores
 from saddlescape.report.plots.confusion import matrix_of
 from saddlescape.training.metrics import expected_calibration_error
 
@@ -22,6 +22,15 @@ def answers() -> Predictions:
 def test_confusion_is_scikit_learns(answers: Predictions) -> None:
     wanted = confusion_matrix(answers.labels, answers.predictions, labels=range(8))
     np.testing.assert_array_equal(matrix_of(answers, np.arange(8), 8), wanted)
+
+
+def test_precision_recall_and_f1_are_scikit_learns() -> None:
+    rng = np.random.default_rng(5)
+    answers = Predictions(rng.integers(0, 5, 200), rng.integers(0, 4, 200), rng.random(200))  # 4: never
+    found = class_scores(answers, 6)
+    wanted = precision_recall_fscore_support(answers.labels, answers.predictions, labels=range(5), zero_division=0)[:3]
+    np.testing.assert_allclose(found[:5], 100 * np.stack(wanted, axis=1))
+    assert np.isnan(found[5]).all()  # no test images
 
 
 def test_calibration_error_is_that_of_training(answers: Predictions) -> None:

@@ -95,13 +95,12 @@ def test_its_policy_allows_its_own_scripts_alone(page: str) -> None:
 def test_it_shows_every_part(page: str) -> None:
     elements = Elements(page)
     shown = {a.get("id") for tag, a in elements.found if tag == "figure"}
-    wanted = ("groups classes learning confusion reliability spectra spectra-by-class extremes course surface-eigen "
-              "gain escape")  # fmt: skip
+    wanted = ("groups classes learning confusion reliability spectra extremes course surface-eigen gain escape")
     assert shown == {f"s1-{name}" for name in wanted.split()}
-    words = ("In plain words", "Sure and wrong", "How it was made", "sits on a saddle", "test CPU", "2.13.0",
-             "reweight_start")  # fmt: skip
+    words = ("In plain words", "Most confident mistakes", "photo <3>.png", "How these statements are made", "test CPU",
+             "Precision, recall", "2.13.0", "reweight_start", "at commit abc123, finished 2026-12-01")  # fmt: skip
     assert [word for word in words if word not in elements.text] == []
-    assert sum(tag == "img" for tag, _ in elements.found) == 10
+    assert sum(tag == "img" for tag, _ in elements.found) == 10 + 6  # mistakes of both, training images of one
     assert "What is missing" not in elements.text
 
 
@@ -109,7 +108,7 @@ def test_every_figure_has_words_a_caption_and_a_place_for_its_table(page: str) -
     elements = Elements(page)
     ids = {a.get("id") for _, a in elements.found}
     charts = [a for tag, a in elements.found if a.get("class") == "chart"]
-    assert len(charts) == 12
+    assert len(charts) == 11
     for attributes in charts:
         assert attributes["aria-labelledby"] in ids
         assert attributes["aria-describedby"] in ids
@@ -122,7 +121,7 @@ def test_every_figure_has_words_a_caption_and_a_place_for_its_table(page: str) -
 
 def test_data_beside_figures_is_json(page: str) -> None:
     found = [json.loads(text) for kind, text in Elements(page).scripts if kind == "application/json"]
-    assert len(found) == 13
+    assert len(found) == 12
     variants = [one["variants"] for one in found if "variants" in one]
     assert all(variant["figure"]["data"] and variant["text"] for row in variants for variant in row)
 

@@ -14,6 +14,7 @@ import torch
 
 from saddlescape.curvature.density import density as by_torch
 from saddlescape.report import plots
+from saddlescape.report.calibration import calibration
 from saddlescape.report.drawing import Figure, Heatmap, Panel, Panels, Relief, Series, binned
 from saddlescape.report.matplotlib_figure import draw
 from saddlescape.report.page import study
@@ -32,7 +33,7 @@ def runs(pair: list[Path]) -> list[RunData]:
 
 
 def figures(runs: list[RunData]) -> list[Figure]:
-    return [figure for section in study(runs, "s1").sections for figure in section.figures]
+    return study(runs, "s1").figures
 
 
 def only(each: Figure | None, index: int = 0) -> Panels:
@@ -80,10 +81,13 @@ def test_learning_curves(runs: list[RunData], pair: list[Path]) -> None:
         assert (drawn.x, drawn.y) == ([row["epoch"] + 1 for row in rows], [row["test"][name] for row in rows])
     assert series(panel(drawing, "Training loss"), "CE + DRW").y == [2.0 / (e + 1) for e in range(6)]
     assert all([(mark.at, mark.text) for mark in one.v_marks] == [(4, "DRW starts")] for one in drawing.panels)
+    rate, rho = panel(drawing, "Learning rate"), panel(drawing, "SAM's radius rho")
+    assert series(rate, "CE + DRW").y == [0.1 / (e + 1) for e in range(6)]
+    assert [(one.name, one.y) for one in rho.series] == [("CE + DRW + SAM", [0.5] * 6)]
 
 
 def test_densities(runs: list[RunData], pair: list[Path]) -> None:
-    drawing = only(plots.side_by_side(runs))
+    drawing = only(plots.spectra(runs))
     assert [one.title for one in drawing.panels] == [
         "class cat (head), CE + DRW",
         "class bee (tail), CE + DRW",
@@ -104,11 +108,12 @@ def test_densities(runs: list[RunData], pair: list[Path]) -> None:
     assert len({one.x_range for one in drawing.panels} | {one.y_range for one in drawing.panels}) == 2  # all the same
 
 
-def test_a_class_can_be_chosen_and_the_deepest_of_the_tail_comes_first(runs: list[RunData]) -> None:
-    each = plots.by_class(runs)
+def test_the_spectra_of_each_class_can_be_chosen(runs: list[RunData]) -> None:
+    each = plots.spectra(runs)
     assert each is not None
-    assert [name for name, _ in each.variants] == ["cat", "dog", "owl", "fox", "elk", "bee"]
-    assert each.variants[each.start][0] == "bee"
+    named = [f"class {name}" for name in ("cat", "dog", "owl", "fox", "elk", "bee")]
+    assert [name for name, _ in each.variants] == ["head against tail", *named]
+    assert [one.title for one in only(each, 6).panels] == ["CE + DRW", "CE + DRW + SAM"]
 
 
 def test_extremes(runs: list[RunData], pair: list[Path]) -> None:
@@ -117,7 +122,7 @@ def test_extremes(runs: list[RunData], pair: list[Path]) -> None:
     for title, values in {
         "λmin:": [row["lambda_min"] for row in rows],
         "λmax:": [row["lambda_max"] for row in rows],
-        "|λmin / λmax|": [100 * row["nonconvexity"] for row in rows],
+        "|λmin/λmax|": [100 * row["nonconvexity"] for row in rows],
         "The class's own loss": [row["loss"] for row in rows],
         "Gauss–Newton": [row["at_lambda_min"]["gauss_newton"] for row in rows],
         "The rest": [row["at_lambda_min"]["residual_part"] for row in rows],
@@ -187,7 +192,12 @@ def test_confusion_and_calibration(runs: list[RunData]) -> None:
         for taken in range(6):
             share = 100 * ((found.labels == true) & (found.predictions == taken)).sum() / 40
             assert heat.z[true][taken] == pytest.approx(share)
+    assert heat.words[5][0].startswith("bee predicted as cat: ") and heat.words[5][0].endswith(" of 40 test images")
     drawing = only(plots.reliability(runs))
+    assert drawing.panels[0].series[0].faded == [n < 10 for n in calibration(found).images]
+    assert figure(drawing)["data"][0]["marker"]["opacity"].count(1) == (calibration(found).images >= 10).sum()
+    for one in drawing.panels[1].series[1:]:
+        assert one.faded and all(one.faded) == (one.kind == "points")  # no line leads through a bin of few images
     inside = (found.confidences > 14 / 15) & (found.confidences <= 1)
     right = 100 * (found.labels == found.predictions)[inside].mean()
     assert drawing.panels[0].series[0].y[-1] == pytest.approx(right)
@@ -204,7 +214,12 @@ def test_surfaces(runs: list[RunData], pair: list[Path]) -> None:
     np.testing.assert_allclose(drawn[1]["z"], relief.z[1], rtol=1e-3)
     surface = runs[0].surfaces[5]
     swing = 0.5  # of the line along the most negative direction
-    assert cut(surface) >= surface.losses.min() + 2 * swing > surface.center
+    assert cut(surface) >= surface.losses.min() + 1.5 * swing > surface.center
+    assert relief.ends == (min(run.surfaces[5].losses.min() for run in runs), max(cut(run.surfaces[5]) for run in runs))
+    layout = figure(relief)["layout"]
+    assert layout["scene"]["zaxis"]["range"] == layout["scene2"]["zaxis"]["range"]  # one vertical scale
+    for one, run in zip(relief.slice.series, runs, strict=True):
+        assert (one.x, one.y) == (run.surfaces[5].alphas.tolist(), run.surfaces[5].losses[:, 4].tolist())
     assert each.variants[each.start][0] == "bee"
 
 
@@ -268,7 +283,7 @@ def test_a_thousand_classes_stay_few_points(make: Make, tmp_path: Path) -> None:
 
 def test_runs_without_a_measurement_have_no_figure_of_it(make: Make, tmp_path: Path) -> None:
     runs = read([make(tmp_path / "run", parts="result")])
-    measured = (plots.side_by_side, plots.by_class, plots.extremes, plots.course, plots.gain, plots.escape,
+    measured = (plots.spectra, plots.extremes, plots.course, plots.gain, plots.escape,
                 plots.confusion, plots.reliability)  # fmt: skip
     assert [plot(runs) for plot in measured] == [None] * len(measured)
     assert plots.surfaces(runs) == []

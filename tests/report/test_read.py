@@ -16,7 +16,8 @@ from saddlescape.report.read import RunData, read, studies, valid_groups
 
 Make = Callable[..., Path]
 FILES = ["config.toml", "metrics.jsonl", "result.json", "curvature.json", "curvature-course.jsonl", "rho-advice.json",
-         "surface-eigen-2d-ce-s0.npz", "escape.json", "test_predictions.npz", "tail_errors.npz"]  # fmt: skip
+         "surface-eigen-2d-ce-s0.npz", "escape.json", "test_predictions.npz", "tail_errors.npz",
+         "training_samples.npz"]  # fmt: skip
 
 
 def test_every_part_is_read(pair: list[Path]) -> None:
@@ -32,6 +33,7 @@ def test_every_part_is_read(pair: list[Path]) -> None:
     assert plain.escape and plain.escape.verdict and plain.escape.verdict.answer == "less"
     assert plain.predictions and len(plain.predictions.labels) == 240
     assert plain.tail_errors and plain.tail_errors.images.shape == (5, 8, 8, 3)
+    assert plain.samples and [len(each) for each in plain.samples] == [6, 6]
     assert plain.groups == {"head": [0, 1], "mid": [2, 3], "tail": [4, 5]}
     assert plain.marks == [(4, "DRW starts")]
     assert not plain.notes

@@ -5,6 +5,8 @@ RUN/test_predictions.npz   format "saddlescape-predictions-1"; labels, predictio
 RUN/tail_errors.npz        format "saddlescape-tail-errors-1"; images uint8 [K, H, W, C] (C is 1 or 3), labels,
                            predictions, indices int64 [K], confidences float32 [K], and names str [K] where images
                            have names: images of tail classes that are wrong, the most confident first
+RUN/training_samples.npz   format "saddlescape-training-samples-1"; images uint8 [K, H, W, C], labels int64 [K]: a few
+                           training images of some classes
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from saddlescape.errors import InputError
 
 PREDICTIONS, PREDICTIONS_FORMAT = "test_predictions.npz", "saddlescape-predictions-1"
 TAIL_ERRORS, TAIL_ERRORS_FORMAT = "tail_errors.npz", "saddlescape-tail-errors-1"
+
+SAMPLES, SAMPLES_FORMAT = "training_samples.npz", "saddlescape-training-samples-1"
 
 
 @dataclass(frozen=True)
@@ -65,11 +69,25 @@ def read_tail_errors(path: Path, classes: int) -> TailErrors:
     """Raises InputError as ``read_predictions``, and for images that are not uint8 [K, H, W, 1 or 3]."""
     arrays, _ = disk.read_npz(path, TAIL_ERRORS_FORMAT)
     labels, predictions, confidences = _checked(path, arrays, classes)
-    images = arrays.get("images", np.zeros(0))
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3) or len(images) != len(labels):
-        raise InputError(f"{path.name}: images must be uint8 [K, H, W, 1 or 3], not {images.dtype} {images.shape}")
+    images = _images(path, arrays, len(labels))
     names = tuple(str(name) for name in arrays.get("names", np.zeros(0)))
     return TailErrors(images, labels, predictions, confidences, names if len(names) == len(labels) else ())
+
+
+def read_samples(path: Path, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Training images uint8 [K, H, W, C] and labels int64 [K]. Raises InputError as ``read_tail_errors``."""
+    arrays, _ = disk.read_npz(path, SAMPLES_FORMAT)
+    labels = arrays.get("labels", np.zeros(0))
+    if labels.ndim != 1 or labels.dtype.kind not in "iu" or not all(0 <= label < classes for label in labels):
+        raise InputError(f"{path.name}: labels must be whole numbers from 0 to {classes - 1}; write it again")
+    return _images(path, arrays, len(labels)), labels
+
+
+def _images(path: Path, arrays: dict[str, np.ndarray], count: int) -> np.ndarray:
+    images = arrays.get("images", np.zeros(0))
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3) or len(images) != count:
+        raise InputError(f"{path.name}: images must be uint8 [K, H, W, 1 or 3], not {images.dtype} {images.shape}")
+    return images
 
 
 def _checked(path: Path, arrays: dict[str, np.ndarray], classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

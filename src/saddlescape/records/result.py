@@ -60,6 +60,8 @@ class Result(Record, frozen=True, kw_only=True):
     skipped_images: int = 0
     warnings: list[str] = []  # ``result_warnings``: what to know before the run is trusted
     version: str = ""
+    commit: str = ""  # of saddlescape, where it runs from a checkout
+    finished: str = ""  # date, UTC
     torch: str = ""
     first_stage: str | UnsetType = UNSET  # of several stages: SHA-256 of the weights that the first ended with
 

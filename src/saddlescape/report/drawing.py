@@ -27,8 +27,8 @@ MOST_WRITTEN = 12  # rows of a heatmap up to which its cells are written out
 @dataclass(frozen=True)
 class Series:
     """Points (x, y). ``low`` and ``high`` are absolute ends of error bars (a band for lines); ``hollow[i]`` marks a
-    figure that is not settled; ``words[i]`` is what pointing at it says. ``colour`` is a name of ``palette``.
-    ``legend``: series of one name share an entry."""
+    value that is not settled, ``faded[i]`` one of few images; ``words[i]`` appears at the pointer. ``colour`` is a
+    name of ``palette``. ``legend``: series of one name share an entry."""
 
     name: str
     x: Sequence[Value]
@@ -40,6 +40,7 @@ class Series:
     low: Sequence[Value] | None = None
     high: Sequence[Value] | None = None
     hollow: Sequence[bool] = ()
+    faded: Sequence[bool] = ()
     words: Sequence[str] | None = None
     width: float = 2.0
     size: float = 7.0
@@ -142,14 +143,16 @@ class Heatmap:
 
 @dataclass(frozen=True)
 class Relief:
-    """Loss surfaces side by side: ``z[i]`` [A][B] over ``x`` (along the second direction) and ``y`` (the first)."""
+    """Loss surfaces on one vertical scale: ``z[i]`` [A][B] over ``x`` (along the second direction) and ``y`` (the
+    first), and beside them ``slice``, the losses along the first direction alone."""
 
     names: list[str]
     x: list[list[float]]
     y: list[list[float]]
     z: list[list[list[Value]]]
     centers: list[float]
-    cuts: list[float]  # losses above are not drawn, or the walls would hide the saddle
+    ends: tuple[float, float]  # of the vertical axis; walls above are not drawn, or they would hide the saddle
+    slice: Panel
     x_title: str
     y_title: str
     text: str

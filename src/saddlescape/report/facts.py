@@ -11,7 +11,7 @@ from saddlescape.report.read import RunData
 from saddlescape.report.select import by_method
 from saddlescape.report.text import clean, listed, number
 
-# Told by other rows, or no matter of method.
+# In other rows, or of no matter to the method.
 LEFT_OUT = {"method", "seed", "version", "data.root", "start", "start_hash"}
 
 
@@ -64,6 +64,8 @@ MAIN: tuple[tuple[str, Any], ...] = (
     ("best epoch on the test set", lambda run: f"{run.result.best_of_stage[0]} ({number(run.result.best_accuracy)} %)"
      if run.result and run.result.best_epoch is not None else ""),
     ("saddlescape", _of_result("version")),
+    ("commit", _of_result("commit")),
+    ("finished", _of_result("finished")),
     ("torch", _of_result("torch")),
     ("folder", lambda run: clean(run.path)),
 )  # fmt: skip

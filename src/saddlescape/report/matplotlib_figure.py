@@ -38,6 +38,7 @@ FORMATS = ("pdf", "svg", "png")
 # No date and no program's version, so that the same runs give the same bytes.
 METADATA: dict[str, dict[str, Any]] = {"pdf": {"CreationDate": None, "Producer": None, "Creator": None},
                                        "svg": {"Date": None, "Creator": None}, "png": {"Software": None}}  # fmt: skip
+PALE = 0.3  # opacity of what stands for few images
 WIDTH = 6.75  # inches: the text width of a NeurIPS page is 5.5, of a two-column page 6.75
 STYLE: Any = {
     "font.family": "serif",
@@ -92,7 +93,7 @@ def write_figures(paths: Sequence[Path], folder: Path) -> list[Path]:
     with rc_context(dict(STYLE)):
         for index, runs in enumerate(found):
             key = f"s{index + 1}"
-            for figure in (figure for section in study(runs, key).sections for figure in section.figures):
+            for figure in study(runs, key).figures:
                 base = figure.key.removeprefix(f"{key}-") if len(found) == 1 else figure.key
                 for name, drawing in _chosen(figure):
                     written += _save(draw(drawing), folder, base + (f"-{_file(name)}" if name else ""))
@@ -219,7 +220,10 @@ def _series(ax: Any, series: Series, panel: Panel) -> Any:
     x, y, colour = _array(series.x), _array(series.y), LIGHT[series.colour]
     ends = None if series.low is None or series.high is None else np.stack([_array(series.low), _array(series.high)])
     if series.kind == "bars":
-        return ax.bar(x, y, width=series.bar_width or 0.8, color=colour, label=series.name)
+        bars = ax.bar(x, y, width=series.bar_width or 0.8, color=colour, label=series.name)
+        for bar, pale in zip(bars, series.faded, strict=False):
+            bar.set_alpha(PALE if pale else 1)
+        return bars
     if series.kind in ("line", "area"):
         (handle,) = ax.plot(x, y, color=colour, linestyle=LINES[series.dash], linewidth=0.6 * series.width,
                             label=series.name)  # fmt: skip
@@ -245,7 +249,7 @@ def _points(ax: Any, series: Series, x: np.ndarray, y: np.ndarray, colour: str) 
         if chosen.any():
             (drawn,) = ax.plot(x[chosen], y[chosen], linestyle="none", marker=MARKERS[series.symbol],
                                markersize=series.size * 0.5, markerfacecolor=face, markeredgecolor=colour,
-                               markeredgewidth=0.8)  # fmt: skip
+                               markeredgewidth=0.8, alpha=PALE if any(series.faded) else None)  # fmt: skip
             handle = handle or drawn
     return handle
 
@@ -274,15 +278,20 @@ def _heatmap(drawing: Heatmap) -> Any:
 def _relief(drawing: Relief) -> Any:
     from matplotlib.ticker import MaxNLocator
 
-    figure = _blank(WIDTH, 0.2 + WIDTH / max(2, len(drawing.names)))
-    for index, (name, cut) in enumerate(zip(drawing.names, drawing.cuts, strict=True)):
-        ax = figure.add_subplot(1, len(drawing.names), index + 1, projection="3d", computed_zorder=False)
+    """Surfaces in a row, and the slice below them."""
+    figure = _blank(WIDTH, 1.8 + WIDTH / max(2, len(drawing.names)))
+    grid, (low, cut) = figure.add_gridspec(2, len(drawing.names), height_ratios=(3, 1.4)), drawing.ends
+    handles: dict[str, Any] = {}
+    _panel(figure.add_subplot(grid[1, :]), drawing.slice, handles, last=True)
+    figure.legend(handles.values(), [short(name, 40) for name in handles], loc="outside lower center", ncols=2)
+    for index, name in enumerate(drawing.names):
+        ax = figure.add_subplot(grid[0, index], projection="3d", computed_zorder=False)
         x, y = np.meshgrid(drawing.x[index], drawing.y[index])
         z = _array(drawing.z[index])
-        ax.plot_surface(x, y, _cut(z, cut), cmap="viridis", vmin=np.nanmin(z), vmax=cut, linewidth=0.1,
+        ax.plot_surface(x, y, _cut(z, cut), cmap="viridis", vmin=low, vmax=cut, linewidth=0.1,
                         edgecolor="#ffffff55", rstride=1, cstride=1, antialiased=True)  # fmt: skip
         ax.scatter([0], [0], [drawing.centers[index]], color=LIGHT["negative"], s=14, depthshade=False, zorder=9)
-        ax.set_zlim(float(np.nanmin(z)), cut)
+        ax.set_zlim(low, cut)
         ax.set_title(name, fontweight="bold")
         ax.set_xlabel(drawing.x_title, labelpad=-4)
         ax.set_ylabel(drawing.y_title, labelpad=-4)

@@ -18,6 +18,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -26,15 +27,16 @@ from saddlescape.errors import MissingExtraError, counted, duration
 from saddlescape.records.files import make_folder
 from saddlescape.records.predictions import TailErrors
 from saddlescape.report import plots, table, text
+from saddlescape.report.calibration import class_scores
 from saddlescape.report.drawing import Figure, Relief
 from saddlescape.report.facts import Facts, facts
 from saddlescape.report.palette import exchange
 from saddlescape.report.plotly_figure import figure as plotly_figure
-from saddlescape.report.read import RunData, read, studies
-from saddlescape.report.reading import RULES, Sentence, published_epochs, reading
-from saddlescape.report.select import detailed, in_common, pairs, ratio, tail_class
+from saddlescape.report.read import Missing, RunData, read, studies
+from saddlescape.report.reading import RULES, Sentence, changed, couples, lead, published_epochs, reading
+from saddlescape.report.select import both_ends, by_method, detailed, in_common, pairs, ranked, tail_class
 
-MOST_MISTAKES, MOST_SENTENCES = 18, 9
+MOST_MISTAKES, MOST_SENTENCES, MOST_CLASSES = 18, 8, 60
 DATASETS = {**table.DATASETS, "digits": "Digits-LT"}
 
 
@@ -54,6 +56,23 @@ class Mistake(NamedTuple):
     name: str
 
 
+class Sample(NamedTuple):
+    """Training images of one class, as ``data:`` URIs."""
+
+    name: str
+    about: str
+    sources: list[str]
+
+
+class ClassRow(NamedTuple):
+    """A class in the table of precision, recall and F1; ``values``: three a run."""
+
+    name: str
+    group: str
+    images: int
+    values: list[str]
+
+
 class Section(NamedTuple):
     key: str
     title: str
@@ -67,13 +86,24 @@ class Study:
     key: str
     title: str
     subtitle: str
+    lead: str
+    opening: list[Figure]  # on the first screen
     sentences: list[Sentence]
     tiles: list[Tile]
     table: dict[str, Any] | None
     sections: list[Section]
+    scored: list[str]  # runs of the table of classes
+    classes: list[ClassRow]
+    samples: list[Sample]
     mistakes: list[tuple[str, list[Mistake]]]
     facts: Facts
-    notes: list[tuple[str, str, str]]  # text, runs, command
+    made: str
+    notes: list[tuple[str, str]]  # text, runs
+    script: str  # the commands that measure what is missing
+
+    @property
+    def figures(self) -> list[Figure]:
+        return [*self.opening, *(figure for section in self.sections for figure in section.figures)]
 
 
 def write_page(paths: Sequence[Path], out: Path, title: str = "") -> Path:
@@ -98,7 +128,8 @@ def render(runs: Sequence[RunData], title: str = "") -> str:
         loader=PackageLoader("saddlescape.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"clean": text.clean, "short": text.short, "tag": tag, "published": table.published_name}
+    environment.filters |= {"clean": text.clean, "short": text.short, "tag": tag, "published": table.published_name,
+                            "tight": text.tight}
     found = [study(group, f"s{index + 1}") for index, group in enumerate(studies(runs))]
     return environment.get_template("page.html.j2").render(
         title=text.clean(title) if title else "What happened to the tail",
@@ -150,88 +181,148 @@ def study(runs: Sequence[RunData], key: str) -> Study:
     known = table.build(results, published_epochs(first.dataset)) if results else None
     of_single_runs: list[tuple[str, str, Sequence[Figure | None]]] = [
         ("answers", "Predictions", [plots.confusion(shown), plots.reliability(shown)]),
-        ("curvature", "Curvature", [plots.side_by_side(shown), plots.by_class(shown), plots.extremes(shown),
-                                    plots.course(shown)]),
+        ("curvature", "Curvature", [plots.spectra(shown), plots.extremes(shown), plots.course(shown)]),
         ("surface", "Loss surfaces", plots.surfaces(shown)),
         ("sam", "What SAM does", [plots.gain(shown), plots.escape(shown)]),
-    ]  # fmt: skip
+    ]
     sections = [
-        ("results", "Results", [plots.groups(known) if known else None, plots.classes(runs)]),
+        ("results", "Results", [plots.classes(runs)]),
         ("training", "Training", [plots.learning(runs)]),
         *of_single_runs,
     ]
-    notes = _notes(runs)
+    notes, script = _notes(runs, shown)
     if len(shown) < len(runs) and any(figure for _, _, figures in of_single_runs for figure in figures):
-        notes.append(("Spectra, courses, surfaces and predictions are shown of the runs with the most of them.",
-                      ", ".join(run.name for run in shown), ""))  # fmt: skip
+        words = "Spectra, courses, surfaces and predictions are shown of the runs with the most of them."
+        notes.append((words, ", ".join(run.name for run in shown)))
     methods = list(dict.fromkeys(run.title for run in runs))
     parts = [f"imbalance {text.number(first.imbalance)}"] if first.result and first.imbalance else []
     parts += [counted(len(runs), "run"), counted(len(methods), "method")]
+    scored = [run for run in shown if run.predictions is not None and run.classes == first.classes]
+
+    def keyed(figures: Sequence[Figure | None]) -> list[Figure]:
+        return [replace(figure, key=f"{key}-{figure.key}") for figure in figures if figure]
+
     return Study(
         key=key,
         title=DATASETS.get(first.dataset, text.short(first.dataset or "unknown data", 60)),
         subtitle=f"{', '.join(parts)}: {text.listed(methods, 8)}",
+        lead=lead(runs),
+        opening=keyed([plots.groups(known) if known else None]),
         sentences=reading(runs),
         tiles=tiles(runs),
         table=known,
-        sections=[
-            Section(name, title, [replace(figure, key=f"{key}-{figure.key}") for figure in figures if figure])
-            for name, title, figures in sections
-            if any(figures)
-        ],
+        sections=[Section(name, title, keyed(figures)) for name, title, figures in sections if any(figures)],
+        scored=[run.name for run in scored],
+        classes=class_rows(first, scored),
+        samples=samples(next((run for run in shown if run.samples is not None), first)),
         mistakes=[(run.name, mistakes(run, run.tail_errors)) for run in shown if run.tail_errors is not None],
         facts=facts(runs),
+        made=_made(first),
         notes=notes,
+        script=script,
     )
 
 
 def tiles(runs: Sequence[RunData]) -> list[Tile]:
-    """At most four figures: tail accuracy without and with SAM, the deepest saddle, and the work."""
+    """At most four: tail accuracy and the lowest curvature of a tail class without and with SAM, the best method, the
+    work."""
     found: list[Tile] = []
-    done = in_common(runs)
-
-    def mean_tail(title: str) -> float | None:
-        return table.spread([run.result.tail for run in done if run.result and run.title == title])["mean"]
-
-    for plain, sam in pairs(runs)[-1:]:
-        before, after = mean_tail(plain.title), mean_tail(sam.title)
-        if before is not None and after is not None:
-            found.append(Tile("Tail accuracy", f"{before:.1f} → {after:.1f} %", f"{plain.title} → with SAM"))
-    scores = [(run.result.balanced_accuracy, run.name) for run in done if run.result]
-    best = max((pair for pair in scores if pair[0] is not None), key=lambda pair: pair[0] or 0.0, default=None)
-    if best:
-        found.append(Tile("Best mean over classes", text.percent(best[0]), best[1]))
-    saddles = [(run, row) for run in runs if (row := tail_class(run)) is not None and row.negative_curvature_proved]
-    if saddles:
-        run, row = max(saddles, key=lambda pair: pair[1].nonconvexity or 0.0)
-        share = "all" if row.nonconvexity is None else text.percent(ratio(row))
-        found.append(Tile("Most of a saddle in the tail", f"{share} of λmax",
-                          f"λmin {text.number(row.lambda_min)}, class "
-                          f"{text.short(run.class_name(row.label))}, {run.title}"))  # fmt: skip
+    for plain, sam in couples(runs)[-1:]:
+        if change := changed(plain, sam, "tail"):
+            seeds = "one seed" if len(plain) == len(sam) == 1 else f"{len(plain)} seeds"
+            found.append(Tile("Tail accuracy", f"{change.before['mean']:.1f} → {change.after['mean']:.1f} %",
+                              f"{plain[0].title} → with SAM, {seeds}"))  # fmt: skip
+    methods = by_method([run for run in in_common(runs) if run.result])
+    scores = {title: table.spread([run.result.balanced_accuracy for run in seeds if run.result])
+              for title, seeds in methods.items()}  # fmt: skip
+    known = {title: score for title, score in scores.items() if score["mean"] is not None}
+    if known:
+        best = max(known, key=lambda title: known[title]["mean"] or 0.0)
+        found.append(Tile("Best mean over classes", f"{table.number(known[best])} %", best))
+    measured = [(plain, sam) for plain, sam in pairs(runs) if plain.measured and sam.measured]
+    alone = [(run, run) for run in runs if run.measured]
+    for one, other in measured[-1:] or alone[-1:]:
+        row = tail_class(one)
+        after = next((each for each in other.measured if row and each.label == row.label), None)
+        if row and after:
+            name = f"λmin of class {text.short(row.name or one.class_name(row.label), 20)}"
+            value, about = text.number(row.lambda_min, 2), f"{one.title}; below 0: a saddle"
+            if other is not one:
+                value = f"{value} → {text.number(after.lambda_min, 2)}"
+                about = f"{one.title} → with SAM; below 0: a saddle"
+            found.append(Tile(name, value, about))
     finished = [run.result for run in runs if run.result]
     seconds = [result.seconds for result in finished if result.seconds is not None]
     if seconds:
-        found.append(Tile("Training time", duration(sum(seconds)),
-                          f"{counted(len(seconds), 'run')}, {text.short(finished[0].device, 40)}"))  # fmt: skip
+        work = [result.work for result in finished if result.work is not None]
+        about = f"{counted(len(seconds), 'run')}, {text.short(finished[0].device, 40)}"
+        if work:
+            ends = " to ".join(dict.fromkeys(text.number(end) for end in (min(work), max(work))))
+            about = f"{counted(len(seconds), 'run')} of {ends} epochs of SGD"
+        found.append(Tile("Training time", duration(sum(seconds)), about))
     return found
 
 
-def _notes(runs: Sequence[RunData]) -> list[tuple[str, str, str]]:
-    """(text, runs, command of the first), once for each text."""
-    found: dict[str, list[tuple[str, str]]] = {}
+def _notes(runs: Sequence[RunData], shown: Sequence[RunData]) -> tuple[list[tuple[str, str]], str]:
+    """(text, runs) once for each text, and the commands as one script. Of finished runs that are shown in the table
+    alone, what was not measured is not missing."""
+    found: dict[str, list[str]] = {}
+    commands: dict[str, None] = {}
     for run in runs:
-        empty = [("curvature.json holds no class.", "")] if run.curvature and not run.measured else []
-        for note, command in [*run.notes, *empty]:
-            found.setdefault(text.clean(note), []).append((run.name, text.clean(command) if command else ""))
-    return [(note, text.listed([name for name, _ in rows]), rows[0][1]) for note, rows in found.items()]
+        empty = [Missing("curvature.json holds no class.")] if run.curvature and not run.measured else []
+        for note in [*run.notes, *empty]:
+            if note.command and not any(run is one for one in shown):
+                continue
+            found.setdefault(text.clean(note.text), []).append(run.name)
+            if note.command:
+                commands[text.clean(note.command)] = None
+    return [(note, text.listed(names)) for note, names in found.items()], "\n".join(commands)
+
+
+def _made(run: RunData) -> str:
+    """Where the figures come from, in a line: versions, commit, date."""
+    if run.result is None:
+        return ""
+    commit = f" at commit {text.clean(run.result.commit)[:12]}" if run.result.commit else ""
+    when = f", finished {text.clean(run.result.finished)}" if run.result.finished else ""
+    return f"saddlescape {text.clean(run.result.version or 'of unknown version')}{commit}{when}"
+
+
+def class_rows(first: RunData, runs: Sequence[RunData]) -> list[ClassRow]:
+    """Precision, recall and F1 of each class with each of ``runs``, the most frequent class first; of very many classes
+    those from both ends of the frequencies."""
+    if not runs:
+        return []
+    size = len(first.classes)
+    scores = [class_scores(run.predictions, size) for run in runs if run.predictions is not None]
+    group = {label: name for name, members in (first.groups or {}).items() for label in members}
+    return [
+        ClassRow(
+            text.short(first.class_name(label)), group.get(label, ""), first.counts[label],
+            ["n/a" if value != value else f"{value:.1f}" for one in scores for value in one[label]],
+        )
+        for label in both_ends(first, range(size), MOST_CLASSES)
+    ]  # fmt: skip
+
+
+def samples(run: RunData) -> list[Sample]:
+    """Training images of the classes that were kept, the most frequent class first."""
+    if run.samples is None:
+        return []
+    images, labels = run.samples
+    return [
+        Sample(text.short(run.class_name(label), 20), counted(run.counts[label], "image"),
+               [png(images[i]) for i in np.flatnonzero(labels == label)])
+        for label in ranked(run) if (labels == label).any()
+    ]  # fmt: skip
 
 
 def mistakes(run: RunData, found: TailErrors) -> list[Mistake]:
-    """The tail images that are wrong most confidently, as images in the page."""
+    """The tail images with the most confident wrong predictions."""
     order = sorted(range(len(found.labels)), key=lambda i: -found.confidences[i])[:MOST_MISTAKES]
     return [
         Mistake(
-            png(found.images[i]), text.short(run.class_name(int(found.labels[i]))),
+            png(found.images[i]) if found.images[i].size > 3 else "", text.short(run.class_name(int(found.labels[i]))),
             text.short(run.class_name(int(found.predictions[i]))), text.percent(100 * float(found.confidences[i]), 0),
             text.short(found.names[i], 80) if found.names else "",
         )

@@ -28,20 +28,22 @@ LEFT, BETWEEN = 58, 62
 WIDE = 880  # pixels of the panels on a wide screen, about
 BEHIND = f"{LIGHT['paper']}cc"  # behind words that stand on curves
 SURFACE_SCALE = "Viridis"  # even in lightness, so read alike by all eyes
-CAMERA = {"eye": {"x": 1.45, "y": -1.35, "z": 0.95}, "center": {"x": 0, "y": 0, "z": -0.12}}
-FARTHER = {**CAMERA, "eye": {"x": 1.85, "y": -1.72, "z": 1.2}}  # on a phone, so that the axes' names are not cut off
-SURFACE_HEIGHT = 430
+CAMERA = {"eye": {"x": 1.55, "y": -1.45, "z": 1.0}, "center": {"x": 0, "y": 0, "z": -0.1}}
+SURFACE_HEIGHT, SLICE_HEIGHT = 400, 260
+PALE = 0.3  # opacity of what stands for few images
 
 
 def figure(drawing: Drawing) -> dict[str, Any]:
     """``{"data", "layout", "narrow", "legend", "ranges"}``: ``narrow`` is the layout of a phone, one panel a row;
     ``ranges``, named views of the x axis."""
     if isinstance(drawing, Heatmap):
-        left = min(150, 18 + 7 * max((len(name) for name in drawing.rows), default=1))
-        layouts = _heatmap_layout(drawing, left), _heatmap_layout(drawing, min(96, left))
+        left = min(150, 34 + 7 * max((len(name) for name in drawing.rows), default=1))
+        layouts = _heatmap_layout(drawing, left), _heatmap_layout(drawing, min(110, left))
         return _figure([_heatmap(drawing)], *layouts)
     if isinstance(drawing, Relief):
-        return _figure(_surfaces(drawing), _relief_layout(drawing, True), _relief_layout(drawing, False))
+        slices = [trace for series in drawing.slice.series for trace in _traces(series, drawing.slice, 0)]
+        layouts = _relief_layout(drawing, True), _relief_layout(drawing, False)
+        return _figure([*_surfaces(drawing), *slices], *layouts, legend=_legend(Panels([drawing.slice], "")))
     traces = [
         trace
         for index, panel in enumerate(drawing.panels)
@@ -139,13 +141,13 @@ def _traces(series: Series, panel: Panel, index: int) -> list[dict[str, Any]]:
     spoken: dict[str, Any] = {"hovertext": words, "hoverinfo": "text"} if words else {"hoverinfo": "x+y+name"}
     whole = {**common, **_place(series.x), **spoken}
     if series.kind == "bars":
-        marker: dict[str, Any] = {"color": colour, "line": {"width": 0}}
+        marker: dict[str, Any] = {"color": colour, "line": {"width": 0}, **_opacity(series)}
         return [{"type": "bar", **whole, "y": _numbers(series.y, 4), "width": series.bar_width, "marker": marker}]
     whole |= {"type": "scatter", "y": _numbers(series.y)}
     shapes = [f"{series.symbol}-open" if empty else series.symbol for empty in series.hollow]
     marker = {
         "color": colour, "size": series.size, "symbol": shapes if any(series.hollow) else series.symbol,
-        "line": {"width": 1.6 if any(series.hollow) else 0, "color": colour},
+        "line": {"width": 1.6 if any(series.hollow) else 0, "color": colour}, **_opacity(series),
     }  # fmt: skip
     if series.kind == "points":
         return [{**whole, "mode": "markers", "marker": marker, **_errors(series, panel), "cliponaxis": False}]
@@ -163,6 +165,10 @@ def _traces(series: Series, panel: Panel, index: int) -> list[dict[str, Any]]:
             "x": _numbers([*x, *x[::-1]], 6), "y": _numbers([*low, *high[::-1]]),
             "fillcolor": _faint(series.colour), "hoverinfo": "skip", "meta": "band"}  # fmt: skip
     return [band, whole]
+
+
+def _opacity(series: Series) -> dict[str, Any]:
+    return {"opacity": [PALE if pale else 1 for pale in series.faded]} if any(series.faded) else {}
 
 
 def _errors(series: Series, panel: Panel) -> dict[str, Any]:
@@ -311,21 +317,18 @@ def _heatmap_layout(drawing: Heatmap, left: int) -> dict[str, Any]:
     longest = max((len(name) for name in [*drawing.rows, *drawing.columns]), default=1)
     turned = longest * len(drawing.columns) > 90
     below = 40 + (min(120, 6 * longest) if turned else 14)
-    found = _page(min(760, max(230, 34 * len(drawing.rows))) + below + 10, {"l": left, "r": 10, "t": 10, "b": below})
+    found = _page(min(760, max(230, 38 * len(drawing.rows))) + below + 10, {"l": left, "r": 10, "t": 10, "b": below})
     columns, rows = _ticks(list(enumerate(drawing.columns))), _ticks(list(enumerate(drawing.rows)))
     found["xaxis"] = _axis(drawing.x_title, showgrid=False, tickangle=-60 if turned else 0, **columns)
-    found["yaxis"] = _axis("", showgrid=False, autorange="reversed", **rows)
+    found["yaxis"] = _axis(drawing.y_title, showgrid=False, autorange="reversed", **rows)
     return found
-
-
-def _least(z: list[list[Value]]) -> float:
-    return min(value for row in z for value in row if value is not None)
 
 
 def _surfaces(drawing: Relief) -> list[dict[str, Any]]:
     traces: list[dict[str, Any]] = []
-    for index, (name, z, cut) in enumerate(zip(drawing.names, drawing.z, drawing.cuts, strict=True)):
-        scene, low = f"scene{_suffix(index)}", _least(z)
+    low, cut = drawing.ends
+    for index, (name, z) in enumerate(zip(drawing.names, drawing.z, strict=True)):
+        scene = f"scene{_suffix(index)}"
         lines = {"show": True, "color": "#ffffff", "width": 1, "start": low, "end": cut, "size": (cut - low) / 12 or 1}
         traces.append(
             {"type": "surface", "scene": scene, "name": label(name, 60), "x": _numbers(drawing.x[index], 4),
@@ -341,24 +344,35 @@ def _surfaces(drawing: Relief) -> list[dict[str, Any]]:
     return traces
 
 
-def _relief_layout(drawing: Relief, side_by_side: bool) -> dict[str, Any]:
-    total = len(drawing.names)
-    found = _page(SURFACE_HEIGHT * (1 if side_by_side else total), {"l": 0, "r": 0, "t": 30, "b": 0}, annotations=[])
-    for index, (name, z, cut) in enumerate(zip(drawing.names, drawing.z, drawing.cuts, strict=True)):
-        a, b = index / total, (index + 1) / total
-        x, y = ([a, b], [0.0, 1.0]) if side_by_side else ([0.0, 1.0], [1 - b, 1 - a])
-        low = _least(z)
+def _relief_layout(drawing: Relief, wide: bool) -> dict[str, Any]:
+    """Surfaces and then the slice: in a row, or on a phone one below the other."""
+    total, (low, cut) = len(drawing.names), drawing.ends
+    height = SURFACE_HEIGHT + (0 if wide else SURFACE_HEIGHT * (total - 1) + SLICE_HEIGHT)
+    found = _page(height, {"l": 0, "r": 14, "t": 30, "b": 0})
+    step = 0.7 / total if wide else SURFACE_HEIGHT / height
+    notes = []
+    for index, name in enumerate(drawing.names):
+        a, b = index * step, (index + 1) * step
+        x, y = ([a, b], [0.0, 1.0]) if wide else ([0.0, 1.0], [1 - b, 1 - a])
         found[f"scene{_suffix(index)}"] = {
-            "domain": {"x": x, "y": y}, "camera": CAMERA if side_by_side else FARTHER, "dragmode": "orbit",
+            "domain": {"x": x, "y": y}, "camera": CAMERA, "dragmode": "orbit",
             "aspectmode": "manual", "aspectratio": {"x": 1, "y": 1, "z": 0.72}, "xaxis": _scene_axis(drawing.x_title),
             "yaxis": _scene_axis(drawing.y_title),
             "zaxis": {**_scene_axis("loss"), "range": [low - 0.04 * (cut - low), cut]},
         }  # fmt: skip
-        found["annotations"].append(
+        notes.append(
             _words(f"<b>{label(name, 60)}</b>", 13, "ink", x=x[0] + 0.01, y=y[1], xref="paper", yref="paper",
-                   xanchor="left", yanchor="top" if index and not side_by_side else "bottom")
+                   xanchor="left", yanchor="top" if index and not wide else "bottom")
         )  # fmt: skip
-    return found
+    panel, alone = drawing.slice, Panels([drawing.slice], "")
+    across, up = ([0.77, 1.0], [0.2, 0.9]) if wide else ([0.13, 1.0], [48 / height, 1 - total * step - 36 / height])
+    found["xaxis"] = _x_axis(panel, alone, 0, 40, False) | {"domain": across}
+    found["yaxis"] = _y_axis(panel, alone, 0, True) | {"domain": up}
+    notes.append(
+        _words(f"<b>{label(panel.title, 60)}</b>", 12, "ink", x=across[0] - 0.04, y=up[1], xref="paper", yref="paper",
+               xanchor="left", yanchor="bottom", yshift=7)
+    )  # fmt: skip
+    return found | {"annotations": notes, "shapes": _shapes(panel, "")}
 
 
 def _scene_axis(title: str) -> dict[str, Any]:

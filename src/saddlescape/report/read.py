@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from shlex import quote
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -23,10 +24,12 @@ from saddlescape.records.metrics import Epoch, read_metrics
 from saddlescape.records.milestones import beginnings
 from saddlescape.records.predictions import (
     PREDICTIONS,
+    SAMPLES,
     TAIL_ERRORS,
     Predictions,
     TailErrors,
     read_predictions,
+    read_samples,
     read_tail_errors,
 )
 from saddlescape.records.record import MeasuredFile, convert
@@ -97,6 +100,7 @@ class RunData:
     escape: EscapeFile | None = None
     predictions: Predictions | None = None
     tail_errors: TailErrors | None = None
+    samples: tuple[np.ndarray, np.ndarray] | None = None  # training images uint8 [K, H, W, C], labels [K]
     notes: list[Missing] = field(default_factory=list)
     name: str = ""  # unique on a page; set by ``read``
 
@@ -308,8 +312,8 @@ def read_run(path: Path) -> RunData:
         run.result = run.attempt(lambda: _result(run))
     else:
         done = f"{counted(len(run.epochs), 'epoch')} done" if run.epochs else "it has not begun"
-        run.notes.append(Missing(f"The run is not finished ({done}), so it is not in the table.",
-                              f"saddlescape train --out {path} (with the words it was begun with)"))  # fmt: skip
+        text = f"The run is not finished ({done}), so it is not in the table: repeat the command that began it."
+        run.notes.append(Missing(text))
     run.curvature = record(CurvatureFile)
     run.notes += [Missing(note) for note in run.curvature.notes] if run.curvature else []
     run.course = record(CourseFile)
@@ -323,9 +327,11 @@ def read_run(path: Path) -> RunData:
         run.predictions = run.attempt(lambda: read_predictions(path / PREDICTIONS, len(run.classes)))
     if run.result and (path / TAIL_ERRORS).is_file():
         run.tail_errors = run.attempt(lambda: read_tail_errors(path / TAIL_ERRORS, len(run.classes)))
+    if run.result and (path / SAMPLES).is_file():
+        run.samples = run.attempt(lambda: read_samples(path / SAMPLES, len(run.classes)))
     damaged = " ".join(note.text for note in run.notes)
     run.notes += [
-        Missing(text, f"saddlescape {command.format(path)}")
+        Missing(text, f"saddlescape {command.format(quote(str(path)))}")
         for name, file, text, command in MEASUREMENTS
         if not getattr(run, name) and file not in damaged
     ]

@@ -1,7 +1,6 @@
-"""The plain-language reading of a set of runs, by stated rules from figures to sentences.
+"""What a set of runs shows, as sentences made by stated rules; a measurement that is missing is named.
 
-``RULES``, which the page prints, are the rules: when a class sits on a saddle, which runs are compared, when two
-accuracies differ. Nothing else is said, and a measurement that is missing is named.
+``RULES``, which the page prints, say which runs are compared, when two accuracies differ and what is proved.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import product
+from statistics import median
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -17,50 +17,122 @@ from saddlescape.errors import counted
 from saddlescape.published import recipes
 from saddlescape.records.course import GroupMoment, Moment
 from saddlescape.records.curvature import Curvature
+from saddlescape.records.result_warnings import result_warnings
 from saddlescape.report.calibration import calibration
 from saddlescape.report.read import GROUPS, RunData
 from saddlescape.report.select import by_method, comparable, in_common, pairs, ranked, ratio, tail_class
 from saddlescape.report.table import DATASETS, spread
+from saddlescape.report.table import number as mean_sd
 from saddlescape.report.text import clean, listed, number, percent, points, short
 
-SADDLE, DEEP = 0.02, 0.10  # |lambda_min / lambda_max| from which on a class is called a saddle, and a deep one
 LOSSES_DIFFER, LOSSES_EQUAL = 1.5, 1.2
 Tone = Literal["finding", "good", "bad", "unknown", "note"]
 
 RULES = (
+    "Accuracies are means ± one standard deviation over seeds. Two of them differ where the difference is larger than "
+    "its noise: twice the standard error over seeds or, with one seed each, twice the standard error that the finite "
+    "test set alone gives.",
     "A class sits on a saddle of its own loss where negative curvature is proved: a vector v with v′Hv < 0 beyond "
-    "rounding was found. It is called a saddle from |λmin / λmax| of 2 % on, a deep one from 10 % on, below nearly a "
-    "minimum. The class's own gradient need not be zero there: training descends the sum over all classes.",
-    "± is the residual of the eigenvalue; where it has not converged, only “at least” is said.",
+    "rounding was found. |λmin/λmax| says how much of a saddle. The class's own gradient need not be zero there: "
+    "training descends the sum over all classes.",
+    "Both ends of the spectrum are compared over the classes where both are settled in both runs; ratios are medians. "
+    "The residual of an eigenvalue is its error; where it has not converged, only “at least” is said.",
     "Runs are compared where images, network and length are the same. Curvature of cross-entropy grows with the loss, "
     "so class losses stand beside it, and moments of equal loss (within 20 %) are looked for in the courses.",
-    "Two accuracies differ where the difference is larger than its noise: twice the standard error over seeds or, with "
-    "one seed each, twice the standard error that the finite test set alone gives.",
 )
 
 
 class Sentence(NamedTuple):
-    """``topic``: data, accuracy, saddle, comparison, gain, escape, calibration or missing. ``text`` is not escaped."""
+    """``topic``: failure, data, accuracy, saddle, comparison, gain, escape, calibration or missing. ``text`` is not
+    escaped."""
 
     topic: str
     tone: Tone
     text: str
 
 
+class Change(NamedTuple):
+    """An accuracy without and with SAM: ``before``, ``after`` of ``spread``; ``noise`` in points, None: unknown."""
+
+    before: dict[str, float | None]
+    after: dict[str, float | None]
+    noise: float | None
+
+    @property
+    def points(self) -> float:
+        return (self.after["mean"] or 0.0) - (self.before["mean"] or 0.0)
+
+    @property
+    def clear(self) -> bool:
+        return self.noise is not None and abs(self.points) > self.noise
+
+    @property
+    def text(self) -> str:
+        return f"{mean_sd(self.before)} % → {mean_sd(self.after)} %"
+
+
 def reading(runs: Sequence[RunData]) -> list[Sentence]:
-    """All sentences about runs on the same data, the most telling first."""
-    found = [*data(runs), *short_runs(runs), *accuracy(runs), *gains(runs)]
-    couples = pairs(runs)
-    for plain, sam in couples:
+    """All sentences about runs on the same data, failures first."""
+    first = lead(runs)  # stands above all
+    found = [*failures(runs), *short_runs(runs), *(one for one in accuracy(runs) if one.text != first)]
+    found += [*gains(runs), *data(runs)]
+    measured = [(plain, sam) for plain, sam in pairs(runs) if plain.measured and sam.measured]
+    for plain, sam in measured:
         found += versus(plain, sam)
-    paired = {id(run) for couple in couples for run in couple}
+    compared = {id(run) for couple in measured for run in couple}
     for run in runs:
-        found += [] if id(run) in paired else saddles(run)
+        found += [] if id(run) in compared else saddles(run)
     for run in runs:
-        found += [*advice(run), *escape(run), *overconfidence(run)]
+        found += [*advice(run), *escape(run)]
+    found += overconfidence(runs)
     if not any(run.measured for run in runs):
         found.append(Sentence("missing", "unknown", "Curvature was not measured, so nothing is said of saddles."))
     return found
+
+
+def lead(runs: Sequence[RunData]) -> str:
+    """The sentence at the top of the page: what was gained or lost, and on which classes; "" where no run is
+    finished."""
+    changes = [(plain, sam, change) for plain, sam in couples(runs) if (change := changed(plain, sam, "tail"))]
+    if not changes:
+        return next((sentence.text for sentence in accuracy(runs)), "")
+    plain, sam, tail = max(changes, key=lambda each: each[2].after["mean"] or 0.0)
+    verb = "gains" if tail.points > 0 else "loses"
+    text = f"{verb} {abs(tail.points):.1f} points on the tail"
+    if tail.noise is not None and not tail.clear:
+        text = "shows no clear change on the tail"
+    text = f"With SAM, {plain[0].title} {text} ({tail.text})"
+    classes = plain[0].groups["tail"] if plain[0].groups else range(len(plain[0].per_class))
+    by_class = {c: change.points for c in classes if (change := _of_class(plain, sam, c)) is not None}
+    most = sorted((c for c in by_class if by_class[c] * tail.points > 0), key=lambda c: -abs(by_class[c]))[:2]
+    if most and (tail.clear or tail.noise is None):
+        named = [f"{_class(plain[0], c)} ({points(by_class[c])})" for c in most if abs(by_class[c]) >= 1]
+        text += f", most on {listed(named)}" if named else ""
+    whole = changed(plain, sam, "accuracy")
+    return text + (f"; all test images: {whole.text}." if whole else ".")
+
+
+def _of_class(plain: Sequence[RunData], sam: Sequence[RunData], label: int) -> Change | None:
+    before, after = (spread([run.per_class[label] for run in seeds if label < len(run.per_class)])
+                     for seeds in (plain, sam))  # fmt: skip
+    return None if before["mean"] is None or after["mean"] is None else Change(before, after, None)
+
+
+def _class(run: RunData, label: int | None, name: str = "") -> str:
+    """ "class 9", "truck": a name that is a number would be read as one."""
+    shown = short(name or run.class_name(label))
+    return f"class {shown}" if shown.isdecimal() else shown
+
+
+def failures(runs: Sequence[RunData]) -> list[Sentence]:
+    """What to know before a run is trusted, once for each text; calibration has a sentence of its own."""
+    found: dict[str, list[str]] = {}
+    for run in runs:
+        if run.result is not None:
+            for text in run.result.warnings or result_warnings(run.result):
+                if not text.startswith("calibration error"):
+                    found.setdefault(clean(text), []).append(run.name)
+    return [Sentence("failure", "bad", f"{listed(names, 4)}: {text}.") for text, names in found.items()]
 
 
 def data(runs: Sequence[RunData]) -> list[Sentence]:
@@ -68,10 +140,8 @@ def data(runs: Sequence[RunData]) -> list[Sentence]:
     if first is None:
         return []
     order = ranked(first)
-    # A name that is a number would be read as one.
     most, least = (
-        f"{first.counts[c]:,} of {'class ' if first.classes[c].isdecimal() else ''}{short(first.classes[c])}"
-        for c in (order[0], min(order, key=first.counts.__getitem__))
+        f"{first.counts[c]:,} of {_class(first, c)}" for c in (order[0], min(order, key=first.counts.__getitem__))
     )
     classes = counted(len(order), "class", "classes")
     return [Sentence("data", "note", f"{classes} with {sum(first.counts):,} training images: {most}, {least}.")]
@@ -90,9 +160,7 @@ def short_runs(runs: Sequence[RunData]) -> list[Sentence]:
     if wanted is None or not lengths or lengths[0] >= wanted:
         return []
     trained = f"{listed([str(length) for length in lengths])} {'epoch' if lengths == [1] else 'epochs'}"
-    text = (
-        f"Trained for {trained}, the paper for {wanted}: this checks the machinery and is no claim about the methods."
-    )
+    text = f"Trained for {trained}, the paper for {wanted}: this is no claim about the methods at full length."
     return [Sentence("data", "unknown", text)]
 
 
@@ -105,12 +173,18 @@ def accuracy(runs: Sequence[RunData]) -> list[Sentence]:
         return []
     best = max(known, key=known.__getitem__)
     seeds = methods[best]
-    whole, head, tail = (_over_seeds(seeds, key)["mean"] for key in ("accuracy", "head", "tail"))
-    text = f"{best} recognises {percent(whole)} of the test images"
+    whole, head, tail = (_over_seeds(seeds, key) for key in ("accuracy", "head", "tail"))
+    text = f"{best} recognises {mean_sd(whole)} % of the test images"
     if len(known) > 1:
         text = f"Best of {len(known)} methods by the mean over classes ({percent(known[best])}): {text}"
-    if head is not None and tail is not None:
-        text += f", {percent(head)} of the head's classes and {percent(tail)} of the tail's"
+    if head["mean"] is not None and tail["mean"] is not None:
+        text += f", {mean_sd(head)} % of the head's classes and {mean_sd(tail)} % of the tail's"
+    values = {c: spread([run.per_class[c] for run in seeds])["mean"] for c in range(len(seeds[0].per_class))
+              if all(len(run.per_class) > c for run in seeds)}  # fmt: skip
+    scored = {c: value for c, value in values.items() if value is not None}
+    if len(scored) > 1:
+        lowest = min(scored, key=scored.__getitem__)
+        text += f"; the lowest is {_class(seeds[0], lowest)} with {percent(scored[lowest])}"
     of_seeds = "one seed" if len(seeds) == 1 else f"mean of {len(seeds)} seeds"
     return [Sentence("accuracy", "finding", f"{text} ({of_seeds}).")]
 
@@ -119,39 +193,52 @@ def _over_seeds(runs: Sequence[RunData], key: str) -> dict[str, float | None]:
     return spread([getattr(run.result, key) for run in runs])
 
 
-def gains(runs: Sequence[RunData]) -> list[Sentence]:
-    """For each method and the same with SAM: does SAM help the tail?"""
-    found = []
+def couples(runs: Sequence[RunData]) -> list[tuple[list[RunData], list[RunData]]]:
+    """(the seeds of a method, those of the same with SAM) for each method that has both and may be compared."""
     methods = by_method([run for run in runs if run.result])
-    couples = pairs(runs)
-    for title, seeds in methods.items():
-        partner = next((sam for plain, sam in couples if plain in seeds), None)
+    partners, found = pairs(runs), []
+    for seeds in methods.values():
+        partner = next((sam for plain, sam in partners if plain in seeds), None)
         others = methods[partner.title] if partner else []
-        if not others or not all(comparable(seeds[0], run) for run in [*seeds, *others]):
-            continue
-        for key, name in (("tail", "tail"), ("accuracy", "whole test set")):
-            before, after = _over_seeds(seeds, key)["mean"], _over_seeds(others, key)["mean"]
-            if before is None or after is None:
-                continue
-            several = len(seeds) > 1 and len(others) > 1
-            values = ([getattr(run.result, key) for run in some] for some in (seeds, others))
-            noise = spread_noise(*values) or _test_noise(seeds[0], key, before, after)
-            found.append(_gain(f"SAM on top of {title}", name, before, after, noise, several))
+        if others and all(comparable(seeds[0], run) for run in [*seeds, *others]):
+            found.append((seeds, others))
     return found
 
 
-def _gain(lead: str, name: str, before: float, after: float, noise: float | None, several: bool) -> Sentence:
-    figures = f"{percent(before)} → {percent(after)}, {points(after - before)}"
-    if noise is None:
-        text = f"{lead}, {name}: {figures}; how much of it is chance is not known (one seed)."
-        return Sentence("accuracy", "note", text)
+def changed(plain: Sequence[RunData], sam: Sequence[RunData], key: str) -> Change | None:
+    """A percentage of ``Result`` without and with SAM; None where it is unknown."""
+    before, after = _over_seeds(plain, key), _over_seeds(sam, key)
+    if before["mean"] is None or after["mean"] is None:
+        return None
+    values = ([getattr(run.result, key) for run in some] for some in (plain, sam))
+    noise = spread_noise(*values) or _test_noise(plain[0], key, before["mean"], after["mean"])
+    return Change(before, after, noise)
+
+
+def gains(runs: Sequence[RunData]) -> list[Sentence]:
+    """For each method and the same with SAM: does SAM help the tail, and what does it do to the rest?"""
+    found = []
+    for plain, sam in couples(runs):
+        known = [(name, change) for key, name in (("tail", "tail"), ("head", "head"), ("accuracy", "all test images"))
+                 if (change := changed(plain, sam, key))]  # fmt: skip
+        if known:
+            several = len(plain) > 1 and len(sam) > 1
+            found.append(_gain(f"SAM on top of {plain[0].title}", known, several))
+    return found
+
+
+def _gain(start: str, known: Sequence[tuple[str, Change]], several: bool) -> Sentence:
+    name, change = known[0]
+    figures = ", ".join(f"{other} {each.text}" for other, each in known[1:])
+    figures = f"{change.text}{'; ' if figures else ''}{figures}"
     source = "seeds" if several else "test set alone: one seed shows nothing of seeds"
-    beside = f"(noise {number(noise, 2)} points, from the {source})"
-    if abs(after - before) <= noise:
-        text = f"{lead} makes no clear difference on the {name}: {figures} {beside}."
-        return Sentence("accuracy", "unknown", text)
-    verb = "lifts" if after > before else "lowers"
-    return Sentence("accuracy", "good" if after > before else "bad", f"{lead} {verb} the {name}: {figures} {beside}.")
+    beside = f" (noise of the {name}: {number(change.noise, 2)} points, from the {source})"
+    if change.noise is None:
+        return Sentence("accuracy", "note", f"{start}, {name}: {figures}. One seed: how much is chance is unknown.")
+    if not change.clear:
+        return Sentence("accuracy", "unknown", f"{start} makes no clear difference on the {name}: {figures}{beside}.")
+    verb, tone = ("lifts", "good") if change.points > 0 else ("lowers", "bad")
+    return Sentence("accuracy", tone, f"{start} {verb} the {name}: {figures}{beside}.")  # type: ignore[arg-type]
 
 
 def spread_noise(mine: Sequence[float | None], theirs: Sequence[float | None]) -> float | None:
@@ -167,111 +254,106 @@ def spread_noise(mine: Sequence[float | None], theirs: Sequence[float | None]) -
 
 def _test_noise(run: RunData, key: str, before: float, after: float) -> float | None:
     """Twice the standard error of a difference of percentages on the same number of test images, where it is known: of
-    the tail only where predictions of single images were kept."""
+    a group only where predictions of single images were kept."""
     images: int | None = None
     if key == "accuracy":
         images = next((epoch.test.images for epoch in reversed(run.tested) if epoch.test.images), None)
     elif run.predictions is not None and run.groups:
-        images = int(np.isin(run.predictions.labels, run.groups["tail"]).sum())
+        images = int(np.isin(run.predictions.labels, run.groups[key]).sum())
     if not images:
         return None
     variance = sum((p := min(max(value / 100, 0), 1)) * (1 - p) for value in (before, after)) / images
     return 200 * math.sqrt(variance)
 
 
-def depth(row: Curvature) -> str:
-    """Rule 1, in a word: "unproved", "minimum", "saddle" or "deep"."""
-    if not row.negative_curvature_proved:
-        return "minimum" if row.converged_min and row.lambda_min >= -abs(row.lambda_max) * 1e-6 else "unproved"
-    share = math.inf if row.nonconvexity is None else row.nonconvexity
-    return "deep" if share >= DEEP else "saddle" if share >= SADDLE else "minimum"
-
-
-def described(run: RunData, row: Curvature) -> Sentence:
-    """Rule 1 for one class of one run."""
-    images = f", {row.training_images:,} images" if row.training_images else ""
-    name = f"Class {short(row.name or run.class_name(row.label))} ({row.group or 'no group'}{images})"
-    kind, low = depth(row), number(row.lambda_min)
-    if kind == "unproved":
-        text = f"no negative curvature is proved with {run.title}, nor that there is none: λmin {low}, not settled."
-        return Sentence("saddle", "unknown", f"{name}: {text}")
-    if not row.negative_curvature_proved:
-        text = f"lies at a minimum of its own loss with {run.title}: no negative curvature (λmin {low} {_error(row)})."
-        return Sentence("saddle", "good", f"{name} {text}")
-    share = "" if row.nonconvexity is None else f", {percent(ratio(row))} of λmax"
-    value = f"curvature of at least {low} is proved{share}, λmin itself is not settled"
-    if row.converged_min:
-        value = f"λmin {low} {_error(row)}{share}"
-    words = {"deep": "sits on a deep saddle", "saddle": "sits on a saddle", "minimum": "is nearly at a minimum"}[kind]
-    text = f"{name} {words} of its own loss with {run.title}: {value}; class loss {number(row.loss)}."
-    return Sentence("saddle", "good" if kind == "minimum" else "bad", text)
-
-
-def _error(row: Curvature) -> str:
-    known = row.residual_min is not None and row.converged_min
-    return f"± {number(row.residual_min, 1)}" if known else "(error not known)"
-
-
 def saddles(run: RunData) -> list[Sentence]:
-    """How many classes of head and tail sit on saddles, and the most saddle-like one of the tail."""
-    row = tail_class(run)
-    return [*_counted(run), *([described(run, row)] if row else [])]
-
-
-def _counted(run: RunData) -> list[Sentence]:
+    """In how many classes negative curvature is proved, and the most saddle-like one of the tail."""
     counts = []
     for group in GROUPS:
         mine = [row for row in run.measured if row.group == group]
         if mine:
-            deep = sum(depth(row) in ("saddle", "deep") for row in mine)
-            counts.append(f"{deep} of {len(mine)} {group} classes")
-    bound = f"λmin proved negative and at least {percent(100 * SADDLE, 0)} of λmax"
-    text = f"{run.title}: on a saddle ({bound}) are {listed(counts)}."
-    return [Sentence("saddle", "finding", text)] if counts else []
+            proved = sum(row.negative_curvature_proved for row in mine)
+            counts.append(f"{proved} of {counted(len(mine), f'{group} class', f'{group} classes')}")
+    text = [f"negative curvature is proved in {listed(counts)}"] if counts else []
+    row = tail_class(run)
+    text += [described(run, row)] if row else []
+    return [Sentence("saddle", "finding", f"{run.title}: {'; '.join(text)}.")] if text else []
+
+
+def described(run: RunData, row: Curvature) -> str:
+    """The lowest curvature of one class: its value, its error, and whether it is proved and settled."""
+    images = f", {counted(row.training_images, 'image')}" if row.training_images else ""
+    name, low = f"{_class(run, row.label, row.name)} ({row.group or 'no group'}{images})", number(row.lambda_min)
+    share = "" if row.nonconvexity is None else f", {percent(ratio(row))} of λmax"
+    loss = "" if row.loss is None else f", class loss {number(row.loss)}"
+    error = f" ± {number(row.residual_min, 1)}" if row.residual_min is not None else ""
+    if not row.negative_curvature_proved:
+        if row.converged_min and row.lambda_min >= -abs(row.lambda_max) * 1e-6:
+            return f"{name} has no negative curvature: λmin {low}{error}{loss}"
+        return f"{name}: neither proved nor excluded, λmin {low} is not settled{loss}"
+    if not row.converged_min:
+        return f"{name} has curvature of at least {low}{share}; λmin itself is not settled{loss}"
+    return f"{name} has λmin {low}{error}{share}{loss}"
 
 
 def versus(plain: RunData, sam: RunData) -> list[Sentence]:
-    """The same class with and without SAM: at the end of training, then at equal class loss where both courses go."""
+    """Both ends of the spectrum without and with SAM: at the end of training, then at equal class loss."""
+    theirs = {row.label: row for row in sam.measured}
+    couples_of = [(row, theirs[row.label]) for row in plain.measured if row.label in theirs]
+    settled = [pair for pair in couples_of if all(row.converged_min and row.converged_max
+               and row.negative_curvature_proved and row.lambda_max > 0 for row in pair)]  # fmt: skip
+    found = [_ends(plain, sam, settled)] if settled else []
+    if couples_of and not settled:
+        text = f"{plain.title} and with SAM: in no class are both ends of both settled, so they are not compared."
+        found = [Sentence("saddle", "unknown", text)]
     row = tail_class(plain)
-    counts = [*_counted(plain), *_counted(sam)]
-    if row is None:
-        return counts
-    other = next((one for one in sam.measured if one.label == row.label), None)
-    name = f"Class {short(row.name or plain.class_name(row.label))}"
-    found = [described(plain, row)]
-    if other is not None:
-        found.append(_compared(f"{name} at the end", row, other, plain, sam))
-    moments = at_equal_loss(plain.moments, sam.moments, row.label)
-    if moments is not None:
-        a, b = moments
-        less = abs(b.lambda_min or 0.0) < abs(a.lambda_min or 0.0)
-        text = (
-            f"{name} at equal class loss ({number(a.loss)} after epoch {a.epoch} with {plain.title}, {number(b.loss)} "
-            f"after epoch {b.epoch} with {sam.title}): λmin {number(a.lambda_min)} and {number(b.lambda_min)}, "
-            f"{'less' if less else 'more'} negative with SAM."
-        )
-        found.append(Sentence("comparison", "good" if less else "bad", text))
-    elif plain.moments and sam.moments:
-        text = "the two courses share no moment of equal class loss with settled curvature, so no comparison at equal"
-        found.append(Sentence("comparison", "unknown", f"{name}: {text} loss is made."))
-    return found + counts
-
-
-def _compared(name: str, row: Curvature, other: Curvature, plain: RunData, sam: RunData) -> Sentence:
-    shares = ["all" if one.nonconvexity is None else percent(ratio(one)) for one in (row, other)]
-    figures = (
-        f"λmin {number(row.lambda_min)} {_error(row)} with {plain.title}, {number(other.lambda_min)} {_error(other)} "
-        f"with {sam.title} ({shares[0]} and {shares[1]} of λmax)"
+    if row is None or not (plain.moments and sam.moments):
+        return found
+    name, moments = _class(plain, row.label, row.name), at_equal_loss(plain.moments, sam.moments, row.label)
+    if moments is None:
+        text = f"{name}: the two courses share no moment of equal class loss with settled curvature."
+        return [*found, Sentence("comparison", "unknown", text)]
+    a, b = moments
+    less = abs(b.lambda_min or 0.0) < abs(a.lambda_min or 0.0)
+    text = (
+        f"{name} at equal class loss ({number(a.loss)} after epoch {a.epoch} with {plain.title}, {number(b.loss)} "
+        f"after epoch {b.epoch} with {sam.title}): λmin {number(a.lambda_min)} → {number(b.lambda_min)}, "
+        f"{'less' if less else 'more'} negative with SAM."
     )
-    if not all(one.converged_min and one.negative_curvature_proved for one in (row, other)):
-        text = f"{name}: {figures}. Not both are settled, so nothing is claimed."
-        return Sentence("comparison", "unknown", text)
-    losses = f"class losses {number(row.loss)} and {number(other.loss)}"
-    if not row.loss or not other.loss or max(row.loss / other.loss, other.loss / row.loss) > LOSSES_DIFFER:
-        why = f"Not at equal loss ({losses}), so this alone does not show what SAM does to curvature."
-        return Sentence("comparison", "note", f"{name}: {figures}. {why}")
-    shallower = abs(other.lambda_min) < abs(row.lambda_min)
-    return Sentence("comparison", "good" if shallower else "bad", f"{name}, at about equal loss ({losses}): {figures}.")
+    return [*found, Sentence("comparison", "good" if less else "bad", text)]
+
+
+def _ends(plain: RunData, sam: RunData, rows: Sequence[tuple[Curvature, Curvature]]) -> Sentence:
+    """What SAM does to λmin and λmax over the classes where both are settled, and why their ratio moves."""
+    total = len(rows)
+    low, high = (median(getattr(b, end) / getattr(a, end) for a, b in rows) for end in ("lambda_min", "lambda_max"))
+    lower, flatter = (sum(abs(getattr(b, end)) < abs(getattr(a, end)) for a, b in rows)
+                      for end in ("lambda_min", "lambda_max"))  # fmt: skip
+    to = f"λmin to {low:.2f} of {plain.title}'s, λmax to {high:.2f}"
+    if lower == flatter and lower in (0, total):
+        classes = f"all {total} classes" if total > 1 else _class(plain, rows[0][0].label)
+        text = f"{sam.title} {'flattens' if lower else 'sharpens'} both ends in {classes}: {to}"
+    else:
+        text = (f"{sam.title} makes λmin less negative in {lower} and λmax smaller in {flatter} of "
+                f"{counted(total, 'class', 'classes')}: {to}")  # fmt: skip
+    before, after = (median(100 * abs(row.lambda_min) / row.lambda_max for row in some)
+                     for some in zip(*rows, strict=True))  # fmt: skip
+    more = abs(math.log(low)) - abs(math.log(high))
+    why = ""
+    if (low < 1) == (high < 1) and (after - before) * (low - high) > 0:
+        moved = "falls" if high < 1 else "grows"
+        why = f" because {'λmin' if more > 0 else 'λmax'} {moved} more"
+    text += f". |λmin/λmax| {'rises' if after > before else 'falls'} ({percent(before)} → {percent(after)}){why}"
+    losses = [median(known) for some in zip(*rows, strict=True)
+              if (known := [row.loss for row in some if row.loss is not None])]  # fmt: skip
+    tone: Tone = "finding"
+    if len(losses) == 2:
+        text += f". Class losses: {number(losses[0])} → {number(losses[1])}"
+        if min(losses) > 0 and max(losses) / min(losses) <= LOSSES_DIFFER:
+            tone = "good" if low < 1 and high < 1 else "bad" if low > 1 and high > 1 else "finding"
+        else:
+            text += ", so part of this may come from the loss alone"
+    return Sentence("saddle", tone, f"{text}.")
 
 
 def at_equal_loss(
@@ -324,17 +406,16 @@ def escape(run: RunData) -> list[Sentence]:
     return [Sentence("escape", "finding", f"Escape experiment from {run.title}: {clean(run.escape.verdict.text)}")]
 
 
-def overconfidence(run: RunData) -> list[Sentence]:
-    if run.predictions is None or not len(run.predictions.labels):
-        return []
-    error = calibration(run.predictions).error
-    sure = 100 * float(run.predictions.confidences.mean())
-    right = 100 * float((run.predictions.labels == run.predictions.predictions).mean())
-    words = "about as sure as right"
-    if abs(sure - right) > 1:
-        words = f"{'surer' if sure > right else 'less sure'} than it is right"
-    text = (
-        f"{run.title} is {words}: {percent(sure)} sure on average, {percent(right)} right (calibration error "
-        f"{percent(100 * error)})."
-    )
-    return [Sentence("calibration", "bad" if abs(sure - right) > 5 else "note", text)]
+def overconfidence(runs: Sequence[RunData]) -> list[Sentence]:
+    """How confident the runs are beside how often they are right; at most four are named."""
+    words, gaps = [], []
+    for run in runs:
+        if run.predictions is not None and len(run.predictions.labels):
+            sure = 100 * float(run.predictions.confidences.mean())
+            right = 100 * float((run.predictions.labels == run.predictions.predictions).mean())
+            kind = "calibrated within a point" if abs(sure - right) <= 1 else "overconfident"
+            kind = "underconfident" if right - sure > 1 else kind
+            error = percent(100 * calibration(run.predictions).error)
+            words.append(f"{run.name} is {kind} ({percent(sure)} confident, {percent(right)} right, ECE {error})")
+            gaps.append(abs(sure - right))
+    return [Sentence("calibration", "bad" if max(gaps) > 5 else "note", f"{listed(words, 4)}.")] if words else []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import unicodedata
 from typing import Any
 
@@ -77,6 +78,12 @@ def raised(exponent: int) -> str:
 
 def percent(value: float | None, digits: int = 1) -> str:
     return "n/a" if value is None else f"{value:.{digits}f} %".replace("-", "−")
+
+
+def tight(text: str) -> str:
+    """``text`` without line breaks before "%", around "±", within "|λmin/λmax|" and after "class"."""
+    text = text.replace("|λ", "|\u2060λ")
+    return re.sub(r" (?=[%±])|(?<=[±×]) |(?<=\bclass) (?=\d)", "\u00a0", text)
 
 
 def points(value: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -397,6 +398,8 @@ def summarise(config: RunConfig, dataset: Dataset, rows: Sequence[Epoch]) -> Res
         held_hash=dataset.held_hash,
         skipped_images=len(dataset.skipped),
         version=saddlescape.__version__,
+        commit=_commit(),
+        finished=time.strftime("%Y-%m-%d", time.gmtime()),
         torch=str(torch.__version__),
         **validated,
     )
@@ -405,6 +408,19 @@ def summarise(config: RunConfig, dataset: Dataset, rows: Sequence[Epoch]) -> Res
     trained = [row.train_accuracy for row in rows if config.stages[row.stage] is stages[-1]] if stages else []
     known = trained[-1] if trained and stages[-1].objective == "classify" else None
     return msgspec.structs.replace(result, warnings=result_warnings(result, known, steps))
+
+
+def _commit() -> str:
+    """The commit of the checkout that saddlescape runs from, "+changes" where files differ from it; "" without one."""
+    root = Path(saddlescape.__file__).resolve().parents[2]
+    try:
+        if not (root / ".git").exists():
+            return ""
+        asked = ["describe", "--always", "--dirty=+changes", "--abbrev=40", "--exclude=*"]
+        done = subprocess.run(["git", "-C", str(root), *asked], capture_output=True, text=True, timeout=10, check=True)
+        return done.stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
 
 
 def _score(value: float | None) -> float:

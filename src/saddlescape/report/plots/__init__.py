@@ -11,11 +11,10 @@ from saddlescape.report.plots.gain import gain
 from saddlescape.report.plots.groups import groups
 from saddlescape.report.plots.learning import learning
 from saddlescape.report.plots.reliability import reliability
-from saddlescape.report.plots.spectra import by_class, side_by_side
+from saddlescape.report.plots.spectra import spectra
 from saddlescape.report.plots.surfaces import surfaces
 
 __all__ = [
-    "by_class",
     "classes",
     "confusion",
     "course",
@@ -25,6 +24,6 @@ __all__ = [
     "groups",
     "learning",
     "reliability",
-    "side_by_side",
+    "spectra",
     "surfaces",
 ]

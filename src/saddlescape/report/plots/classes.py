@@ -31,9 +31,9 @@ def classes(runs: Sequence[RunData]) -> Figure | None:
             Panel("Test images recognised", _scores(done, first, order, many), x_title=x_title, x_ticks=ticks,
                   x_range=edges, y_range=(0, 103), percent=True),
         ],
-        _words(done, first, order), height=230, shared_x=True,
+        _words(done, first, order), height=170, shared_x=True,
     )  # fmt: skip
-    caption = "Above, the training images of each class; below, the percentage of its test images that are recognised."
+    caption = "Training images of each class, and the percentage of its test images that are recognised."
     if many:
         caption += (
             f" With {len(order):,} classes, each point stands for about {len(order) // BINS} neighbours: their mean, "

@@ -1,4 +1,4 @@
-"""What is taken for what."""
+"""Which classes are confused with which."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def confusion(runs: Sequence[RunData]) -> Figure | None:
     known = [run for run in runs if run.predictions]
     if not known:
         return None
-    caption = "Rows are what an image is, columns what it is taken for, in percent of the row; "
+    caption = "In percent of the test images of a true class (a row); counts appear at the pointer; "
     grouped = len(known[0].classes) > MOST
     caption += "by group, since there are too many classes to be seen" if grouped else "the most frequent class first"
     variants = [(run.name, heatmap) for run in known if (heatmap := _heatmap(run))]
@@ -48,18 +48,19 @@ def _heatmap(run: RunData) -> Heatmap | None:
         place[members] = index
     matrix = matrix_of(run.predictions, place, len(rows))
     words = [
-        [f"{label(a)} taken for {label(b)}: {counted(int(matrix[i, j]), 'image')}" for j, b in enumerate(names)]
+        [f"{label(a)} predicted as {label(b)}: {matrix[i, j]} of {counted(int(matrix[i].sum()), 'test image')}"
+         for j, b in enumerate(names)]
         for i, a in enumerate(names)
-    ]
+    ]  # fmt: skip
     right = 100 * np.trace(matrix) / max(matrix.sum(), 1)
     text = f"{percent(right)} of the images lie on the diagonal. Confused most often: {listed(most_confused(run))}."
     shown = [short(name, 18) for name in names]
     z: list[list[Value]] = [[100 * float(n) / row.sum() if row.any() else None for n in row] for row in matrix]
-    return Heatmap(z, shown, shown, "taken for", "is", words, text)
+    return Heatmap(z, shown, shown, "predicted as", "true class", words, text)
 
 
 def most_confused(run: RunData, most: int = 3) -> list[str]:
-    """ "truck for automobile (12 % of truck)": the pairs of classes that are confused in most images."""
+    """ "truck as automobile (12 % of truck)": the pairs of classes that are confused in most images."""
     assert run.predictions is not None
     size = len(run.classes)
     labels, predictions = run.predictions.labels, run.predictions.predictions
@@ -70,5 +71,5 @@ def most_confused(run: RunData, most: int = 3) -> list[str]:
     for index in np.argsort(-counts, kind="stable")[:most]:
         true, taken = divmod(int(pairs[index]), size)
         name, share = short(run.classes[true]), percent(100 * counts[index] / totals[true], 0)
-        words.append(f"{name} for {short(run.classes[taken])} ({share} of {name})")
+        words.append(f"{name} as {short(run.classes[taken])} ({share} of {name})")
     return words

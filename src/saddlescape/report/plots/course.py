@@ -16,7 +16,7 @@ MOST = 24
 PANELS: tuple[tuple[str, Callable[[Moment | GroupMoment], Value]], ...] = (
     ("λmin", lambda row: row.lambda_min),
     ("λmax", lambda row: row.lambda_max),
-    ("|λmin / λmax|, %", ratio),
+    ("|λmin/λmax|, %", ratio),
     ("The class's own loss", lambda row: row.loss),
 )
 LOG = ("λmax", "The class's own loss")
@@ -76,7 +76,7 @@ def _drawing(runs: Sequence[RunData], keys: Sequence[int | str], text: str) -> P
                       h_marks=[Mark(0.0, "", "zero")] if title == "λmin" else [],
                       y_scale=log_if_positive(series) if title in LOG else "linear")
             )  # fmt: skip
-    return Panels(panels, text, columns=2, height=240)
+    return Panels(panels, text, columns=2, height=200)
 
 
 def _text(runs: Sequence[RunData]) -> str:

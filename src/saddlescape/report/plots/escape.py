@@ -24,7 +24,7 @@ def escape(runs: Sequence[RunData]) -> Figure | None:
     variants = [(name, Panels(panels, _text(file), columns=2, height=230)) for name, file, panels in found if panels]
     caption = (
         "From one checkpoint of a run every optimiser goes on with the same images in the same order. If amplified "
-        "negative curvature is why SAM helps the tail, Momentum-SAM, which amplifies it without turning its sign, "
+        "negative curvature is why SAM helps the tail, Momentum-SAM, which amplifies it without changing its sign, "
         "should help as much."
     )
     return Figure("escape", "Escaping from the checkpoint", caption, variants, "run") if variants else None

@@ -30,15 +30,15 @@ class Quantity(NamedTuple):
 
 
 PANELS = (
-    Quantity("λmin: how steeply the loss falls away", lambda row: row.lambda_min,
+    Quantity("λmin: steepest way down", lambda row: row.lambda_min,
              lambda row: row.converged_min and (row.lambda_min >= 0 or row.negative_curvature_proved),
              lambda row: row.residual_min),
-    Quantity("λmax: the sharpest direction", lambda row: row.lambda_max, lambda row: row.converged_max,
+    Quantity("λmax: sharpest direction", lambda row: row.lambda_max, lambda row: row.converged_max,
              lambda row: row.residual_max, log=True),
-    Quantity("|λmin / λmax|: how much of a saddle, %", ratio, unit=" %"),
+    Quantity("|λmin/λmax|, %", ratio, unit=" %"),
     Quantity("The class's own loss", lambda row: row.loss, lambda row: True, log=True),
-    Quantity("Gauss–Newton part of v′Hv at λmin", lambda row: getattr(row.at_lambda_min, "gauss_newton", None)),
-    Quantity("The rest of v′Hv at λmin", lambda row: getattr(row.at_lambda_min, "residual_part", None)),
+    Quantity("Gauss–Newton part at λmin", lambda row: getattr(row.at_lambda_min, "gauss_newton", None)),
+    Quantity("The rest at λmin", lambda row: getattr(row.at_lambda_min, "residual_part", None)),
 )  # fmt: skip
 
 
@@ -63,13 +63,13 @@ def extremes(runs: Sequence[RunData]) -> Figure | None:
                       x_title="" if ticks else "class, the most frequent first", x_range=(-0.6, len(order) - 0.4))
             )  # fmt: skip
     caption = (
-        "Every figure is v′Hv of a vector that was found, with its residual as an error bar (mostly too small to be "
-        "seen). Hollow: not settled, or negative curvature not proved. λmin splits into the Gauss–Newton part, "
-        "which is never negative for cross-entropy, and the rest, where negative curvature comes from."
+        "Each value is v′Hv of a vector that was found; its residual is the error bar (mostly too small to see). "
+        "Hollow: not settled, or negative curvature not proved. The Gauss–Newton part is never negative for "
+        "cross-entropy; negative curvature comes from the rest."
     )
     if len(order) > MOST_POINTS:
         caption += f" Each point stands for about {len(order) // BINS} classes: mean, least and greatest."
-    drawing = Panels(panels, _text(known), columns=2, height=220)
+    drawing = Panels(panels, _text(known), columns=3, height=175)
     return Figure("extremes", "The ends of the spectrum, class by class", caption, [("", drawing)])
 
 

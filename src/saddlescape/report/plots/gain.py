@@ -18,11 +18,11 @@ PANELS = (
 
 
 def gain(runs: Sequence[RunData]) -> Figure | None:
-    """Two panels a run; hollow where the component's sign is turned round."""
+    """Two panels a run; hollow where the component changes its sign."""
     caption = (
         "By how much SAM multiplies the squared gradient along a class's most negative direction, against its radius "
-        "rho (both logarithmic). Above the line at 1 SAM amplifies; hollow points: the component's sign is turned "
-        "round. Dotted: what theory predicts to first order."
+        "rho (both logarithmic). Above the line at 1 SAM amplifies; hollow points: the component changes its "
+        "sign. Dotted: what theory predicts to first order."
     )
     variants = [
         (run.name, Panels(panels, _text(run), columns=2, height=280, shared_y=True))
@@ -57,7 +57,7 @@ def _lines(run: RunData, row: Advice, kind: str, index: int) -> list[Series]:
         return []
     name = f"{short(run.class_name(row.label), 20)}{f' ({row.group})' if row.group else ''}"
     x = [one.rho for one in found.rho]
-    words = [f"{name}: {number(one.gain)} times at rho {number(one.rho)}{', sign turned round' if one.sign < 0 else ''}"
+    words = [f"{name}: {number(one.gain)} times at rho {number(one.rho)}{', other sign' if one.sign < 0 else ''}"
              for one in found.rho]  # fmt: skip
     predicted = [one.predicted_gain or None for one in found.rho]  # 0 has no place on a logarithmic axis
     measured = [one.gain or None for one in found.rho]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from saddlescape.records.metrics import Epoch
-from saddlescape.report.drawing import Figure, Mark, Panel, Panels, Value, log_if_positive, over_seeds
+from saddlescape.report.drawing import Figure, Mark, Panel, Panels, Series, Value, log_if_positive, over_seeds
 from saddlescape.report.read import GROUPS, RunData
 from saddlescape.report.select import by_method, looks
 from saddlescape.report.table import spread
@@ -20,9 +20,12 @@ def learning(runs: Sequence[RunData]) -> Figure | None:
     of_groups = [(f"{name.capitalize()}: test accuracy", _score(name)) for name in GROUPS]
     panels = _panels(begun, of_groups, True) or _panels(begun, [("Test accuracy", _score("accuracy"))], True)
     panels += _panels(begun, [("Training loss, as trained", lambda epoch: epoch.train_loss)], False)
+    schedules: list[tuple[str, Pick]] = [("Learning rate", lambda epoch: epoch.lr),
+                                         ("SAM's radius rho", lambda epoch: epoch.rho)]  # fmt: skip
+    panels += _panels(begun, schedules, False, linear=True)
     if not panels:
         return None
-    caption = "Accuracy on test images and loss on training images after each epoch."
+    caption = "Accuracy on test images, loss on training images, and the schedules, epoch by epoch."
     if any(len(seeds) > 1 for seeds in by_method(begun).values()):
         caption += " Lines are means over seeds, bands go from the worst seed to the best."
     if any(text == "DRW starts" for run in begun for _, text in run.marks):
@@ -32,7 +35,7 @@ def learning(runs: Sequence[RunData]) -> Figure | None:
         last = [run.tested[-1] for run in seeds if run.tested]
         tail, head = (percent(spread([_score(name)(epoch) for epoch in last])["mean"]) for name in ("tail", "head"))
         ends.append(f"{title}: tail {tail}, head {head} at the end")
-    drawing = Panels(panels, "; ".join(ends) + ".", columns=2, height=240)
+    drawing = Panels(panels, "; ".join(ends) + ".", columns=3, height=180)
     return Figure("learning", "Learning curves by group", caption, [("", drawing)])
 
 
@@ -42,11 +45,17 @@ def marks(runs: Sequence[RunData]) -> list[Mark]:
     return [Mark(float(at), text) for at, text in found]
 
 
+def _from_zero(series: Sequence[Series]) -> tuple[float, float]:
+    return 0.0, 1.06 * (max(y for one in series for y in one.y if y is not None) or 1.0)
+
+
 def _score(name: str) -> Pick:
     return lambda epoch: getattr(epoch.test, name, None)
 
 
-def _panels(runs: Sequence[RunData], wanted: Sequence[tuple[str, Pick]], in_percent: bool) -> list[Panel]:
+def _panels(
+    runs: Sequence[RunData], wanted: Sequence[tuple[str, Pick]], in_percent: bool, linear: bool = False
+) -> list[Panel]:
     """A panel for each (title, pick) of which a value is known."""
     style, panels = looks(runs), []
     for title, pick in wanted:
@@ -59,7 +68,7 @@ def _panels(runs: Sequence[RunData], wanted: Sequence[tuple[str, Pick]], in_perc
         if series:
             panels.append(
                 Panel(title, series, x_title="epochs", v_marks=marks(runs), percent=in_percent,
-                      y_range=(0, 103) if in_percent else None,
-                      y_scale="linear" if in_percent else log_if_positive(series))
+                      y_range=(0, 103) if in_percent else _from_zero(series) if linear else None,
+                      y_scale="linear" if in_percent or linear else log_if_positive(series))
             )  # fmt: skip
     return panels

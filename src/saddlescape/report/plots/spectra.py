@@ -44,55 +44,36 @@ def bandwidth(low: float, high: float) -> float:
     return max(SHARE * (high - low), 1e-12)
 
 
-def side_by_side(runs: Sequence[RunData]) -> Figure | None:
-    """A row of panels a run: its most frequent class beside its tail class; the same classes and axes for all.
+def spectra(runs: Sequence[RunData]) -> Figure | None:
+    """The most frequent class beside the tail class, a row a run; then each class to choose, a panel a run.
 
     The tail class is that of the first run (the one with the greatest |lambda_min / lambda_max|), so that runs are
-    compared on one class.
+    compared on one class. All panels of a drawing have the same axes.
     """
     known = _with_spectra(runs)
     if not known:
         return None
-    labels = [row.label for row in (head_class(known[0]), tail_class(known[0])) if row is not None]
-    items = [item for run in known for label in labels if (item := _found(run, label))]
-    if not items:
+    ends = [row.label for row in (head_class(known[0]), tail_class(known[0])) if row is not None]
+    items = [item for run in known for label in ends if (item := _found(run, label))]
+    variants = []
+    if items:
+        titles = [_class(item) + (f", {item.run.title}" if len(known) > 1 else "") for item in items]
+        variants.append(("head against tail", _drawing(items, titles, False, columns=len(ends), height=170)))
+    saved = dict.fromkeys(row.label for run in known for row in run.measured if row.file and row.label is not None)
+    for label in both_ends(known[0], list(saved), MOST):
+        if items := [item for run in known if (item := _found(run, label))]:
+            drawing = _drawing(items, [item.run.name for item in items], True, columns=1, height=170)
+            variants.append((f"class {known[0].class_name(label)}", drawing))
+    if not variants:
         return None
-    panels = _panels(items, [_class(item) + (f", {item.run.title}" if len(known) > 1 else "") for item in items], False)
-    low, high = panels[0].x_ends
     loss = known[0].curvature.settings.get("loss", "ce") if known[0].curvature else "ce"
     named = "cross-entropy on the raw logits" if loss == "ce" else "each run's own training loss"
     caption = (
-        f"How the eigenvalues of the Hessian of one class's mean loss ({named}) are spread. Left of zero, shaded, the "
-        f"loss curves downwards: the deeper it reaches beside the right end, the more of a saddle. Logarithmic height; "
-        f"smoothed by {number(bandwidth(low, high), 2)} (1/400 of the range), the same everywhere."
+        f"Eigenvalues of the Hessian of one class's mean loss ({named}), smoothed by 1/400 of the range; logarithmic "
+        "height. Left of zero, shaded, the loss curves downwards: the deeper it reaches beside the right end, the more "
+        "of a saddle."
     )
-    drawing = _drawing(items, panels, columns=len(labels), height=220)
-    return Figure("spectra", "Spectral density: head against tail", caption, [("", drawing)])
-
-
-def by_class(runs: Sequence[RunData]) -> Figure | None:
-    """One class at a time, all runs on the same axes; the class is chosen from a list."""
-    known = _with_spectra(runs)
-    if not known:
-        return None
-    saved = dict.fromkeys(row.label for run in known for row in run.measured if row.file and row.label is not None)
-    variants = []
-    for label in both_ends(known[0], list(saved), MOST):
-        items = [item for run in known if (item := _found(run, label))]
-        if items:
-            panels = _panels(items, [item.run.name for item in items], True)
-            variants.append((known[0].class_name(label), _drawing(items, panels, columns=1, height=200)))
-    if not variants:
-        return None
-    tail = tail_class(known[0])
-    names = [name for name, _ in variants]
-    wanted = known[0].class_name(tail.label) if tail else ""
-    start = names.index(wanted) if wanted in names else len(names) - 1
-    caption = "The whole spectrum of one class's loss with each run, on the same axes."
-    total = len({row.label for run in known for row in run.measured})
-    if total > len(variants):
-        caption += f" {len(variants)} of {total:,} classes are here, from both ends of the frequencies."
-    return Figure("spectra-by-class", "Spectral density, class by class", caption, variants, "class", start)
+    return Figure("spectra", "Spectral density", caption, variants, "what is shown")
 
 
 def _with_spectra(runs: Sequence[RunData]) -> list[RunData]:
@@ -110,8 +91,11 @@ def _class(item: ClassSpectrum) -> str:
     return f"class {short(item.run.class_name(item.row.label), 22)}{group}"
 
 
-def _drawing(items: Sequence[ClassSpectrum], panels: list[Panel], columns: int, height: int) -> Panels:
+def _drawing(
+    items: Sequence[ClassSpectrum], titles: Sequence[str], by_run: bool, columns: int, height: int
+) -> Panels:
     """Panels on the same axes, with a view around zero."""
+    panels = _panels(items, titles, by_run)
     low, high = panels[0].x_ends
     near = 1.5 * max(-min(item.row.lambda_min for item in items), 0.02 * (high - low))
     ranges = {"whole spectrum": (low, high), "around zero": (-near, near)}

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from saddlescape.report.drawing import Figure, Relief
+from saddlescape.report.drawing import Figure, Mark, Panel, Relief, Series
 from saddlescape.report.read import ClassSurface, RunData
-from saddlescape.report.select import both_ends, tail_class
+from saddlescape.report.select import both_ends, looks, tail_class
 from saddlescape.report.text import number, rounded
 
 MOST, SIDE_BY_SIDE = 24, 2
 AXES = {
-    "eigen": ("sharpest direction", "most negative direction"),
-    "random": ("second random direction", "random direction"),
+    "eigen": ("along λmax", "along λmin"),
+    "random": ("second direction", "first direction"),
 }
 
 
@@ -42,11 +42,10 @@ def _figure(runs: Sequence[RunData], directions: str) -> Figure | None:
     start = shown.index(tail.label) if tail is not None and tail.label in shown else len(shown) - 1
     eigen = directions == "eigen"
     caption = (
-        "The class's loss around the trained weights (the dot). Drag to turn it, or give the figure the focus and use "
-        "the arrow keys; surfaces turn together. "
-        + ("Across runs the directions are each run's own: unit eigenvectors of λmin and λmax. " if eigen else "")
+        "The class's loss around the trained weights (the dot), on one vertical scale; beside it the slice along the "
+        + ("lowest eigenvector. Directions are each run's own unit eigenvectors. " if eigen else "first direction. ")
         + ("" if eigen else "Directions are random and filter-normalised. ")
-        + "Walls that rise far above the middle are cut off, or they would hide the saddle."
+        + "Drag to turn, or focus the figure and use the arrow keys. High walls are cut off."
     )
     if len(labels) > len(shown):
         caption += f" {len(shown)} of {len(labels):,} classes are here, from both ends of the frequencies."
@@ -55,18 +54,27 @@ def _figure(runs: Sequence[RunData], directions: str) -> Figure | None:
 
 
 def cut(surface: ClassSurface) -> float:
-    """Losses above are cut off: twice as high above the middle as the line along the most negative direction swings.
+    """Losses above are cut off: 1.5 times what the line along the most negative direction swings.
 
     At least as high as a quarter of the grid's points lie, so that a surface without negative curvature is seen too.
     """
     line = surface.losses[:, len(surface.betas) // 2]
     least = float(np.nanmin(surface.losses))
     swing = float(np.nanmax(line) - np.nanmin(line))
-    return least + max(2 * swing, float(np.nanquantile(surface.losses, 0.25)) - least, 1e-9)
+    return least + max(1.5 * swing, float(np.nanquantile(surface.losses, 0.25)) - least, 1e-9)
 
 
 def _relief(items: Sequence[tuple[RunData, ClassSurface]], directions: str) -> Relief:
     x_title, y_title = AXES.get(directions, ("along the second direction", "along the first direction"))
+    style = looks([run for run, _ in items])
+    lines = [
+        Series(run.name, s.alphas.tolist(), [rounded(float(v), 17) for v in s.losses[:, len(s.betas) // 2]],
+               **style[run.name] | {"dash": "solid"}, markers=len(s.alphas) < 30, size=5)
+        for run, s in items
+    ]  # fmt: skip
+    first = "lowest eigenvector" if directions == "eigen" else "first direction"
+    slice_ = Panel(f"Loss along the {first}", lines, x_title="distance from the weights",
+                   v_marks=[Mark(0.0, "")])  # fmt: skip
     words = [
         f"{run.title}: loss {number(s.center)} at the weights, from {number(float(s.losses.min()))} to "
         f"{number(float(s.losses.max()))} on the grid, curvature {number(s.curvatures[0])} along the first direction "
@@ -79,7 +87,8 @@ def _relief(items: Sequence[tuple[RunData, ClassSurface]], directions: str) -> R
         y=[s.alphas.tolist() for _, s in items],
         z=[[[rounded(float(v), 17) for v in row] for row in s.losses] for _, s in items],
         centers=[s.center for _, s in items],
-        cuts=[cut(s) for _, s in items],
+        ends=(min(float(np.nanmin(s.losses)) for _, s in items), max(cut(s) for _, s in items)),
+        slice=slice_,
         x_title=x_title,
         y_title=y_title,
         text=" ".join(words),

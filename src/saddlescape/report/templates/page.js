@@ -1,4 +1,4 @@
-// Draws the figures of the page when they come into sight. No request is made; nothing is stored.
+// Draws the figures of the page when they come into sight, and saves them. No request is made; nothing is stored.
 (() => {
   "use strict";
   const NARROW = 620;
@@ -22,6 +22,8 @@
 
   // Names come escaped for plotly; elsewhere they are plain text.
   const plain = (text) => String(text).replace(/&lt;/g, "<").replace(/&gt;/g, ">").replace(/&amp;/g, "&");
+  const SIGNS = { circle: "●", diamond: "◆", square: "■", "triangle-up": "▲", cross: "✚", x: "✖", star: "★", hexagon: "⬢",
+    "circle-open": "○", "diamond-open": "◇", "square-open": "□" };
   const element = (name, text) => Object.assign(document.createElement(name), { textContent: text ?? "" });
 
   // Plotly lies in the page packed, and is unpacked when the first figure comes near or the page has been painted and
@@ -48,7 +50,7 @@
     return bytes;
   }
 
-  class Plate {
+  class Chart {
     constructor(figure) {
       this.figure = figure;
       this.chart = figure.querySelector(".chart");
@@ -103,6 +105,19 @@
       this.numbers();
       this.figure.dataset.drawn = String(Number(this.figure.dataset.drawn || 0) + 1);
     }
+
+    // A light copy with its legend, whatever the page's colours: a figure for a document.
+    async svg() {
+      const Plotly = await plotly(), { figure } = this.variant, room = figure.legend.length ? 26 : 0, margin = figure.layout.margin;
+      const names = figure.legend.map((entry) => `<span style="color:${entry.colour}">${SIGNS[entry.symbol] || "■"} ${entry.name}</span>`);
+      const size = { width: 920, height: figure.layout.height + room };
+      const layout = { ...figure.layout, ...size, margin: { ...margin, t: margin.t + room }, paper_bgcolor: "#ffffff",
+        title: { text: names.join("   "), font: { size: 12 }, x: 0.02, y: 0.99, yanchor: "top" } };
+      const uri = await Plotly.toImage({ data: figure.data, layout }, { format: "svg", ...size });
+      save(this.name + ".svg", decodeURIComponent(uri.slice(uri.indexOf(",") + 1)), "image/svg+xml");
+    }
+
+    get name() { return this.figure.id.replace(/^s1-/, ""); }
 
     scenes(layout) { return Object.keys(layout || {}).filter((key) => key.startsWith("scene")); }
 
@@ -192,13 +207,16 @@
     const first = figure.data[0] || {};
     if (first.type === "heatmap") {
       const names = figure.layout.xaxis.ticktext.map(plain);
-      return { columns: ["is \\ taken for", ...names], rows: first.z.map((row, i) => [plain(figure.layout.yaxis.ticktext[i]), ...row.map(shown)]) };
+      return { columns: ["true class \\ predicted as", ...names], rows: first.z.map((row, i) => [plain(figure.layout.yaxis.ticktext[i]), ...row.map(shown)]) };
     }
     if (first.type === "surface") {
       const rows = [];
       for (const trace of figure.data.filter((trace) => trace.type === "surface"))
         trace.z.forEach((line, i) => rows.push([plain(trace.name), shown(trace.y[i]), ...line.map(shown)]));
-      return { columns: ["run", "most negative \\ sharpest", ...first.x.map(shown)], rows };
+      const columns = ["run", "along the first \\ second direction", ...first.x.map(shown)];
+      for (const trace of figure.data.filter((trace) => trace.type === "scatter"))
+        trace.x.forEach((x, i) => rows.push([`${plain(trace.name)}, slice`, shown(x), shown(trace.y[i]), ...columns.slice(3).map(() => "")]));
+      return { columns, rows };
     }
     const rows = [];
     for (const trace of figure.data) {
@@ -219,53 +237,75 @@
     return { columns: ["panel", "series", "x", "y"], rows };
   }
 
+  // What a series is drawn with, in letters: its line, its point, or a bar.
   function swatch(entry) {
-    const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-    svg.setAttribute("viewBox", "0 0 30 12");
-    svg.setAttribute("aria-hidden", "true");
-    const colour = themed(entry.colour);
-    const add = (name, attributes) => {
-      const part = document.createElementNS("http://www.w3.org/2000/svg", name);
-      for (const [key, value] of Object.entries(attributes)) part.setAttribute(key, value);
-      svg.append(part);
-    };
-    if (entry.kind === "bars") add("rect", { x: 9, y: 0, width: 12, height: 12, rx: 2, fill: colour });
-    else {
-      const dash = { dash: "6 4", dot: "2 3", dashdot: "6 3 2 3" }[entry.dash] || "";
-      if (entry.kind !== "points") add("line", { x1: 1, x2: 29, y1: 6, y2: 6, stroke: colour, "stroke-width": 2.4, "stroke-dasharray": dash });
-      const fill = entry.hollow ? "none" : colour;
-      const at = { stroke: colour, "stroke-width": 1.5, fill };
-      if (entry.symbol === "diamond") add("path", { d: "M15 1L20 6L15 11L10 6Z", ...at });
-      else if (entry.symbol === "square") add("rect", { x: 11, y: 2, width: 8, height: 8, ...at });
-      else if (entry.symbol.startsWith("triangle")) add("path", { d: "M15 1L20 10L10 10Z", ...at });
-      else if (entry.symbol === "cross") add("path", { d: "M13 1h4v3h3v4h-3v3h-4v-3h-3v-4h3z", ...at });
-      else if (entry.symbol === "x") add("path", { d: "M11 2L19 10M19 2L11 10", ...at, "stroke-width": 2.6 });
-      else if (entry.symbol === "star") add("path", { d: "M15 0l1.8 4 4.2.4-3.2 2.8 1 4.3L15 9.2l-3.8 2.3 1-4.3L9 4.4 13.200 4z", ...at });
-      else if (entry.symbol) add("circle", { cx: 15, cy: 6, r: 4, ...at });
-    }
-    return svg;
+    const line = entry.kind === "bars" || entry.kind === "points" ? "" : { dash: "╌", dot: "┈", dashdot: "┄" }[entry.dash] || "─";
+    const sign = entry.kind === "bars" ? "■" : SIGNS[entry.symbol + (entry.hollow ? "-open" : "")] || "";
+    const shown = element("i", line + (sign || line) + line);
+    shown.style.color = themed(entry.colour);
+    shown.setAttribute("aria-hidden", "true");
+    return shown;
   }
 
-  const plates = new Map([...document.querySelectorAll("figure.plate")].map((figure) => [figure, new Plate(figure)]));
+  // Every table of the page can be copied (into a spreadsheet) and saved.
+  const cellsOf = (table) => [...table.rows].map((row) => [...row.cells].flatMap((cell) =>
+    [cell.textContent.trim().replace(/\s+/g, " "), ...Array(cell.colSpan - 1).fill("")]));
+  const csv = (rows) => rows.map((row) => row.map((cell) => (/[",\n]/.test(cell) ? `"${cell.replace(/"/g, '""')}"` : cell)).join(",")).join("\n") + "\n";
+
+  function save(name, text, type) {
+    const url = URL.createObjectURL(new Blob([text], { type }));
+    Object.assign(document.createElement("a"), { href: url, download: name }).click();
+    setTimeout(() => URL.revokeObjectURL(url), 10_000);
+  }
+
+  async function copy(text) {
+    try { await navigator.clipboard.writeText(text); } catch {
+      const area = Object.assign(document.createElement("textarea"), { value: text });
+      document.body.append(area);
+      area.select();
+      document.execCommand("copy");
+      area.remove();
+    }
+  }
+
+  async function press(button) {
+    const kind = button.dataset.save, card = button.closest(".card"), chart = charts.get(card);
+    const table = card.querySelector("table"), script = card.querySelector("pre");
+    if (kind === "Copy") await copy(table ? cellsOf(table).map((row) => row.join("\t")).join("\n") : script.textContent);
+    else if (kind === "SVG") await chart.svg();
+    else if (chart) { const { columns, rows } = rowsOf(chart.variant.figure); save(chart.name + ".csv", csv([columns, ...rows]), "text/csv"); }
+    else save("table.csv", csv(cellsOf(table)), "text/csv");
+    button.textContent = kind === "Copy" ? "Copied" : "Saved";
+    setTimeout(() => { button.textContent = kind; }, 1500);
+  }
+  for (const button of document.querySelectorAll("button[data-save]")) button.addEventListener("click", () => press(button));
+
+  // A hint below each table that is wider than the screen.
+  const widths = new ResizeObserver((entries) => {
+    for (const { target } of entries) target.nextElementSibling.hidden = target.scrollWidth <= target.clientWidth;
+  });
+  for (const box of document.querySelectorAll(".wide .scroll")) widths.observe(box);
+
+  const charts = new Map([...document.querySelectorAll("figure.card")].map((figure) => [figure, new Chart(figure)]));
   const seen = new IntersectionObserver((entries) => {
     for (const entry of entries) if (entry.isIntersecting) {
       seen.unobserve(entry.target);
-      plates.get(entry.target).draw();
+      charts.get(entry.target).draw();
     }
   }, { rootMargin: "300px 0px" });
-  for (const figure of plates.keys()) seen.observe(figure);
+  for (const figure of charts.keys()) seen.observe(figure);
   const idle = window.requestIdleCallback || ((call) => setTimeout(call, 300));
-  if (plates.size) requestAnimationFrame(() => idle(() => plotly().catch(() => {}), { timeout: 1500 }));
+  if (charts.size) requestAnimationFrame(() => idle(() => plotly().catch(() => {}), { timeout: 1500 }));
 
   const sizes = new ResizeObserver((entries) => {
     for (const { target } of entries) {
-      const plate = plates.get(target);
-      if (plate.drawn && plate.mode !== plate.narrow) plate.draw();
+      const chart = charts.get(target);
+      if (chart.drawn && chart.mode !== chart.narrow) chart.draw();
     }
   });
-  for (const figure of plates.keys()) sizes.observe(figure);
-  night.addEventListener("change", () => { for (const plate of plates.values()) if (plate.drawn) plate.draw(); });
-  window.addEventListener("beforeprint", () => { for (const plate of plates.values()) if (!plate.drawn) plate.draw(); });
+  for (const figure of charts.keys()) sizes.observe(figure);
+  night.addEventListener("change", () => { for (const chart of charts.values()) if (chart.drawn) chart.draw(); });
+  window.addEventListener("beforeprint", () => { for (const chart of charts.values()) if (!chart.drawn) chart.draw(); });
 
   const links = new Map([...document.querySelectorAll("nav a")].map((link) => [link.getAttribute("href").slice(1), link]));
   const places = new IntersectionObserver((entries) => {
