@@ -19,6 +19,9 @@ _HOMES = {
     "longtail_indices": "data",
     "class_spectra": "curvature",
     "Spectrum": "curvature",
+    "LongTailClassifier": "runs.classifier",
+    "open_run": "runs.opened",
+    "train": "runs.train",
 }
 
 __all__ = [
@@ -27,6 +30,7 @@ __all__ = [
     "FocalLoss",
     "LDAMLoss",
     "LogitAdjustedLoss",
+    "LongTailClassifier",
     "Spectrum",
     "VSLoss",
     "__version__",
@@ -34,6 +38,8 @@ __all__ = [
     "class_spectra",
     "effective_number_weights",
     "longtail_indices",
+    "open_run",
+    "train",
 ]
 
 if TYPE_CHECKING:
@@ -48,6 +54,9 @@ if TYPE_CHECKING:
         effective_number_weights,
     )
     from saddlescape.optim import SAM
+    from saddlescape.runs.classifier import LongTailClassifier
+    from saddlescape.runs.opened import open_run
+    from saddlescape.runs.train import train
 
 
 def __getattr__(name: str) -> Any:

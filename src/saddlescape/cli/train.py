@@ -56,10 +56,10 @@ def train(
     """
     from saddlescape.cli.processes import joined
     from saddlescape.measure.course import LiveCourse, parse_tracking
-    from saddlescape.methods.resolve import canonical
     from saddlescape.runs.config import begun, to_toml
     from saddlescape.runs.execute import execute
     from saddlescape.runs.plan import changed, plan, plan_from_file
+    from saddlescape.runs.train import run_folder
     from saddlescape.training.loggers import logger_names, open_logger
 
     with joined() as ranks:
@@ -67,8 +67,7 @@ def train(
             raise InputError(f"--save-every {save_every}: minutes, 0 or more")
         tracking = None if track_curvature is None else parse_tracking(track_curvature)
         request = Request(data=data, method=method, processes=ranks.size, **vars(options))
-        named = "recipe" if recipe else canonical(method) if method else "default"
-        folder = out or Path("runs") / f"{Path(data).expanduser().resolve().name}-{named}-seed{options.seed or 0}"
+        folder = out or run_folder(data, method, options.seed, "recipe" if recipe else "default")
         with reading() as progress:
 
             def decided(before: RunConfig | None) -> tuple[RunConfig, Dataset, list[str]]:

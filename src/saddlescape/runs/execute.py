@@ -43,6 +43,7 @@ OTHER_OUT = "restore the data as it was, or choose another --out"
 Say = Callable[[str], None]
 
 SAVE_EVERY = 600.0  # seconds: what a kill in the middle of a long epoch may cost
+FEATURES_SAVE = 2.0  # seconds between checkpoints after epochs on features
 ECHO = 5.0  # seconds within which torchrun repeats a signal that its processes have had already
 
 
@@ -113,8 +114,8 @@ def execute(
 ) -> dict[str, Any]:
     """Run or resume ``config`` in ``folder`` and return its result.
 
-    A checkpoint is written after each epoch, and in the middle of one when ``save_every`` seconds have passed since the
-    last of these (0: not then); it changes no bit of the result.
+    A checkpoint is written after each epoch (on features at most every two seconds), and in the middle of one when
+    ``save_every`` seconds have passed since the last of these (0: not then); it changes no bit of the result.
 
     With several ``ranks`` all of them call this; the first alone looks at the folder, writes, says and watches.
 
@@ -239,6 +240,8 @@ def _run(
         "method": config.method,
         "saddlescape": saddlescape.__version__,
     }
+    skipping = dataset.preprocess.features and not config.keep_every  # an epoch on features takes milliseconds
+    due = every(FEATURES_SAVE)
     with stop_on_signal(0.0 if ranks.alone else ECHO) as should_stop, _compiler_may_be_stopped(should_stop):
         for index, stage in enumerate(config.stages):
             if index < cursor.stage:
@@ -254,6 +257,9 @@ def _run(
             resumed = None
 
             def save(epoch: int, running: Running | None, index: int = index, parts: Parts = parts) -> None:
+                last = epoch >= config.stages[index].epochs
+                if skipping and running is None and not (last or should_stop() or due()):
+                    return
                 at = Cursor(index, epoch, running.batch if running else 0)
                 if ranks.first:
                     checkpoints.save(at, parts.model, _state(parts, running), meta)

@@ -14,7 +14,7 @@ from saddlescape.errors import InputError
 from saddlescape.losses.registry import LOSSES
 from saddlescape.models.registry import build_model
 from saddlescape.records.config import RunConfig
-from saddlescape.records.files import CHECKPOINT
+from saddlescape.records.files import CHECKPOINT, read_result
 from saddlescape.runs import config as configuration
 from saddlescape.training.checkpoint import CheckpointFolder, Cursor
 
@@ -38,13 +38,40 @@ class Opened:
         parameter = inspect.signature(LOSSES[stage.loss]).parameters.get("scale")
         return float(stage.loss_options.get("scale", 1.0 if parameter is None else parameter.default))
 
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """``result.json`` of a finished run."""
+        return read_result(self.folder)
 
-def open_run(folder: Path, cursor: Cursor | None = None) -> Opened:
+    def predict(self, *images: str | Path, top: int = 5) -> list[tuple[str, list[tuple[str, float]]]]:
+        """The ``top`` classes of images with their probabilities, best first.
+
+        Args:
+            images: Image files, folders of them, patterns such as ``"photos/**/*.jpg"``; or files of features.
+            top: How many classes.
+
+        Returns:
+            (name of the image, [(class, probability), ...]) in the order of the images.
+
+        Raises:
+            InputError: an image cannot be read.
+        """
+        from saddlescape.runs.prediction import predict_files
+
+        names, answers = predict_files(self, [Path(image) for image in images], top)
+        for answer in answers:
+            if isinstance(answer, InputError):
+                raise answer
+        return list(zip(names, answers, strict=True))  # type: ignore[arg-type]
+
+
+def open_run(folder: str | Path, cursor: Cursor | None = None) -> Opened:
     """Load the newest whole checkpoint of a run, or the one at ``cursor``.
 
     Raises:
         InputError: not a run, no checkpoint yet, or a damaged one.
     """
+    folder = Path(folder)
     config = configuration.load(folder)
     checkpoints = CheckpointFolder(folder / CHECKPOINT)
     damaged: list[str] = []
