@@ -44,7 +44,7 @@ $(VENV)/.core: $(VENV)/bin/python pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.all: $(VENV)/.core
-	$(PIP) --editable '.[parquet,report,tensorboard,tune,wandb,mlflow,ray,onnx,heif,integrations,browser,docs,test,lint]'
+	$(PIP) --editable '.[parquet,report,tensorboard,tune,wandb,mlflow,ray,onnx,heif,integrations,lora,browser,docs,test,lint]'
 	touch $@
 
 # The report is tested in a real browser: the system's Chromium, installed here where that is allowed. Without one these

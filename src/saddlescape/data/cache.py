@@ -34,7 +34,7 @@ def entry(identity: str, rows: NDArray[np.int64], preprocess: Preprocess) -> Pat
     if len(rows) < MIN_IMAGES or os.environ.get("SADDLESCAPE_CACHE", "").lower() in ("off", "0", "no"):
         return None
     shape = (preprocess.image_size, preprocess.resize_to, preprocess.channels, preprocess.background,
-             preprocess.white_level)  # fmt: skip
+             preprocess.white_level, *[word for word in (preprocess.interpolation,) if word != "bilinear"])  # fmt: skip
     digest = hashlib.sha256(f"{identity}\n{shape}\n{READER_VERSION}\n{PIL.__version__}\n".encode())
     digest.update(rows.astype("<i8").tobytes())
     return user_cache() / "pixels" / f"{digest.hexdigest()[:32]}.bin"

@@ -50,6 +50,7 @@ def load(
     white_level: float | None = None,
     split: str = "name",
     extra: bool = False,
+    preprocess: Preprocess | None = None,
 ) -> Dataset:
     """Load a named data set (``digits``, ``cifar10``, ``cifar100``, ``imagenet-lt``, ``inat2018``) or a path.
 
@@ -71,6 +72,8 @@ def load(
     - ``download``: fetch CIFAR where it is not there. ``progress(what, done, total)`` is called during long work.
     - ``groups``: the rule for head, mid and tail (see ``class_groups``). ``test``: the test list of a list file.
     - ``extra``: ``val`` is a balanced set of images that the draw leaves out (see ``split.left_over``).
+    - ``preprocess``: that of a pretrained network, in place of the data's own. Images of a named set that are all of
+      one size keep it, and take mean and std.
     - ``background``: the grey level behind transparent pixels.
     - ``ties``: which of two equally frequent classes of ``imagenet-lt`` or ``inat2018`` comes first: ``"stable"``, in
       the order of the original labels, or ``"reference"`` (see ``sources.frequency_lists``).
@@ -124,12 +127,18 @@ def load(
     if kept is not None:
         train = train.take(kept)
     chosen = {"train": train, **chosen}
-    preprocess = _preprocess(found, train, image_size, size_limit, background, notes)
+    own_network = preprocess is None
+    if preprocess is None:
+        preprocess = _preprocess(found, train, image_size, size_limit, background, notes)
+    else:
+        preprocess = _given(found, preprocess, background)
     if white_level is None and found.preprocess is None:
         white_level, lines = measure(chosen.values())
         notes += lines
     preprocess = replace(preprocess, white_level=white_level or 0.0)
     reading = _Reading(request.lenient, progress, [*found.unreadable])
+    if not own_network:
+        found = replace(found, preprocess=preprocess)  # nothing is left to measure
     splits, preprocess = _read(reading, found, chosen, preprocess, memory_limit, notes)
     if len(splits["test"]) == 0:
         raise InputError(f"{name_or_path}: no readable image is left for testing")
@@ -206,6 +215,17 @@ def _preprocess(
         why = f", and {size_limit} is the limit here; --image-size for more" if limited else f" (choices {SIZES})"
         notes.append(f"image size {size}: the median shorter side is {short:g} pixels{why}")
     return Preprocess(image_size=size, resize_to=size, background=background)
+
+
+def _given(found: Found, preprocess: Preprocess, background: int) -> Preprocess:
+    """A pretrained network's preprocessing for these images; one-channel images take the means over the channels."""
+    own = found.preprocess
+    if own is None or found.streamed:
+        return replace(preprocess, background=background)
+    mean, std = preprocess.mean, preprocess.std
+    if own.channels == 1:
+        mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
+    return replace(own, mean=mean, std=std, background=background)
 
 
 def _median_short_side(train: Images) -> float:

@@ -17,6 +17,7 @@ class Preprocess:
     ``mean`` and ``std`` are per channel, in units of [0, 1] pixel values. ``background`` (0-255 grey level) is put
     behind transparent pixels. ``white_level`` is the value that becomes 255 in images of more than 8 bits a channel
     (4095 for 12-bit data in 16-bit files); 0: that of the file, 65535 for integers and 1 for floats.
+    ``interpolation`` of the scaling, with anti-aliasing: "bilinear" or "bicubic".
 
     ``features``: not images but vectors of ``channels`` numbers, float32 [N, channels, 1, 1], with ``mean`` and ``std``
     in their own units.
@@ -29,6 +30,7 @@ class Preprocess:
     resize_to: int = 0
     background: int = 255
     white_level: float = 0.0
+    interpolation: str = "bilinear"
     features: bool = False
 
     @property

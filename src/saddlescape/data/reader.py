@@ -40,6 +40,7 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels of
 MAX_PIXELS = 178_956_970
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 _TRANSPOSE = Image.Transpose
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _UPRIGHT = {  # EXIF orientation -> what turns the stored image upright
     2: _TRANSPOSE.FLIP_LEFT_RIGHT, 3: _TRANSPOSE.ROTATE_180, 4: _TRANSPOSE.FLIP_TOP_BOTTOM, 5: _TRANSPOSE.TRANSPOSE,
     6: _TRANSPOSE.ROTATE_270, 7: _TRANSPOSE.TRANSVERSE, 8: _TRANSPOSE.ROTATE_90,
@@ -61,7 +62,7 @@ def pixels(preprocess: Preprocess, source: Source, *, name: str | None = None) -
 
     ``preprocess.resize_to == 0``: the image is scaled to S x S exactly (left as it is when it has that size).
     Otherwise the shorter side is scaled to ``resize_to`` and the S x S centre is cut out, in one step (the matching
-    centre box of the original is scaled), so that an extremely long image costs no memory. Bilinear with
+    centre box of the original is scaled), so that an extremely long image costs no memory. With
     anti-aliasing. JPEG files far larger than needed are decoded at a half, a quarter or an eighth of their size
     (a PIL image is taken as it is).
 
@@ -84,11 +85,11 @@ def pixels(preprocess: Preprocess, source: Source, *, name: str | None = None) -
         box = (left, top, left + side, top + side)
     else:
         box = (0.0, 0.0, float(width), float(height))
-    return to_tensor(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
+    return to_tensor(image.resize((size, size), _FILTERS[preprocess.interpolation], box=box))
 
 
 def crop(preprocess: Preprocess, source: Source, size: int, box: Callable[[int, int], Box]) -> Image.Image:
-    """A box of an image scaled to ``size`` x ``size`` (bilinear with anti-aliasing).
+    """A box of an image scaled to ``size`` x ``size`` (with anti-aliasing).
 
     ``box(width, height)`` chooses it when the size of the upright image is known. A JPEG is decoded at a half, a
     quarter or an eighth of its size where the box still has at least ``size`` pixels a side then. Scaling a box
@@ -107,7 +108,7 @@ def crop(preprocess: Preprocess, source: Source, size: int, box: Callable[[int, 
     image, reduced = _opened(source, given.channels, given.background, _name(source), factor, given.white_level)
     left, top, right, bottom = (side / reduced for side in chosen)
     inside = (left, top, min(right, float(image.width)), min(bottom, float(image.height)))
-    return image.resize((size, size), Image.Resampling.BILINEAR, box=inside)
+    return image.resize((size, size), _FILTERS[given.interpolation], box=inside)
 
 
 def read_image(

@@ -1,5 +1,6 @@
 """Image classifiers with ``features(x)`` and ``head``, and their heads."""
 
+from saddlescape.models.backbone import Backbone, load_backbone, weights_hash
 from saddlescape.models.heads import (
     HEADS,
     CentroidHead,
@@ -21,10 +22,10 @@ from saddlescape.models.registry import build_model, model_names
 from saddlescape.models.resnet import ResNet
 from saddlescape.models.resnet_cifar import ResNetCifar
 from saddlescape.models.small_cnn import SmallCNN
-from saddlescape.models.timm_models import TimmModel
 
 __all__ = [
     "HEADS",
+    "Backbone",
     "CentroidHead",
     "CosineHead",
     "DisAlignCvpodsHead",
@@ -38,11 +39,12 @@ __all__ = [
     "ScaledHead",
     "SmallCNN",
     "TauNormalizedHead",
-    "TimmModel",
     "TwoBranchHead",
     "build_model",
     "linear_map",
+    "load_backbone",
     "make_head",
     "model_names",
     "tau_normalized",
+    "weights_hash",
 ]

@@ -101,6 +101,29 @@ class DataConfig:
     bad_images: Annotated[str, one_of("error", "skip")] = "error"
     # How a person's own images are split; run folders without this field: by position.
     split: Annotated[str, one_of("position", "name")] = "position"
+    # The preprocessing that a backbone brings; mean empty: the one of the data.
+    resize_to: Index = 0
+    interpolation: Annotated[str, one_of("bilinear", "bicubic")] = "bilinear"
+    mean: tuple[Finite, ...] = ()
+    std: tuple[Positive, ...] = ()
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """What a pretrained network is built with again; see ``saddlescape.models.backbone``."""
+
+    _: KW_ONLY
+    weights: str = ""  # a file; "": those that the name of the model brings
+    weights_hash: str = ""  # of the weights that training started from; "": the run has no backbone
+    input_size: Index = 0  # pixels a side that smaller images are scaled to inside the network
+    interpolation: Annotated[str, one_of("bilinear", "bicubic")] = "bilinear"
+    architecture: str = ""  # JSON, of transformers
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What ``build_model`` takes beside the model's name to build the network without its weights."""
+        fields = ("input_size", "interpolation", "architecture")
+        return {name: getattr(self, name) for name in fields} if self.weights_hash else {}
 
 
 @dataclass(frozen=True)
@@ -117,7 +140,8 @@ class RunConfig:
     precision: str = "float32"
     compile: bool = False
     threads: Index = 0  # 0: of older files, not recorded
-    pretrained: bool = False
+    pretrained: bool = False  # of older files: timm's weights for images as the data have them
+    backbone: BackboneConfig = BackboneConfig()
     eval_every: Count = 1
     keep_every: Index = 0
     start: str = ""  # another run's folder, seen from this one's, whose first stage this run continues from
@@ -179,6 +203,7 @@ def read_config(raw: Any, where: str, *, strict: bool = False) -> RunConfig:
         path, value, allowed = found
         raise InputError(f"{where}: {path} is {value}; it must be {allowed}")
     tables: list[tuple[str, dict[str, Any], Any]] = [("", raw, RunConfig), ("data.", raw["data"], DataConfig)]
+    tables.append(("backbone.", raw.get("backbone", {}), BackboneConfig))
     tables += [(f"stages.{number}.", stage, Stage) for number, stage in enumerate(raw["stages"])]
     unknown = [place + key for place, table, kind in tables for key in table if key not in kind.__dataclass_fields__]
     if unknown and strict:
@@ -188,4 +213,5 @@ def read_config(raw: Any, where: str, *, strict: bool = False) -> RunConfig:
         raise InputError(f"{where}: written by format {config.version}, this version reads {VERSION}")
     # msgspec sets no field that the file lacks; an older file must equal a new one that has the default.
     stages = tuple(dataclasses.replace(stage) for stage in config.stages)
-    return dataclasses.replace(config, data=dataclasses.replace(config.data), stages=stages)
+    data, backbone = dataclasses.replace(config.data), dataclasses.replace(config.backbone)
+    return dataclasses.replace(config, data=data, backbone=backbone, stages=stages)

@@ -18,7 +18,7 @@ from saddlescape.records.files import CONFIG
 from saddlescape.training.epoch import without_usual_normalization
 
 # What may change when a run resumes: it does not move the weights.
-FREE = ("eval_every", "keep_every", "threads", "data.root", "start")
+FREE = ("eval_every", "keep_every", "threads", "data.root", "start", "backbone.weights")
 
 
 def to_toml(config: RunConfig) -> str:

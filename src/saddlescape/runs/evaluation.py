@@ -150,7 +150,8 @@ def other_data(
     own = data not in dataset_names() or opened.config.data.image_size
     size = opened.preprocess.image_size if own else None
     white = opened.preprocess.white_level  # scaled as in training, whatever the range of these images
-    dataset = load(data, root=root, image_size=size, progress=progress, white_level=white, split="none")
+    dataset = load(data, root=root, image_size=size, progress=progress, white_level=white, split="none",
+                   preprocess=opened.preprocess if opened.config.data.mean else None)  # fmt: skip
     if (channels := dataset.preprocess.channels) != opened.preprocess.channels:
         what = "its rows have {} columns" if dataset.preprocess.features else "its images have {} channels"
         raise InputError(f"{data}: {what.format(channels)}, the run takes {opened.preprocess.channels}")

@@ -29,6 +29,7 @@ from saddlescape.records.metrics import Epoch
 from saddlescape.records.result import Result
 from saddlescape.records.result_warnings import result_warnings
 from saddlescape.runs import config as configuration
+from saddlescape.runs.backbone import require_weights
 from saddlescape.runs.first_stage import first_stage_hash, load_first_stage
 from saddlescape.runs.images import require_same, write_images
 from saddlescape.training.checkpoint import Checkpoint, CheckpointFolder, Cursor
@@ -216,10 +217,15 @@ def _run(
     if ranks.first:
         _go_back(config, folder, cursor, say)
     # Pretrained weights are fetched once: a resumed run takes all weights from its checkpoint.
-    options = {"pretrained": True} if config.pretrained and resumed is None and ranks.first else {}
+    fresh = resumed is None and ranks.first
+    options: dict[str, Any] = dict(config.backbone.options)
+    if fresh and (config.pretrained or config.backbone.weights_hash):
+        options |= {"pretrained": True, "weights": config.backbone.weights}
     # The head that the stage before left: `_build` makes the one of the stage itself where it has its own.
     head = config.stages[max(cursor.stage - 1, 0)].head
     model = new_model(config.model, dataset, head, config.seed, **options)
+    if fresh and config.backbone.weights_hash:
+        require_weights(config, model)
     if resumed is None and config.start and ranks.first:
         source = folder / config.start
         for remark in load_first_stage(model, source, config.start_hash, dataset):

@@ -89,7 +89,9 @@ def open_run(folder: str | Path, cursor: Cursor | None = None) -> Opened:
         head = config.stages[checkpoint.cursor.stage].head
     except (KeyError, TypeError, IndexError) as error:
         raise InputError(f"{checkpoint.path / 'meta.json'}: incomplete ({error})") from error
-    model = build_model(config.model, len(classes), head=head, in_channels=preprocess.channels)  # type: ignore[arg-type]
+    model = build_model(
+        config.model, len(classes), head=head, in_channels=preprocess.channels, **config.backbone.options  # type: ignore[arg-type]
+    )
     try:
         model.load_state_dict(checkpoint.model)
     except RuntimeError as error:

@@ -20,7 +20,8 @@ from saddlescape.errors import InputError
 from saddlescape.methods.recipe import Facts, Recipe
 from saddlescape.methods.resolve import resolve
 from saddlescape.published import recipes
-from saddlescape.records.config import DataConfig, RunConfig, check_flags, check_stages, flag
+from saddlescape.records.config import BackboneConfig, DataConfig, RunConfig, check_flags, check_stages, flag
+from saddlescape.runs.backbone import backbone_of, preprocess_of, resolved
 from saddlescape.runs.config import from_toml
 from saddlescape.runs.first_stage import continue_from
 from saddlescape.runs.rehearsal import rehearse
@@ -65,6 +66,7 @@ def load_data(
         white_level=white_level,
         split=config.split,
         extra=config.val == "extra",
+        preprocess=preprocess_of(config),
     )
     return hold_out(dataset, config.val, config.draw_seed) if config.val and config.val != "extra" else dataset
 
@@ -171,18 +173,23 @@ def plan(
         bad_images=request.bad_images,
         split=begun.data.split if begun is not None else OWN_SPLIT if own else "position",
     )
+    name = backbone_of(request)
+    network, backbone_notes = BackboneConfig(), []
+    if name:
+        name, data, network, note = resolved(request, data, name)
+        backbone_notes = [note]
     check_flags(vars(data), DataConfig)
     loaded = Loaded() if loaded is None else loaded
     if data not in loaded.data:
         limit = CPU_IMAGE_SIZE if device.type == "cpu" and not table else None
         loaded.data[data] = load_data(data, download=request.download, progress=progress, size_limit=limit)
     dataset = loaded.data[data]
-    if not table:  # a person's own images: write down the size that was chosen
+    if not table and not name:  # a person's own images: write down the size that was chosen
         data = dataclasses.replace(data, image_size=dataset.preprocess.image_size)
     facts = facts_of(dataset, device)
-    recipe = recipe_of(request, facts)
+    recipe = recipe_of(dataclasses.replace(request, model=name or request.model), facts)
     check_stages(recipe.stages)
-    notes = [*dataset.notes, *recipe.notes]
+    notes = [*backbone_notes, *dataset.notes, *recipe.notes]
     steps = sum(stage.epochs * -(-facts.images // stage.batch_size) for stage in recipe.stages)
     compiled = request.compile
     if begun is not None and request.precision == "auto":
@@ -193,7 +200,9 @@ def plan(
         notes.append(f"float32, eager: {steps} steps are too few to tune for")
     elif request.precision == "auto":
         if recipe.model not in loaded.faster:
-            loaded.faster[recipe.model] = _faster(recipe, dataset, device, quick=steps < LONG_RUN_STEPS)
+            loaded.faster[recipe.model] = _faster(
+                recipe, dataset, device, quick=steps < LONG_RUN_STEPS, network=network
+            )
         precision, reason = loaded.faster[recipe.model]
         notes.append(reason)
     else:
@@ -206,8 +215,6 @@ def plan(
             notes.append(f"torch.compile: {steps} steps repay the compiler's start; --no-compile to do without")
     elif compiled and not can_compile():
         raise InputError("--compile: torch.compile finds no C++ compiler here; install g++ or use --no-compile")
-    if request.pretrained and not recipe.model.startswith("timm/"):
-        raise InputError(f"--pretrained: {recipe.model} has no pretrained weights here; use --model timm/<name>")
     eval_every = request.eval_every
     if facts.features and eval_every == 1:
         eval_every = max(1, recipe.stages[0].epochs // 20)  # an epoch takes milliseconds
@@ -220,7 +227,7 @@ def plan(
         device=str(device),
         precision=precision,
         compile=compiled,
-        pretrained=request.pretrained,
+        backbone=network,
         threads=torch.get_num_threads(),
         eval_every=eval_every,
         keep_every=request.keep_every,
@@ -235,7 +242,9 @@ def plan(
     return config, dataset, notes
 
 
-def _faster(recipe: Recipe, dataset: Dataset, device: torch.device, quick: bool) -> tuple[str, str]:
+def _faster(
+    recipe: Recipe, dataset: Dataset, device: torch.device, quick: bool, network: BackboneConfig
+) -> tuple[str, str]:
     """The number format to train in and the reason; measured where both are native.
 
     A ``quick`` run of steps that are fast anyway stays in float32, whose choice does not hang on a measurement.
@@ -243,7 +252,7 @@ def _faster(recipe: Recipe, dataset: Dataset, device: torch.device, quick: bool)
     if not has_fast_bf16(device):
         return "float32", f"float32: this {device.type} has no fast bf16"
     names = ("float32", "bf16")
-    times = seconds_per_step(recipe.stages[0], dataset, recipe.model, names, device)
+    times = seconds_per_step(recipe.stages[0], dataset, recipe.model, names, device, **network.options)
     if len(times) < len(names):
         return "float32", "float32: too little data to measure bf16 on"
     if quick and times["float32"] < SLOW_STEP:

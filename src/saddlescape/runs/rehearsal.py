@@ -27,7 +27,7 @@ def rehearse(config: RunConfig, dataset: Dataset) -> None:
         check_sync_batchnorm(torch.device(config.device))
     state = torch.get_rng_state()
     try:
-        model = new_model(config.model, dataset, config.stages[0].head, config.seed)
+        model = new_model(config.model, dataset, config.stages[0].head, config.seed, **config.backbone.options)
         for index, stage in enumerate(config.stages):
             if index:
                 model.head = next_head(stage, config.stages[index - 1], model, dataset.num_classes, config.seed)

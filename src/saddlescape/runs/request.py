@@ -112,10 +112,13 @@ class TrainOptions(SeededOptions, GridOptions):
         lr: Override the recipe's learning rate.
         batch_size: Override the recipe's batch size.
         augment: Override the recipe's augmentation.
-        pretrained: Start from pretrained weights (models timm/<name>; timm must be able to find or fetch them).
+        backbone: Start from a pretrained network: timm/NAME, torchvision/NAME, transformers/NAME_OR_FOLDER,
+            package.module:function of yours, or a model of ours with --weights.
+        weights: File with the backbone's weights (.safetensors or .pt), in place of the ones that it brings.
+        pretrained: Older spelling: --model timm/NAME --pretrained is --backbone timm/NAME.
         profile: Shape of the drawn long tail: exp or step.
         draw_seed: Seed of which images are drawn or held out.
-        image_size: Pixels a side that a person's own images are scaled to.
+        image_size: Pixels a side that a person's own images are scaled to, and any for a backbone.
         bad_images: error, or skip: continue without files that cannot be read (they are listed and counted).
         start: A run whose first stage a system (crt, lws, disalign, ...) continues from, instead of training its own.
         sync_sam: Under torchrun: SAM climbs the gradient of the whole batch, not each process that of its shard.
@@ -125,6 +128,8 @@ class TrainOptions(SeededOptions, GridOptions):
     lr: float | None = None
     batch_size: Whole | None = None
     augment: str | None = None
+    backbone: str | None = None
+    weights: str | None = None
     pretrained: bool = False
     profile: str = "exp"
     draw_seed: Whole = 0

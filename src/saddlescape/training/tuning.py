@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from typing import Any
 
 import torch
 
@@ -17,9 +18,11 @@ TRIALS = 4
 
 
 def seconds_per_step(
-    stage: Stage, dataset: Dataset, model_name: str, names: tuple[str, ...], device: torch.device
+    stage: Stage, dataset: Dataset, model_name: str, names: tuple[str, ...], device: torch.device, **network: Any
 ) -> dict[str, float]:
     """Median seconds of an eager training step in each number format, the formats taking turns.
+
+    ``network``: options that ``build_model`` takes beside the name.
 
     Works on networks of its own; the state of the global random generator is put back.
     """
@@ -28,7 +31,7 @@ def seconds_per_step(
         built: dict[str, Parts] = {}
         times: dict[str, list[float]] = {name: [] for name in names}
         for name in names:
-            model = new_model(model_name, dataset, stage.head, seed=0)
+            model = new_model(model_name, dataset, stage.head, seed=0, **network)
             precision = Precision(name, device.type)
             built[name] = assemble(stage, dataset, model, device=device, precision=precision)
             set_epoch(built[name], 0)
