@@ -266,7 +266,8 @@ def _by_config(network: nn.Module, given: Any) -> Source:
         image_size=size,
         resize_to=max(size, int(size / float(words.get("crop_pct", 0.875)))),
         interpolation=interpolation if interpolation in INTERPOLATIONS else "bicubic",
-        **{key: tuple(map(float, words.get(key, IMAGENET[key]))) for key in IMAGENET},
+        mean=tuple(map(float, words.get("mean", IMAGENET["mean"]))),
+        std=tuple(map(float, words.get("std", IMAGENET["std"]))),
     )
 
 
