@@ -49,7 +49,7 @@ def test_it_is_finished_scored_predicts_and_is_exported(run: Path, start, tmp_pa
     result = start(run, say=said.append, **FAST, settings=("train.trainable=head", "train.backbone_mode=eval"))
     assert "is finished" in said[0]
     scored = evaluate_run(run)[0]
-    assert scored["accuracy"] == pytest.approx(result["accuracy"], abs=0.2)
+    assert scored.accuracy == pytest.approx(result["accuracy"], abs=0.2)
     Image.new("L", (8, 8)).save(tmp_path / "digit.png")
     assert len(predict(open_run(run), [tmp_path / "digit.png"])[0]) == 5  # type: ignore[arg-type]
     assert export(open_run(run), tmp_path / "model.pt2") <= 1e-4
