@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -125,16 +128,38 @@ class Run:
         return optimizer.step(self.closure, targets=self.y if targets is None else targets, **kw)
 
 
-def closure_of(optimizer: torch.optim.Optimizer, model: nn.Module, x: Tensor, y: Tensor) -> Callable[[], Tensor]:
+def closure_over(optimizer: torch.optim.Optimizer, loss_of: Callable[[], Tensor], scaler: Any = None) -> Any:
     """As a training loop hands it to an optimiser that takes the loss of the batch."""
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = F.cross_entropy(model(x), y)
-        loss.backward()
+        loss = loss_of()
+        (loss if scaler is None else scaler.scale(loss)).backward()
         return loss
 
     return closure
+
+
+def closure_of(optimizer: torch.optim.Optimizer, model: nn.Module, x: Tensor, y: Tensor, scaler: Any = None) -> Any:
+    return closure_over(optimizer, lambda: F.cross_entropy(model(x), y), scaler)
+
+
+def run_ranks(file: str, folder: Path, world: int = 2) -> list[dict[str, list[Tensor]]]:
+    """What ``file``, run as RANK PORT FOLDER by fresh processes (a fork inherits threads), saves as RANK.pt."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    processes = [
+        subprocess.Popen([sys.executable, file, str(rank), str(port), str(folder)], stderr=subprocess.PIPE, text=True)
+        for rank in range(world)
+    ]
+    errors = [process.communicate()[1] for process in processes]
+    assert all(process.returncode == 0 for process in processes), "\n".join(errors)
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(world)]
+
+
+def close(a: list[Tensor], b: list[Tensor]) -> bool:
+    return all(torch.allclose(x, y, rtol=0, atol=1e-5) for x, y in zip(a, b, strict=True))
 
 
 def weights(model: nn.Module) -> list[Tensor]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from family import closure_over
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
@@ -48,13 +49,7 @@ def nets() -> dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]]:
 
 
 def loss_closure(optimizer: torch.optim.Optimizer, model: nn.Module, x: Tensor) -> Callable[[], Tensor]:
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = (model(x) ** 3).mean()
-        loss.backward()
-        return loss
-
-    return closure
+    return closure_over(optimizer, lambda: (model(x) ** 3).mean())
 
 
 def build(name: str) -> tuple[nn.Module, Tensor]:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
+from family import close, closure_of, run_ranks
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
@@ -32,16 +30,6 @@ def net() -> nn.Module:
 def data() -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
     return torch.randn(16, 6, generator=generator), torch.randint(0, 3, (16,), generator=generator)
-
-
-def closure_of(optimizer: torch.optim.Optimizer, model: nn.Module, x: Tensor, y: Tensor) -> Callable[[], Tensor]:
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(model(x), y)
-        loss.backward()
-        return loss
-
-    return closure
 
 
 def sgd(model: nn.Module) -> torch.optim.Optimizer:
@@ -107,24 +95,7 @@ def worker(rank: int, port: int, folder: str) -> None:
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, list[Tensor]]]:
-    folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    # Fresh processes that run this very file: a fork would inherit the threads of tests before this one.
-    processes = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(rank), str(port), str(folder)], stderr=subprocess.PIPE, text=True
-        )
-        for rank in range(WORLD)
-    ]
-    errors = [process.communicate()[1] for process in processes]
-    assert all(process.returncode == 0 for process in processes), "\n".join(errors)
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]
-
-
-def close(a: list[Tensor], b: list[Tensor]) -> bool:
-    return all(torch.allclose(x, y, rtol=0, atol=1e-5) for x, y in zip(a, b, strict=True))
+    return run_ranks(__file__, tmp_path_factory.mktemp("ranks"))
 
 
 def test_ranks_agree_bit_for_bit(ranks: list[dict[str, list[Tensor]]]) -> None:

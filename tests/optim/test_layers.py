@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from family import batch, closure_of
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -27,24 +28,6 @@ class Net(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.last_norm(torch.tanh(self.second(torch.tanh(self.norm(self.first(x)))))))
-
-
-def batch(seed: int = 1) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(20, 6, generator=generator, dtype=torch.float64)
-    return x, torch.randint(0, 4, (20,), generator=generator)
-
-
-def closure_of(optimizer: Any, model: nn.Module, x: Tensor, y: Tensor, seen: list[set[str]] | None = None) -> Any:
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(model(x), y)
-        loss.backward()
-        if seen is not None:
-            seen.append({name for name, p in model.named_parameters() if p.grad is not None})
-        return loss
-
-    return closure
 
 
 CLIMBING = {"norm.weight", "norm.bias", "last_norm.weight", "last_norm.bias"}
@@ -93,7 +76,14 @@ def test_the_first_pass_computes_no_other_weight_gradients() -> None:
     model.second.bias.requires_grad_(False)  # frozen by the user, and so it stays
     optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1), 0.3, model=model, layers="norm")
     seen: list[set[str]] = []
-    optimizer.step(closure_of(optimizer, model, *batch(), seen))
+    closure = closure_of(optimizer, model, *batch())
+
+    def watched() -> Tensor:
+        loss = closure()
+        seen.append({name for name, p in model.named_parameters() if p.grad is not None})
+        return loss
+
+    optimizer.step(watched)
     trained = {name for name, _ in model.named_parameters()} - {"second.bias"}
     assert seen == [CLIMBING, trained]
     assert {name for name, p in model.named_parameters() if p.requires_grad} == trained

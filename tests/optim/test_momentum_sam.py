@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from family import closure_over
 from torch import Tensor
 
 from saddlescape.errors import InputError
@@ -15,15 +16,12 @@ CURVATURE = torch.tensor([3.0, -1.0, 0.5], dtype=torch.float64)
 
 
 def quadratic(optimizer: torch.optim.Optimizer, w: Tensor, seen: list[Tensor] | None = None) -> Callable[[], Tensor]:
-    def closure() -> Tensor:
-        optimizer.zero_grad()
+    def loss() -> Tensor:
         if seen is not None:
             seen.append(w.detach().clone())
-        loss = (CURVATURE * w**2).sum() / 2
-        loss.backward()
-        return loss
+        return (CURVATURE * w**2).sum() / 2
 
-    return closure
+    return closure_over(optimizer, loss)
 
 
 @pytest.mark.parametrize("form", ["closure", "two calls"])

@@ -4,25 +4,15 @@ from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Callable
 
 import pytest
 import torch
+from family import closure_over
 from torch import Tensor, nn
 from torch.amp import GradScaler
 
 from saddlescape.errors import InputError
 from saddlescape.optim import PerturbedGD
-
-
-def closure_of(optimizer: torch.optim.Optimizer, f: Callable[[], Tensor]) -> Callable[[], Tensor]:
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = f()
-        loss.backward()
-        return loss
-
-    return closure
 
 
 def test_kicks_are_uniform_in_the_ball() -> None:
@@ -62,7 +52,7 @@ def test_kicks_leave_a_saddle_at_which_the_base_optimiser_stays() -> None:
         base = torch.optim.SGD([w], lr=0.05)
         optimizer = PerturbedGD(base, 1e-2, t_thr=1, g_thr=1e-3) if kicked else base
         for _ in range(300):
-            optimizer.step(closure_of(optimizer, lambda: saddle(w)))
+            optimizer.step(closure_over(optimizer, lambda: saddle(w)))
         return w.detach()
 
     assert run(kicked=False).tolist() == [0, 0]
@@ -75,7 +65,7 @@ def test_by_the_clock_and_by_the_running_mean() -> None:
     moved = []
     for _ in range(9):
         before = w.detach().clone()
-        optimizer.step(closure_of(optimizer, lambda: w.sum()))
+        optimizer.step(closure_over(optimizer, lambda: w.sum()))
         moved.append(not torch.equal(w.detach(), before))
     assert moved == [False, False, True] * 3
 
@@ -85,7 +75,7 @@ def test_by_the_clock_and_by_the_running_mean() -> None:
     for t in range(10):
         slope.fill_(1.0 if t < 5 else 0.1)  # gradient norm 2 * slope
         before = w.detach().clone()
-        optimizer.step(closure_of(optimizer, lambda: (w * slope).sum()))
+        optimizer.step(closure_over(optimizer, lambda: (w * slope).sum()))
         mean, weight = 0.5 * mean + 0.5 * 2 * slope.item(), 0.5 * weight + 0.5
         kicked.append((not torch.equal(w.detach(), before), mean / weight <= 0.5))
     assert not any(kick for kick, small in kicked if not small)
@@ -97,14 +87,7 @@ def test_the_mean_is_of_unscaled_gradients() -> None:
     w = torch.zeros(4, requires_grad=True)
     optimizer = PerturbedGD(torch.optim.SGD([w], lr=0.0), 0.1, t_thr=1, g_thr=3.0)
     scaler = GradScaler("cpu", init_scale=2.0**10)
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = w.sum()
-        scaler.scale(loss).backward()
-        return loss
-
-    optimizer.step(closure, scaler=scaler)
+    optimizer.step(closure_over(optimizer, w.sum, scaler), scaler=scaler)
     scaler.update()
     assert optimizer.grad_norm.item() == 2.0
     assert w.detach().norm() > 0
@@ -122,7 +105,7 @@ def test_resume_continues_on_the_same_bits_and_random_numbers_are_untouched() ->
 
     def run(model: nn.Module, optimizer: PerturbedGD, steps: int) -> None:
         for _ in range(steps):
-            optimizer.step(closure_of(optimizer, lambda: (model(x) ** 2).mean()))
+            optimizer.step(closure_over(optimizer, lambda: (model(x) ** 2).mean()))
 
     state = torch.get_rng_state()
     run(model, optimizer, 3)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from family import close, closure_of, run_ranks
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
@@ -102,23 +101,7 @@ def worker(rank: int, port: int, folder: str) -> None:
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, list[Tensor]]]:
-    folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(rank), str(port), str(folder)], stderr=subprocess.PIPE, text=True
-        )
-        for rank in range(WORLD)
-    ]
-    errors = [process.communicate()[1] for process in processes]
-    assert all(process.returncode == 0 for process in processes), "\n".join(errors)
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]
-
-
-def close(a: list[Tensor], b: list[Tensor]) -> bool:
-    return all(torch.allclose(x, y, rtol=0, atol=1e-5) for x, y in zip(a, b, strict=True))
+    return run_ranks(__file__, tmp_path_factory.mktemp("ranks"))
 
 
 def test_ranks_agree_bit_for_bit(ranks: list[dict[str, list[Tensor]]]) -> None:
@@ -164,15 +147,7 @@ def test_the_comparison_would_see_plain_sam(ranks: list[dict[str, list[Tensor]]]
     model = Net()
     optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), 0.3)
     for number in range(5):
-        x, y = data(number)
-
-        def closure(x: Tensor = x, y: Tensor = y) -> Tensor:
-            optimizer.zero_grad()
-            loss = F.cross_entropy(model(x), y)
-            loss.backward()
-            return loss
-
-        optimizer.step(closure)
+        optimizer.step(closure_of(optimizer, model, *data(number)))
     weights = [p.detach() for p in model.parameters()]
     assert not any(close(ranks[0][f"{name} False"], weights) for name in ("imbsam", "focal-sam", "sse-sam", "cc-sam"))
     assert close(ranks[0]["partial-sam False"], weights)

@@ -20,6 +20,7 @@ from family import (
     batch,
     build,
     climb,
+    closure_over,
     functional,
     grad,
     net,
@@ -136,13 +137,7 @@ def plain_steps(x: Tensor, y: Tensor, dropout: float = 0.0) -> list[Tensor]:
 def sam_steps(x: Tensor, y: Tensor, rho: float, factor: float = 1.0) -> list[Tensor]:
     model = net(norm=True, dtype=x.dtype)
     optimizer = SAM(sgd(model), rho=rho, model=model)
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = factor * F.cross_entropy(model(x), y)
-        loss.backward()
-        return loss
-
+    closure = closure_over(optimizer, lambda: factor * F.cross_entropy(model(x), y))
     torch.manual_seed(3)
     for _ in range(4):
         optimizer.step(closure)

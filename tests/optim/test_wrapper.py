@@ -100,6 +100,7 @@ def test_adamw_groups_and_a_tensor_for_rho(name: str) -> None:
     base.param_groups[0]["rho"] = torch.tensor(0.0)
     optimizer.set_rho(0.25)
     assert rho.item() == 0.25  # filled in place, as a captured graph needs it
+    assert [float(group["rho"]) for group in base.param_groups] == [0.25, 0.25]
     seen: list[Tensor] = []
     body, first = net(), net()
     optimizer = build(name, body, base=torch.optim.SGD([
@@ -219,7 +220,7 @@ def test_running_statistics_of_every_pass_where_asked_for(name: str) -> None:
 def test_scaled_steps_are_the_unscaled_ones(name: str, clip: float | None) -> None:
     one, two = net(norm=True, dtype=torch.float32), net(norm=True, dtype=torch.float32)
     plain, scaled = build(name, one, clip_grad_norm=clip), build(name, two, clip_grad_norm=clip)
-    scaler = GradScaler("cpu", init_scale=2.0**14)
+    scaler = GradScaler("cpu", init_scale=2.0**14, growth_interval=4)
     x, y = batch(dtype=torch.float32)
     for _ in range(5):
         a = Run(one, x, y).step(plain)
@@ -228,7 +229,7 @@ def test_scaled_steps_are_the_unscaled_ones(name: str, clip: float | None) -> No
         assert b.item() == pytest.approx(a.item(), rel=1e-4)
     for p, q in zip(one.parameters(), two.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)
-    assert scaler.get_scale() == 2.0**14
+    assert scaler.get_scale() == 2.0**15  # one growth: the scale is updated once a step
 
 
 @pytest.mark.parametrize(("name", "huge_at"), EACH_PASS)
