@@ -55,11 +55,6 @@ def test_ten_epochs_of_the_paper_keep_every_phase() -> None:
     assert [paper_cifar_lr(t, 10) for t in range(10)] == expanded((0.1, 8), (0.1 * 0.01, 1), (0.1 * 0.0001, 1))
 
 
-def test_twice_the_epochs_double_every_milestone() -> None:
-    expected = [0.1 * e / 10 for e in range(1, 11)] + expanded((0.1, 310), (0.1 * 0.01, 40), (0.1 * 0.0001, 40))
-    assert [paper_cifar_lr(t, 400) for t in range(400)] == expected
-
-
 @pytest.mark.parametrize("epochs", [1, 2, 3, 5])
 @pytest.mark.parametrize("rule", [paper_cifar_lr, mislas_lr, ib_lr])
 def test_very_short_runs_have_a_positive_rate_that_never_rises_after_the_warm_up(rule, epochs: int) -> None:
@@ -274,15 +269,3 @@ def test_a_start_after_the_end_is_said() -> None:
 def test_deferred_reweighting_refuses(arguments: tuple, message: str) -> None:
     with pytest.raises(InputError, match=message):
         DeferredReweighting(*arguments)
-
-
-def test_deferred_weights_drive_a_loss() -> None:
-    drw, loss = DeferredReweighting([90, 10], 1), losses.CrossEntropyLoss()
-    z, y = torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([0, 1])
-    values = []
-    for t in (0, 1):
-        loss.set_weight(drw.weights(t))
-        values.append(loss(z, y))
-    torch.testing.assert_close(values[0], torch.nn.functional.cross_entropy(z, y))
-    weight = losses.effective_number_weights([90, 10])
-    torch.testing.assert_close(values[1], torch.nn.functional.cross_entropy(z, y, weight=weight))

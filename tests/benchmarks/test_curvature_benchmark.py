@@ -111,22 +111,14 @@ def test_quick_writes_every_row_and_says_which_peers_are_missing(
     assert script.main(["--quick", "--data", "synthetic", "--threads", "1", "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     result = json.loads(out.read_text())
-    assert (result["benchmark"], result["schema"]) == ("curvature", 1)
     assert "curvlinops" in result["missing"] and "left out: curvlinops" in printed
     assert sorted([*result["missing"], *result["peers"]]) == sorted(script.PEERS)
-    for key in ("device", "cpu", "python", "torch", "saddlescape", "commit", "command", "date"):
-        assert isinstance(result["environment"][key], str) and result["environment"][key], key
     (case,) = result["cases"].values()
     assert list(case["parts"]) == list(script.PARTS)
     record = {name: part["record"] for name, part in case["parts"].items()}
-    settings = case["settings"]
-    assert (settings["images"], settings["batch"], settings["steps"], settings["quick"]) == (12, 6, 6, True)
     listed = [row for part in case["parts"].values() for row in part["rows"]]
     rows = {row["name"]: row for row in listed}
     assert len(rows) == len(listed) and all(name in printed for name in rows)
-    assert {row["name"] for row in result["rows"]} == {
-        f"{name}, 12 images, 6 steps, threads: 1" for name in rows if rows[name]["value"]
-    }
     for what in ("products per second", "whole density", "both extremes"):
         for name in ("ours, double backward", *result["peers"]):
             row = rows[f"{what}, ours over {name}"]
@@ -137,15 +129,11 @@ def test_quick_writes_every_row_and_says_which_peers_are_missing(
         assert set(record[section]) == names
     assert all(each["error"] < 1e-4 for each in record["product_errors"].values())
     assert record["density"]["ours"]["products"] == 6 and record["extremes"]["ours"]["products"] > 2
-    assert {"images", "parameters", "Lanczos steps"} == set(record["growth"])
     bound = record["bound"]
     # One convolution of 3 to 4 channels, 3 x 3, on 12 images of 4 x 4 outputs: two each of output and weight gradient.
     assert bound["operations"] == 4 * 2 * 12 * 4 * 4 * 4 * 3 * 9
     slower = bound["timings"]["ours"]["median_s"] / bound["timings"]["convolutions"]["median_s"]
     assert rows["share of the convolution bound, product"]["value"] == pytest.approx(1 / slower)
-    assert bound["operations_per_s"]["matrix product"] > 1e8
-    if "pyhessian" in result["peers"]:
-        assert "Lanczos without its products, ours over pyhessian" in rows
 
 
 def test_parts_of_many_classes_are_kept_one_by_one(

@@ -50,20 +50,11 @@ def test_a_step_makes_the_passes_it_is_timed_for(script: types.ModuleType, name:
     assert any(not torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
 
 
-def test_rows_are_ratios_of_medians(script: types.ModuleType) -> None:
-    timings = {"sgd": script.Timing((1.0, 2.0, 3.0)), "sam": script.Timing((3.0, 4.0, 9.0))}
-    sgd, sam = script.rows_of(timings)
-    assert sgd["value"] == 1 and sam["value"] == 2
-    assert sam["quartiles"] == [2.5, 3.0]
-
-
 def test_the_json_tells_where_it_was_taken_and_every_row(script: types.ModuleType, tmp_path: Path) -> None:
     out = tmp_path / "sam_family.json"
     argv = ["--model", "smallcnn", "--batch", "4", "--pixels", "8", "--steps", "1", "--warm-up", "1", "--threads", "1"]
     assert script.main([*argv, "--out", str(out)]) == 0
     result = json.loads(out.read_text())
-    assert (result["benchmark"], result["schema"], result["environment"]["threads"]) == ("sam_family", 1, 1)
-    assert all(result["environment"][key] for key in ("device", "torch", "saddlescape", "commit", "command", "date"))
     assert [row["name"] for row in result["rows"]] == [f"{name} step, in sgd steps" for name in IMAGES]
     for name, row in zip(IMAGES, result["rows"], strict=True):
         assert row["value"] == pytest.approx(result["timings"][name]["median_s"] / result["timings"]["sgd"]["median_s"])

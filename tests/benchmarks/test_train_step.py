@@ -38,7 +38,7 @@ def flat(values: list[torch.Tensor]) -> torch.Tensor:
     return torch.cat([value.detach().reshape(-1).double() for value in values])
 
 
-def run_both(script: types.ModuleType, setting: object, method: str, rho_factor: float = 1.0) -> tuple[float, Any, Any]:
+def run_both(script: types.ModuleType, setting: object, method: str) -> tuple[float, Any, Any]:
     """Two steps of both on the same batches; returns how far apart their weights end, relative to the way travelled.
 
     In float64 (the loss alone stays float32 in ours): in float32 the two memory formats round differently, which now
@@ -48,15 +48,12 @@ def run_both(script: types.ModuleType, setting: object, method: str, rho_factor:
     models = ours.parts.model.double(), peer.loop.model.double()
     start = [flat(list(model.parameters())) for model in models]
     assert torch.equal(*start)
-    if method == "sam":
-        peer.loop.sam.rho *= rho_factor
     for _ in range(2):
         batch = next(ours.batches)
         inputs = batch.inputs.double()
         mine = ours.train(batch._replace(inputs=inputs))
         theirs = peer.loop.step(inputs.contiguous(), batch.targets)
-        if rho_factor == 1:
-            assert mine == pytest.approx(theirs, rel=1e-6)
+        assert mine == pytest.approx(theirs, rel=1e-6)
     end = [flat(list(model.parameters())) for model in models]
     return float((end[0] - end[1]).norm() / (end[0] - start[0]).norm()), ours, peer
 
@@ -74,11 +71,6 @@ def test_the_peer_does_the_same_work(script: types.ModuleType, setting: object, 
         for optimizer, model in ((ours.parts.optimizer, ours.parts.model), (peer.loop.sgd, peer.loop.model))
     ]
     assert (momenta[0] - momenta[1]).norm() < 1e-6 * momenta[0].norm()
-
-
-def test_the_comparison_would_see_another_radius(script: types.ModuleType, setting: object) -> None:
-    apart, _, _ = run_both(script, setting, "sam", rho_factor=1.01)
-    assert apart > 1e-3
 
 
 def test_both_augment_alike(script: types.ModuleType, setting: object) -> None:
@@ -164,12 +156,7 @@ def test_the_json_tells_where_it_was_taken_and_every_row(
     assert script.main([*argv, "--depths", "20", "--no-compile", "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     result = json.loads(out.read_text())
-    assert (result["benchmark"], result["schema"]) == ("train_step", 1)
-    environment = result["environment"]
-    for key in ("device", "cpu", "python", "torch", "saddlescape", "commit", "command", "date"):
-        assert isinstance(environment[key], str) and environment[key], key
-    assert environment["threads"] == 1 and "--no-compile" in environment["command"]
-    assert result["settings"]["draw_hash"] == "synthetic" and result["settings"]["compiled"] is False
+    assert result["environment"]["threads"] == 1 and "--no-compile" in result["environment"]["command"]
     rows = {row["name"]: row for row in result["rows"]}
     assert len(rows) == len(result["rows"]) == 14
     assert all(name in printed for name in rows)
@@ -186,4 +173,3 @@ def test_the_json_tells_where_it_was_taken_and_every_row(
     for name in ("ours float32", "ours bf16", "loop"):
         assert rows[f"sam's memory beyond sgd's, {name}"]["value"] == pytest.approx(1, abs=0.05)
     assert rows["sam step's growth with depth, ours"]["value"] is None  # one depth only
-    assert set(result["growth"]["images"]["timings"]) == {"2", "4", "8"}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
 import shutil
 from pathlib import Path
 
@@ -142,13 +141,6 @@ def test_a_folder_that_cannot_be_written(cli, place):
     assert Path("file").read_text() == "mine"
 
 
-def test_a_folder_with_other_things_in_it(cli, photos, untouched):
-    """An output folder that holds somebody's files is left alone."""
-    untouched(photos)
-    complaint = cli("train", "digits", "--epochs", 1, "--out", photos).complaint
-    assert f"{photos} is not empty and not a run" in complaint
-
-
 def test_scores_that_cannot_be_written(cli, photo_run):
     Path("file").write_text("mine")
     assert "cannot write file/scores.json" in cli("evaluate", photo_run, "--out", "file/scores.json").complaint
@@ -169,38 +161,14 @@ def test_export_with_two_formats_asked_for(cli, photo_run):
 # Damaged or hostile files.
 
 
-def test_a_truncated_parquet_file(cli):
-    pq = pytest.importorskip("pyarrow.parquet")
-    import pyarrow as pa
-
-    Path("shards").mkdir()
-    shard = Path("shards/train-00000-of-00001.parquet")
-    pq.write_table(pa.table({"image": [b"1"] * 50, "label": [0, 1] * 25}), shard)
-    shard.write_bytes(shard.read_bytes()[:-60])
-    for tokens in (("train", "shards", "--out", "run"), ("datasets", "check", "shards")):
-        assert str(shard) in cli(*tokens).complaint
-    assert not Path("run").exists()
-
-
 @pytest.fixture
 def damaged_photos(make_folder) -> Path:
     root = make_folder(Path("damaged"), cat=8, dog=6)
     image = root / "cat" / "damaged-cat-3.png"
     image.write_bytes(image.read_bytes()[:300])
     (root / "dog" / "damaged-dog-1.png").write_bytes(b"")
-    (root / "dog" / "damaged-dog-2.png").write_text("I am no picture")
+    (root / "dog" / "damaged-dog-2.png").write_text("I am no image")
     return root
-
-
-def test_damaged_images_are_named(cli, damaged_photos):
-    complaint = cli("train", damaged_photos, "--epochs", 1, "--out", "run", *SMALL).complaint
-    assert any(name in complaint for name in ("damaged-cat-3.png", "damaged-dog-1.png", "damaged-dog-2.png"))
-    assert "--bad-images skip" in complaint
-    assert not Path("run").exists()
-    check = cli("datasets", "check", damaged_photos)
-    assert "3 files cannot be read" in check.complaint
-    for name in ("damaged-cat-3.png", "damaged-dog-1.png", "damaged-dog-2.png"):
-        assert name in check.out
 
 
 def test_damaged_images_are_skipped_on_request_and_counted(cli, damaged_photos):
@@ -214,7 +182,7 @@ def test_damaged_images_are_skipped_on_request_and_counted(cli, damaged_photos):
 
 
 def test_a_damaged_image_to_predict(cli, photo_run, damaged_photos):
-    for name in ("cat/damaged-cat-3.png", "dog/damaged-dog-1.png", "dog/damaged-dog-2.png", "none.png", "cat"):
+    for name in ("cat/damaged-cat-3.png", "dog/damaged-dog-1.png", "dog/damaged-dog-2.png", "none.png"):
         assert str(damaged_photos / name) in cli("predict", photo_run, damaged_photos / name).complaint
     assert "at least one image" in cli("predict", photo_run).complaint
     assert "--top 0" in cli("predict", photo_run, "x.png", "--top", 0).complaint
@@ -225,47 +193,6 @@ class Hostile:
 
     def __reduce__(self):
         return (open, ("executed", "w"))
-
-
-def test_a_malicious_pickle_is_not_executed(cli):
-    root = Path("data/cifar-10-batches-py")
-    root.mkdir(parents=True)
-    for name in ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch"):
-        (root / name).write_bytes(pickle.dumps(Hostile()))
-    for tokens in (("train", "cifar10", "--root", "data"), ("datasets", "check", "cifar10", "--root", "data")):
-        assert "data_batch_1" in cli(*tokens).complaint
-    assert not Path("executed").exists()
-
-
-# Data that are not enough.
-
-
-def test_a_class_with_too_few_samples(cli, make_folder):
-    make_folder(Path("few"), ant=10, bee=3, cat=10)
-    complaint = cli("train", "few", "--imbalance", 2, "--out", "run", *SMALL).complaint
-    assert "'bee'" in complaint
-    assert "wanted" in complaint
-    assert "present" in complaint
-
-
-def test_one_class_or_a_flat_folder(cli, make_folder, make_picture):
-    """One line that says what layout is wanted."""
-    make_folder(Path("single"), cat=4)
-    for number in range(4):
-        make_picture(Path("flat") / f"{number}.png")
-    Path("empty").mkdir()
-    for name in ("single", "flat", "empty"):
-        for command in (("train",), ("datasets", "check")):
-            complaint = cli(*command, name).complaint
-            assert name in complaint
-            assert "FOLDER/cat/1.jpg" in complaint
-
-
-def test_a_list_with_a_bad_line(cli, photos):
-    Path("train.txt").write_text("a.png 0\nb.png\n")
-    assert "train.txt line 2: expected 'path label'" in cli("train", "train.txt", "--root", photos).complaint
-    Path("train.txt").write_text("a.png 0\nb.png 1\n")
-    assert "train.txt line 1: no file" in cli("train", "train.txt", "--root", photos).complaint
 
 
 # Damaged runs.
@@ -307,13 +234,6 @@ def test_a_run_without_checkpoint_or_configuration(cli, copied_run, make_picture
     shutil.rmtree(copied_run / "checkpoint")
     (copied_run / "config.toml").write_text((copied_run / "config.toml").read_text()[:20])
     assert "config.toml" in cli("evaluate", copied_run).complaint
-
-
-def test_a_run_without_a_checkpoint_yet(cli, copied_run, make_picture):
-    make_picture(Path("image.png"))
-    shutil.rmtree(copied_run / "checkpoint")
-    for tokens in USES:
-        assert f"{copied_run} has no checkpoint yet" in cli(*use(tokens, copied_run)).complaint
 
 
 def test_a_hostile_checkpoint_is_not_executed(cli, copied_run):

@@ -8,7 +8,6 @@ import re
 import shutil
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
@@ -16,13 +15,10 @@ from PIL import Image
 from saddlescape.data import load
 from saddlescape.records.files import CONFIG, METRICS, RESULT, read_rows
 from saddlescape.runs.images import IMAGES
+from support import result_of
 
 SMALL = ("--method", "ce", "--model", "smallcnn", "--image-size", "16", "--device", "cpu")
 SMALL = (*SMALL, "--epochs", "2", "--keep-every", "1")
-
-
-def result(run: Path = Path("run")) -> dict[str, Any]:
-    return json.loads((run / RESULT).read_text())
 
 
 def accuracy(text: str) -> tuple[int, float]:
@@ -89,7 +85,7 @@ def test_a_folder_that_has_changed_is_never_scored_in_silence(cli, photos, make_
 
 
 def test_the_images_of_a_changed_folder_are_scored_without_those_that_were_trained_on(cli, photos, make_picture):
-    trained = result()["class_counts"]
+    trained = result_of()["class_counts"]
     kept = cli("evaluate", "run")
     grow(photos, make_picture)
     outcome = cli("evaluate", "run", "--data", photos)
@@ -208,7 +204,7 @@ def test_an_old_run_opens_and_is_recognised(cli, old_run, make_picture):
     outcome = cli("evaluate", "run")
     assert outcome.code == 0, outcome.err
     assert "of an older version, which split by position" in outcome.err
-    assert accuracy(outcome.out)[1] == pytest.approx(result()["accuracy"], abs=0.06)
+    assert accuracy(outcome.out)[1] == pytest.approx(result_of()["accuracy"], abs=0.06)
     assert cli("curvature", "run", "--classes", "owl", "--extremes-only", "--products", 5).code == 0
     again = cli("train", old_run, "--out", "run", *SMALL)
     assert again.code == 0 and "is finished" in again.err, again.err
@@ -365,29 +361,22 @@ def test_moved_data_in_every_other_command(cli, photos, make_folder):
     """Resume, a recipe, and scoring new images, for which the old ones are not needed."""
     Path("archive").mkdir()
     photos.rename("archive/photos")
-    for command in (("surface", "--steps", 2), ("escape", "--epochs", 1, "--arms", "sgd", "--products", 5)):
+    for command in (("surface", "--steps", 2), ("escape", "--epochs", 1, "--arms", "sgd", "--products", 5),
+                    ("curvature", "--over-training", "--products", 5)):  # fmt: skip
         outcome = cli(command[0], "run", *command[1:], "--root", "archive")
         assert outcome.code == 0, outcome.err
     outcome = cli("train", "photos", "--root", "archive", "--out", "run", *SMALL)
     assert outcome.code == 0 and "is finished" in outcome.err, outcome.err
     outcome = cli("train", "archive/photos", "--recipe", "run/config.toml", "--out", "again")
     assert outcome.code == 0, outcome.err
-    assert (result(Path("again"))["draw_hash"], result(Path("again"))["accuracy"]) == (
-        result()["draw_hash"], result()["accuracy"],
+    assert (result_of(Path("again"))["draw_hash"], result_of(Path("again"))["accuracy"]) == (
+        result_of()["draw_hash"], result_of()["accuracy"],
     )  # fmt: skip
     shutil.rmtree("archive")
     make_folder(Path("new"), cat=3, dog=2, owl=1)
     outcome = cli("evaluate", "run", "--data", "new")
     assert outcome.code == 0 and accuracy(outcome.out)[0] == 6, outcome.err
     assert "is for data" in cli("train", "digits", "--recipe", "run/config.toml", "--out", "other").complaint
-
-
-def test_the_course_of_the_curvature_of_moved_data(cli, make_folder):
-    make_folder(Path("photos"), cat=10, dog=8)
-    assert cli("train", "photos", "--out", "run", *SMALL).code == 0
-    Path("photos").rename("images")
-    outcome = cli("curvature", "run", "--over-training", "--root", "images", "--products", 5)
-    assert outcome.code == 0, outcome.err
 
 
 def test_a_killed_run_goes_on_where_its_data_are_now(cli, photos):
@@ -419,7 +408,7 @@ def test_runs_and_figures_in_the_data_folder_are_no_classes(cli, make_folder, ma
     first = cli("train", ".", *SMALL)
     assert first.code == 0, first.err
     run = Path("runs/photos-ce-seed0")
-    assert result(run)["classes"] == ["cat", "dog"]
+    assert result_of(run)["classes"] == ["cat", "dog"]
     again = cli("train", ".", *SMALL)
     assert again.code == 0 and "is finished" in again.err, again.err
     assert cli("report", run, "--out", "report.html", "--figures", "figures").code == 0
@@ -431,7 +420,7 @@ def test_runs_and_figures_in_the_data_folder_are_no_classes(cli, make_folder, ma
         outcome = cli("train", ".", "--seed", 1, *SMALL)
         assert outcome.code == 0, outcome.err
         assert "results of saddlescape in" in outcome.err and outcome.err.count("results of saddlescape in") == 1
-    assert result(Path("runs/photos-ce-seed1"))["class_counts"] == [8, 6]
+    assert result_of(Path("runs/photos-ce-seed1"))["class_counts"] == [8, 6]
     assert "2 classes" in cli("datasets", "check", ".").out
     assert cli("evaluate", run).code == 0
     # Within a class folder too; and a folder of images is a class whatever else is in it.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-from pathlib import Path
 
 import pytest
 
@@ -71,14 +70,3 @@ def test_check_says_what_was_understood(cli, photos):
     assert "train: 23 images, 12 to 4 per class (imbalance 3)" in outcome.out
     assert "test: 7 images" in outcome.out
     assert outcome.out.rstrip().endswith("ready to train")
-
-
-def test_check_names_copies_and_strays(cli, make_folder):
-    root = make_folder(Path("copies"), ant=3, bee=3)
-    (root / "bee" / "copy.png").write_bytes((root / "ant" / "copies-ant-0.png").read_bytes())
-    (root / "ant" / "Thumbs.db").write_bytes(b"x")
-    outcome = cli("datasets", "check", root)
-    assert "1 image has different labels" in outcome.complaint
-    assert "the same image with different labels (1):" in outcome.out
-    assert "copy.png" in outcome.out
-    assert "1 stray file ignored" in outcome.out

@@ -94,13 +94,3 @@ def test_the_demo(cli):
         assert json.loads(Path("demo", f"{row}-seed0", "result.json").read_text())["epochs"] == 2
         assert row in outcome.out
     assert Path("demo/table.md").is_file()
-
-
-@pytest.mark.parametrize("table", ["cifar10-lt", "cifar100-lt"])
-def test_the_published_figures_have_every_row(table):
-    """What the table is held against: all eight rows of each CIFAR table have a published accuracy."""
-    from saddlescape.methods.rows import CIFAR_ROWS
-    from saddlescape.report.table import published
-
-    for row in CIFAR_ROWS:
-        assert published(table.removesuffix("-lt"), 100, row)["acc"]["mean"] > 30

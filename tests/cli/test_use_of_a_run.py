@@ -6,21 +6,14 @@ import csv
 import json
 import math
 import shutil
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+
+from support import result_of
 
 GROUPS = ("head", "mid", "tail")
-
-
-def result(run: Path) -> dict[str, Any]:
-    return json.loads((run / "result.json").read_text())
 
 
 def predictions(cli, run: Path, paths: list[Path]) -> list[dict[str, float]]:
@@ -36,7 +29,7 @@ def test_evaluate_agrees_with_training_and_with_predict(cli, photo_run, photos):
     outcome = cli("evaluate", photo_run, "--out", "scores.json")
     assert outcome.code == 0, outcome.err
     scores = json.loads(Path("scores.json").read_text())
-    trained = result(photo_run)
+    trained = result_of(photo_run)
     assert scores["accuracy"] == trained["accuracy"]
     assert scores["per_class"] == scores["recall"] == trained["per_class"]
     assert f"(test, {scores['images']} images): accuracy {trained['accuracy']:.1f} " in outcome.out
@@ -64,15 +57,9 @@ def test_other_images_are_matched_by_class_name(cli, photo_run, photos, tmp_path
     assert outcome.code == 0, outcome.err
     scores = json.loads(Path("scores.json").read_text())
     assert scores["classes"] == ["cat", "dog", "owl"]
-    assert scores["per_class"] == [None, *result(photo_run)["per_class"][1:]]
+    assert scores["per_class"] == [None, *result_of(photo_run)["per_class"][1:]]
     assert scores["present"] == 2
     assert "2 of 3 classes have images here" in outcome.out
-
-
-def test_other_splits(cli, photo_run):
-    outcome = cli("evaluate", photo_run, "--split", "train", "--out", "scores.json")
-    assert outcome.code == 0
-    assert json.loads(Path("scores.json").read_text())["images"] == 23
 
 
 def test_post_hoc_adjustment_is_that_of_the_formula(cli, photo_run, photos):
@@ -90,16 +77,6 @@ def test_post_hoc_adjustment_is_that_of_the_formula(cli, photo_run, photos):
         assert outcome.code == 0
         assert json.loads(Path("scores.json").read_text())["accuracy"] == pytest.approx(100 * sum(right) / len(right))
     assert set(best) == {"owl"}  # with a large tau the rarest class always wins
-
-
-def test_a_validation_split_can_be_scored(cli, photos):
-    small = ("--method", "ce", "--model", "smallcnn", "--image-size", 16, "--device", "cpu", "--epochs", 1)
-    assert cli("train", photos, "--val", 0.25, *small, "--out", "run").code == 0
-    outcome = cli("evaluate", "run", "--split", "val", "--out", "scores.json")
-    assert outcome.code == 0, outcome.err
-    scores = json.loads(Path("scores.json").read_text())
-    assert scores["images"] == 3 + 2 + 1
-    assert scores["accuracy"] == pytest.approx(result(Path("run"))["val_accuracy"])
 
 
 def test_predict_for_people(cli, photo_run, photos):
@@ -132,66 +109,6 @@ def test_predict_takes_folders_and_patterns_and_writes_a_table(cli, photo_run, p
     for nothing in ("empty", "nowhere/*.png"):
         assert f"{nothing}: no image there" in cli("predict", photo_run, nothing).complaint
     assert "is a folder" in cli("predict", photo_run, photos / "test", "--csv", "empty").complaint
-
-
-def test_an_image_turned_by_exif_is_the_upright_image(cli, photo_run, make_picture):
-    """Orientation 6 says "turn this a quarter to the right to see it"."""
-    upright = Image.open(make_picture(Path("upright.png"), size=(20, 28)))
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    upright.transpose(Image.Transpose.ROTATE_90).save("turned [6].png", exif=exif)
-    first, second, _ = predictions(cli, photo_run, [Path("upright.png"), Path("turned [6].png"), Path("upright.png")])
-    assert first == second
-    outcome = cli("predict", photo_run, "turned [6].png")
-    assert outcome.out.startswith("turned [6].png: ")
-
-
-@pytest.mark.slow
-def test_export_predicts_the_same_without_saddlescape(cli, photo_run, photos):
-    outcome = cli("export", photo_run, "--out", "model.pt2")
-    assert outcome.code == 0, outcome.err
-    assert "checked against the run" in outcome.out
-    paths = sorted((photos / "test").rglob("*.png"))
-    pixels = np.stack([np.asarray(Image.open(path).convert("RGB")).transpose(2, 0, 1) for path in paths])
-    np.save("pixels.npy", pixels)
-    script = """
-import sys
-sys.modules["saddlescape"] = None
-import json, numpy, torch
-files = {"saddlescape.json": ""}
-model = torch.export.load("model.pt2", extra_files=files).module()
-images = torch.from_numpy(numpy.load("pixels.npy"))
-classes = json.loads(files["saddlescape.json"])["classes"]
-with torch.no_grad():
-    rows = torch.cat([model(images[:1]), model(images[1:])]).tolist()
-print(json.dumps([dict(zip(classes, row)) for row in rows]))
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    exported = json.loads(done.stdout)
-    for mine, theirs in zip(predictions(cli, photo_run, paths), exported, strict=True):
-        assert theirs == pytest.approx(mine, abs=1e-5)
-
-
-def test_export_to_onnx(cli, photo_run, photos):
-    """Batches of 1 and of 7 raw images; names and preprocessing inside."""
-    runtime = pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
-    outcome = cli("export", photo_run, "--out", "model.onnx")
-    assert outcome.code == 0, outcome.err
-    session = runtime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
-    about = session.get_modelmeta().custom_metadata_map
-    classes = json.loads(about["classes"])
-    assert classes == ["cat", "dog", "owl"]
-    assert {"input", "resize", "background", "output"} <= set(about)
-    paths = sorted((photos / "test").rglob("*.png"))
-    assert len(paths) == 7
-    pixels = np.stack([np.asarray(Image.open(path).convert("RGB")).transpose(2, 0, 1) for path in paths])
-    (seven,) = session.run(None, {"images": pixels})
-    (one,) = session.run(None, {"images": pixels[:1]})
-    answers = predictions(cli, photo_run, paths)
-    for row, answer in zip([*seven, *one], [*answers, answers[0]], strict=True):
-        assert dict(zip(classes, row.tolist(), strict=True)) == pytest.approx(answer, abs=1e-4)
 
 
 def test_export_says_where_it_wrote_by_default(cli, digits_run, tmp_path):

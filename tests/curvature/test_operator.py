@@ -130,12 +130,6 @@ def test_weighted_loss_that_divides_by_samples(net, dense):
     torch.testing.assert_close(operator(v), dense(*net, loss) @ v, rtol=1e-10, atol=1e-12)
 
 
-def test_weighted_closure_is_refused_on_the_whole_set(net):
-    weight = torch.tensor([0.2, 1.0, 3.0], dtype=torch.float64)
-    with pytest.raises(InputError, match="halves"):
-        build_operator(net.model, lambda z, t: F.cross_entropy(z, t, weight=weight), net.data)
-
-
 def test_sample_weights(net, dense):
     weights = torch.rand(23, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
 
@@ -300,26 +294,6 @@ def test_inplace_relu_and_inplace_add(dense, method):
     x, y = torch.randn(9, 4, dtype=torch.float64), torch.arange(9) % 3
     operator = build_operator(model, F.cross_entropy, (x, y), method=method)
     v = vector(operator.dim)
-    torch.testing.assert_close(operator(v), dense(model, x, y) @ v, rtol=1e-10, atol=1e-12)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_tied_weights_count_once(dense, method):
-    class Tied(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 3)
-            self.second.weight = self.first.weight
-
-        def forward(self, x):
-            return self.second(self.first(x).tanh())
-
-    torch.manual_seed(0)
-    model = Tied().double()
-    x, y = torch.randn(9, 3, dtype=torch.float64), torch.arange(9) % 3
-    operator = build_operator(model, F.cross_entropy, (x, y), method=method)
-    assert operator.dim == 15
-    v = vector(15)
     torch.testing.assert_close(operator(v), dense(model, x, y) @ v, rtol=1e-10, atol=1e-12)
 
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from saddlescape.data import ArraySplit, check, dataset_names, draw_hash, hold_out, load, stratified_split
+from saddlescape.data import ArraySplit, check, draw_hash, hold_out, load, stratified_split
 from saddlescape.errors import InputError
 
 
@@ -84,10 +84,6 @@ def test_other_things_a_path_may_be(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4)).save(tmp_path / "one.png")
     with pytest.raises(InputError, match=r"one\.png"):
         load(tmp_path / "one.png")
-
-
-def test_names_are_listed() -> None:
-    assert list(dataset_names()) == ["digits", "cifar10", "cifar100", "imagenet-lt", "inat2018"]
 
 
 def test_progress_is_told(tmp_path: Path) -> None:
@@ -168,14 +164,6 @@ def test_draw_hash_sees_labels_pixels_and_order() -> None:
     ]
     assert len({first, *(draw_hash(split) for split in others)}) == 5
     assert draw_hash(ArraySplit(images.clone(), labels.clone(), ["a", "b"])) == first
-
-
-def test_check_of_digits_reads_like_a_report() -> None:
-    report = check("digits")
-    assert report.ok and report.counts["train"] == [120] * 10 and sum(report.counts["test"]) == 597
-    text = "\n".join(report.lines())
-    assert "train: 1,200 images, 120 to 120 per class (imbalance 1)" in text
-    assert "ready to train" in text and report.sizes == (8, 8, 8)
 
 
 @pytest.mark.parametrize(

@@ -145,11 +145,3 @@ def test_bad_input_is_one_clear_line() -> None:
         ResidentLoader(ArraySplit(split.images, negative, ["dog.png"] * 9 + ["cat.png"]), PREPROCESS, batch_size=2)
     with pytest.raises(InputError, match="as many labels as images, at least one"):
         build_loader(FileSplit([], torch.zeros(0)), PREPROCESS, batch_size=2)
-
-
-def test_build_loader_takes_the_resident_one_for_arrays() -> None:
-    split = split_of(10)
-    loader = build_loader(split, PREPROCESS, batch_size=4, seed=5, sampler=InstanceBalanced(split.labels))
-    assert isinstance(loader, ResidentLoader)
-    want = ResidentLoader(split, PREPROCESS, batch_size=4, seed=5, sampler=InstanceBalanced(split.labels))
-    assert all(equal(a, b) for a, b in zip(loader.epoch(1), want.epoch(1), strict=True))

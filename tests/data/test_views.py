@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
 from saddlescape.data.augment import build_augment
 from saddlescape.data.loader import JoinedLoader, SharedOrder, build_loader
 from saddlescape.data.samplers import InstanceBalanced, build_sampler
-from saddlescape.data.types import ArraySplit, Batch, FileSplit, Preprocess
+from saddlescape.data.types import ArraySplit, Batch, Preprocess
 from saddlescape.errors import InputError
 
 PREPROCESS = Preprocess(image_size=8)
@@ -103,26 +99,3 @@ def test_what_does_not_fit_together_is_refused() -> None:
         JoinedLoader(main, [main], loader(InstanceBalanced(LABELS), 0, batch_size=4))
     (bare, *_) = JoinedLoader(main).epoch(0)
     assert bare.views == () and bare.partner is None
-
-
-def test_files_give_the_batches_of_arrays(tmp_path: Path) -> None:
-    paths = []
-    for n, image in enumerate(split().images):
-        paths.append(tmp_path / f"{n}.png")
-        Image.fromarray(image.permute(1, 2, 0).numpy()).save(paths[-1])
-    files, sampler = FileSplit(paths, LABELS), InstanceBalanced(LABELS)
-
-    def streamed(order: object, seed: int):  # type: ignore[no-untyped-def]
-        return build_loader(
-            files, PREPROCESS, batch_size=8, seed=seed, augment=build_augment("crop-flip", 8),
-            sampler=order, workers=0,  # type: ignore[arg-type]
-        )  # fmt: skip
-
-    def batches(make: object) -> Iterator[Batch]:
-        return JoinedLoader(make(sampler, 3), [make(SharedOrder(sampler, 3), 1003)]).epoch(1)  # type: ignore[operator]
-
-    resident = batches(lambda order, seed: loader(order, seed, "crop-flip"))
-    for one, two in zip(batches(streamed), resident, strict=True):
-        assert torch.equal(one.indices, two.indices)
-        torch.testing.assert_close(one.views[0], two.views[0])
-        torch.testing.assert_close(one.inputs, two.inputs)

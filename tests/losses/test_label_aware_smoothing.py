@@ -14,11 +14,6 @@ Z = torch.randn(10, 10, generator=torch.Generator().manual_seed(0), dtype=torch.
 Y = torch.arange(10)
 
 
-def test_concave_curve_of_the_published_split() -> None:
-    expected = [0.300000, 0.241412, 0.157844, 0.096049, 0.056308, 0.032021, 0.017317, 0.008472, 0.003142, 0.0]
-    np.testing.assert_allclose(smoothing_curve(CIFAR10, 0.3, 0.0).numpy(), expected, atol=1e-6)
-
-
 def test_other_curves_by_their_formulas() -> None:
     ratio = [(n - 50) / 4950 for n in CIFAR10]
     for shape, formula in {

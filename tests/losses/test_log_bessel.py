@@ -43,12 +43,6 @@ def test_against_scipy_on_a_grid() -> None:
     assert (~fine).any()
 
 
-def test_half_whole_orders_are_elementary() -> None:
-    x = torch.linspace(0.1, 30, 50, dtype=torch.float64)
-    expected = (2 / torch.pi) ** 0.5 * torch.sinh(x) / x  # I_{1/2}(x) / sqrt(x)
-    torch.testing.assert_close(log_bessel(x.square(), 0.5), expected.log(), rtol=1e-13, atol=1e-13)
-
-
 def test_derivatives_by_differences_and_single_precision() -> None:
     y = torch.tensor([0.3, 2.0, 50.0], dtype=torch.float64, requires_grad=True)
     for order in (0, 2.5, 63):

@@ -70,19 +70,6 @@ def test_the_logits_are_logs_of_expectations(dim: int) -> None:
             )
 
 
-def test_by_sampling() -> None:
-    """The closed form against the mean over samples of the fitted distribution, drawn by rejection on the circle."""
-    loss, z = fitted(2, temperature=1.0), unit(3, 2, seed=4)
-    kappa, poles = loss.concentrations(), F.normalize(loss.last_mean, dim=1)
-    generator = torch.Generator().manual_seed(0)
-    angle = (torch.rand(400_000, generator=generator, dtype=torch.float64) * 2 - 1) * math.pi
-    for c in range(4):
-        keep = torch.rand(len(angle), generator=generator, dtype=torch.float64).log() < kappa[c] * (angle.cos() - 1)
-        turned = angle[keep] + torch.atan2(poles[c, 1], poles[c, 0])
-        samples = torch.stack((turned.cos(), turned.sin()), dim=1)
-        torch.testing.assert_close(loss.class_logits(z)[:, c], (samples @ z.T).exp().mean(0).log(), atol=0.02, rtol=0)
-
-
 def test_the_published_size_against_forty_digits() -> None:
     loss, z = fitted(128), unit(3, 128, seed=5)
     logits, kappa = loss.class_logits(z), loss.concentrations()

@@ -10,7 +10,6 @@ import pytest
 from saddlescape.errors import InputError
 from saddlescape.methods.recipe import Facts, Recipe
 from saddlescape.methods.resolve import resolve
-from saddlescape.methods.rows import CIFAR_ROWS
 from saddlescape.methods.systems import SYSTEMS
 from saddlescape.records.config import Stage
 from saddlescape.schedules import lr_schedule
@@ -24,59 +23,6 @@ def facts(dataset: str = "cifar10", counts: tuple[int, ...] = (5000, 500, 50), s
 def only(recipe: Recipe) -> Stage:
     assert len(recipe.stages) == 1
     return recipe.stages[0]
-
-
-# val-iisc/Saddle-LongTail, run.sh
-PUBLISHED_RADII = {
-    ("cifar10", "ce+sam"): 0.1,
-    ("cifar10", "ce+drw+sam"): 0.5,
-    ("cifar10", "ldam+drw+sam"): 0.8,
-    ("cifar100", "ce+sam"): 0.2,
-    ("cifar100", "ce+drw+sam"): 0.8,
-    ("cifar100", "ldam+drw+sam"): 0.8,
-}
-
-
-@pytest.mark.parametrize("dataset", ["cifar10", "cifar100"])
-@pytest.mark.parametrize("method", CIFAR_ROWS)
-def test_the_rows_hold_the_published_numbers(dataset: str, method: str) -> None:
-    recipe = resolve(method, facts(dataset))
-    stage = only(recipe)
-    assert recipe.method == method
-    assert recipe.model == "resnet32"
-    assert (stage.epochs, stage.batch_size, stage.lr, stage.momentum, stage.weight_decay) == (200, 128, 0.1, 0.9, 2e-4)
-    assert (stage.nesterov, stage.augment, stage.sampler) == (False, "crop-flip", "instance-balanced")
-    assert stage.freeze_bn_stats is False
-    assert stage.head == ("cosine" if method.startswith("ldam") else "linear")
-    assert stage.loss == method.split("+")[0]
-    if "drw" in method:
-        assert (stage.reweight, stage.reweight_start, stage.beta) == ("drw", 160, 0.9999)
-    else:
-        assert stage.reweight == "none"
-    if method.endswith("+sam"):
-        assert stage.optimizer == "sam"
-        assert stage.rho_schedule == "constant"
-        if not method.startswith("vs"):
-            assert stage.rho == (PUBLISHED_RADII[dataset, method],)
-    else:
-        assert (stage.optimizer, stage.rho) == ("sgd", ())
-    if method.startswith("ldam"):
-        assert stage.loss_options == {"max_margin": 0.5, "scale": 30.0}
-    if method.startswith("vs"):
-        assert (
-            stage.loss_options
-            == {"cifar10": {"gamma": 0.15, "tau": 1.25}, "cifar100": {"gamma": 0.05, "tau": 0.75}}[dataset]
-        )
-
-
-def test_the_learning_rate_at_every_milestone() -> None:
-    stage = only(resolve("ce+drw", facts()))
-    lr = lr_schedule(stage.lr_schedule, stage.epochs, stage.lr)
-    for epoch, wanted in ((0, 0.02), (1, 0.04), (4, 0.1), (5, 0.1), (159, 0.1)):
-        assert lr(epoch) == pytest.approx(wanted, rel=1e-12)
-    for epoch, wanted in ((160, 1e-3), (179, 1e-3), (180, 1e-5), (199, 1e-5)):
-        assert lr(epoch) == pytest.approx(wanted, rel=1e-12)
-    assert {_rho(only(resolve("ce+drw+sam", facts())))(epoch) for epoch in range(200)} == {0.5}
 
 
 @pytest.mark.parametrize("epochs", [2, 3, 7, 20, 60, 90, 400])

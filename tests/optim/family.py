@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import socket
 import subprocess
 import sys
@@ -245,6 +247,22 @@ def functional(model: Net, x: Tensor, y: Tensor) -> Losses:
         return -logits.log_softmax(dim=1)[torch.arange(len(y)), y]
 
     return losses
+
+
+def sam_gradient(
+    model: Any, x: Tensor, y: Tensor, rho: float, scaling: Callable[[int, Tensor], Tensor]
+) -> Callable[[list[Tensor], int], list[Tensor]]:
+    """The gradient of a step of SAM at flat numbers, of ASAM where ``scaling`` gives T for each tensor."""
+    losses = functional(copy.deepcopy(model), x, y)
+
+    def gradient(w: list[Tensor], number: int) -> list[Tensor]:
+        t = [scaling(i, p) for i, p in enumerate(w)]
+        scaled = [ti * gi for ti, gi in zip(t, grad(lambda p: losses(p).mean(), w), strict=True)]
+        norm = math.sqrt(sum(float((s * s).sum()) for s in scaled)) + 1e-12
+        moved = [p + rho * ti * s / norm for p, ti, s in zip(w, t, scaled, strict=True)]
+        return grad(lambda p: losses(p).mean(), moved)
+
+    return gradient
 
 
 def agree(model: nn.Module, expected: list[Tensor], atol: float = 1e-11) -> None:

@@ -82,13 +82,6 @@ def test_sync_batch_norm_is_kept_too() -> None:
     assert len(list(layer.buffers())) == 3
 
 
-def test_both_passes_count_on_request() -> None:
-    model, x = build("bn1d")
-    optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1), rho=0.5, model=model, freeze_bn_stats=False)
-    optimizer.step(loss_closure(optimizer, model, x))
-    assert model[1].num_batches_tracked.item() == 2
-
-
 def test_compiled_model_without_a_handle() -> None:
     model, x = build("bn1d")
     plain = copy.deepcopy(model)

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from family import batch, closure_of
+from family import agree, batch, closure_of, sam_gradient, sgd, sgd_by_hand, weights
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from saddlescape.errors import InputError
 from saddlescape.optim import ASAM, SAM
@@ -36,39 +35,23 @@ CLIMBING = {"norm.weight", "norm.bias", "last_norm.weight", "last_norm.bias"}
 @pytest.mark.parametrize("form", ["closure", "two calls"])
 @pytest.mark.parametrize("adaptive", [False, True])
 def test_six_steps_equal_the_formula(form: str, adaptive: bool) -> None:
-    model, slow = Net(), Net()
-    rho = 0.4
-    base = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-2)
-    optimizer = SAM(base, rho, adaptive=adaptive, model=model, layers="norm")
-    w = {name: p.detach().clone() for name, p in slow.named_parameters()}
-    buffers = {name: b.clone() for name, b in slow.named_buffers()}
-    velocity = {name: torch.zeros_like(p) for name, p in w.items()}
-
-    def grad(at: dict[str, Tensor], x: Tensor, y: Tensor) -> dict[str, Tensor]:
-        leaves = {name: p.clone().requires_grad_() for name, p in at.items()}
-        state = {name: b.clone() for name, b in buffers.items()}
-        loss = F.cross_entropy(torch.func.functional_call(slow, {**leaves, **state}, (x,)), y)
-        return dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
-
-    for number in range(6):
-        x, y = batch(number)
-        g = grad(w, x, y)
-        t = {name: p.abs() if adaptive else torch.ones_like(p) for name, p in w.items()}
-        norm = torch.cat([(t[name] * g[name]).flatten() for name in CLIMBING]).norm() + 1e-12
-        at = {n: p + (rho * t[n] ** 2 * g[n] / norm if n in CLIMBING else 0) for n, p in w.items()}
-        g = grad(at, x, y)
-        for name in w:
-            velocity[name] = 0.9 * velocity[name] + g[name] + 1e-2 * w[name]
-            w[name] = w[name] - 0.1 * velocity[name]
+    model, data = Net(), batch()
+    climbs = [name in CLIMBING for name, _ in model.named_parameters()]
+    gradient = sam_gradient(
+        model, *data, 0.4, lambda i, p: (p.abs() if adaptive else torch.ones_like(p)) * climbs[i]
+    )
+    expected = sgd_by_hand(weights(model), 6, gradient)
+    optimizer = SAM(sgd(model), 0.4, adaptive=adaptive, model=model, layers="norm")
+    for _ in range(6):
+        closure = closure_of(optimizer, model, *data)
         if form == "closure":
-            optimizer.step(closure_of(optimizer, model, x, y))
+            optimizer.step(closure)
         else:
-            closure_of(optimizer, model, x, y)()
+            closure()
             assert optimizer.ascend()
-            closure_of(optimizer, model, x, y)()
+            closure()
             optimizer.descend()
-    for name, p in model.named_parameters():
-        torch.testing.assert_close(p.detach(), w[name], rtol=1e-10, atol=1e-11)
+    agree(model, expected)
 
 
 def test_the_first_pass_computes_no_other_weight_gradients() -> None:

@@ -8,42 +8,14 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from family import agree, batch, closure_of, closure_over, functional, grad, net, same_bits, sgd, sgd_by_hand, weights
+from family import agree, batch, closure_of, closure_over, net, sam_gradient, same_bits, sgd, sgd_by_hand, weights
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from saddlescape.errors import InputError
 from saddlescape.optim import ASAM, SAM, accumulated_closure
 
-
-def sam_gradient(
-    model: nn.Module, x: Tensor, y: Tensor, rho: float, scaling: Callable[[int, Tensor], Tensor]
-) -> Callable[[list[Tensor], int], list[Tensor]]:
-    """The gradient of a step of SAM at flat numbers, of ASAM where ``scaling`` gives T for each tensor."""
-    losses = functional(copy.deepcopy(model), x, y)
-
-    def gradient(w: list[Tensor], number: int) -> list[Tensor]:
-        t = [scaling(i, p) for i, p in enumerate(w)]
-        scaled = [ti * gi for ti, gi in zip(t, grad(lambda p: losses(p).mean(), w), strict=True)]
-        norm = math.sqrt(sum(float((s * s).sum()) for s in scaled)) + 1e-12
-        moved = [p + rho * ti * s / norm for p, ti, s in zip(w, t, scaled, strict=True)]
-        return grad(lambda p: losses(p).mean(), moved)
-
-    return gradient
-
-
 # --- the numbers ------------------------------------------------------------------------------------------------------
-
-
-def test_quadratic_worked_by_hand() -> None:
-    # L = (3 a^2 - b^2) / 2 at (2, 1): g = (6, -1), ||g|| = sqrt 37; g' = (3 (2 + 0.5*6/n), -(1 - 0.5/n)).
-    w = torch.tensor([2.0, 1.0], dtype=torch.float64, requires_grad=True)
-    optimizer = SAM(torch.optim.SGD([w], lr=0.1), rho=0.5)
-    loss = optimizer.step(closure_over(optimizer, lambda: (3 * w[0] ** 2 - w[1] ** 2) / 2))
-    n = math.sqrt(37)
-    assert loss.item() == 5.5
-    assert optimizer.grad_norm.item() == pytest.approx(n, rel=1e-15)
-    assert w.tolist() == pytest.approx([2 - 0.1 * 3 * (2 + 3 / n), 1 + 0.1 * (1 - 0.5 / n)], rel=1e-11)
 
 
 @pytest.mark.parametrize("adaptive", [False, True])

@@ -101,11 +101,6 @@ def test_six_steps_equal_the_formula(name: str, seed: int) -> None:
         assert not value.requires_grad
         assert len(run.passes) - 1 <= optimizer.passes_per_step
     agree(model, expected)
-    with pytest.raises(AssertionError):  # and the comparison would see another radius
-        agree(model, sgd_by_hand(
-            weights(net(seed)), 6,
-            lambda w, n: FORMULAS[name](w, functional(slow, *batches[n]), batches[n][1], 1.01 * RHO[name]),
-        ))  # fmt: skip
 
 
 # --- batches that lack something --------------------------------------------------------------------------------------

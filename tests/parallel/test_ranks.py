@@ -19,7 +19,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from saddlescape.curvature import class_spectra
+from saddlescape.curvature import build_operator, class_spectra
 from saddlescape.data.shards import copies, shard_bounds, shard_of
 from saddlescape.data.types import Batch
 from saddlescape.errors import InputError
@@ -191,6 +191,15 @@ def spectra(group: Any = None) -> list[list[float]]:
     return [[s.lambda_min, s.lambda_max, s.trace, float(s.loss or 0), float(s.steps_taken[0])] for s in found.values()]
 
 
+def product(group: Any = None) -> list[Tensor]:
+    """A Hessian product, the loss and the gradient over images that are divided between the processes."""
+    whole = batches()
+    data = torch.cat([b.inputs for b in whole]), torch.cat([b.targets for b in whole])
+    operator = build_operator(Net().eval(), F.cross_entropy, data, batch_size=4, process_group=group)
+    v = torch.randn(operator.dim, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    return [operator(v), *operator.loss_and_gradient()]
+
+
 # What the workers do; the parent compares.
 
 
@@ -209,7 +218,7 @@ def worker(folder: Path) -> None:
         results |= {f"local {name}": train(name, ranks) for name in SPLIT}
         results["parts"] = parts(ranks)
         results["tail in step"], results["tail local"] = tail_ascent(in_step), tail_ascent(ranks)
-        results["spectra"] = spectra(dist.group.WORLD)
+        results["spectra"], results["product"] = spectra(dist.group.WORLD), product(dist.group.WORLD)
         results["dropout"] = train("sgd", ranks, dropout=0.5)
         results["scores"] = {count: scores(ranks, count) for count in (1, 11)}
         results["flags"] = [ranks.any_of(ranks.first, False), ranks.any(False), ranks.any(not ranks.first)]
@@ -301,19 +310,6 @@ def test_in_step_also_by_samples_with_mixup_and_with_micro_batches(ranks: list[d
     assert off(ranks[0]["mixup partial-sam"], train("partial-sam", ALONE, kind=Mixup)) < 1e-7
     assert off(ranks[0]["samples imbsam"], train("imbsam", ALONE, "samples")) < 1e-12
     assert off(train("sam", ALONE, "samples"), train("sam", ALONE)) > 1e-3  # or it would not matter which
-
-
-def test_the_mean_of_means_would_be_another_run(ranks: list[dict[str, Any]]) -> None:
-    """The gradients of the parts, averaged as DistributedDataParallel does, are seen not to be those of the batch."""
-    model = Net()
-    objective, whole = objective_of("weights"), batches()[0]
-    parts = [shard_of(whole, rank, WORLD) for rank in range(WORLD)]
-    gradients = []
-    for batch in (whole, *parts):
-        model.zero_grad()
-        objective(model, batch).mean().backward()
-        gradients.append(model.head.weight.grad.clone())
-    assert float((gradients[0] - (gradients[1] + gradients[2]) / 2).abs().max()) > 1e-3
 
 
 def test_each_process_climbs_its_own_gradient(ranks: list[dict[str, Any]]) -> None:
@@ -426,6 +422,7 @@ def test_class_spectra_over_a_group_are_those_of_one_process(ranks: list[dict[st
     assert ranks[0]["spectra"] == ranks[1]["spectra"]
     for shared, alone in zip(ranks[0]["spectra"], spectra(), strict=True):
         assert shared == pytest.approx(alone, rel=1e-10, abs=1e-10)
+    assert off(ranks[0]["product"], ranks[1]["product"]) == 0 and off(ranks[0]["product"], product()) < 1e-11
 
 
 def test_scores_are_those_of_all_images(ranks: list[dict[str, Any]]) -> None:

@@ -25,6 +25,7 @@ from saddlescape.runs.grid import FailedRuns, run_grid
 from saddlescape.runs.request import Request
 from saddlescape.training.checkpoint import CheckpointFolder
 from saddlescape.training.loop import Interrupted
+from support import assert_same_end, timeless
 
 EPOCHS = 12
 REQUEST = Request(data="digits", imbalance=50.0, epochs=EPOCHS, device="cpu", compile=False, eval_every=4)
@@ -65,27 +66,12 @@ def carry_out(folder: Path, tuned: Path, engine: Engine, watch: Watch = nothing)
     return failed.value, said
 
 
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    newest = CheckpointFolder(run / files.CHECKPOINT).newest()
-    assert newest is not None
-    return newest.model
-
-
-def timeless(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if key not in ("seconds", "images_per_second")}
-
-
 def assert_same(one: Path, two: Path, found: FailedRuns, expected: FailedRuns) -> None:
     """Two folders of the grid: results, metrics and final weights are the same, the failure too."""
     assert list(map(timeless, found.results)) == list(map(timeless, expected.results))
     assert str(found).replace(str(two), "") == str(expected).replace(str(one), "")
     for method in set(METHODS) - {BAD}:
-        mine, theirs = one / f"{method}-seed0", two / f"{method}-seed0"
-        rows = [list(map(timeless, files.read_rows(run / files.METRICS))) for run in (mine, theirs)]
-        assert rows[0] == rows[1]
-        ours, other = weights(mine), weights(theirs)
-        assert ours.keys() == other.keys()
-        assert all(torch.equal(ours[name], other[name]) for name in ours), method
+        assert_same_end(one / f"{method}-seed0", two / f"{method}-seed0")
 
 
 @pytest.fixture(scope="module")

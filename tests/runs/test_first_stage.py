@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from saddlescape.data.types import Dataset
 from saddlescape.errors import InputError
@@ -23,29 +22,10 @@ from saddlescape.runs.first_stage import continue_from, first_stage_hash, same_f
 from saddlescape.runs.grid import run_folder, run_grid, shared_first_stages
 from saddlescape.runs.request import Request
 from saddlescape.training import loop
-from saddlescape.training.checkpoint import CheckpointFolder, Cursor
+from saddlescape.training.checkpoint import Cursor
+from support import assert_same_end, rows_of
 
 Planned = Callable[..., tuple[RunConfig, Dataset, list[str]]]
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    checkpoint = CheckpointFolder(folder / files.CHECKPOINT).newest()
-    assert checkpoint is not None
-    return checkpoint.model
-
-
-def rows(folder: Path, stage: int) -> list[dict[str, Any]]:
-    clock = ("seconds", "images_per_second")
-    found = [row for row in files.read_rows(folder / files.METRICS) if row["stage"] == stage]
-    return [{k: v for k, v in row.items() if k not in clock} for row in found]
-
-
-def assert_same(one: Path, two: Path, stage: int = 1) -> None:
-    mine, theirs = weights(one), weights(two)
-    assert mine.keys() == theirs.keys()
-    for name, tensor in mine.items():
-        assert torch.equal(tensor, theirs[name]), name
-    assert rows(one, stage) == rows(two, stage)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +54,7 @@ def test_from_another_run_gives_the_bits_of_one_that_trains_its_own(
     said: list[str] = []
     result = execute(config, dataset, tmp_path / "run", say=said.append)
     assert result["first_stage"] == first_stage_hash(runs / source)
-    assert rows(tmp_path / "run", 0) == []
+    assert rows_of(tmp_path / "run", 0) == []
     assert any("first stage: that of" in line and result["first_stage"] in line for line in said)
     if (source == "dro-lt") != (method == "dro-lt"):
         assert ["weight_decay" in remark for remark in remarks] == [True]
@@ -82,7 +62,7 @@ def test_from_another_run_gives_the_bits_of_one_that_trains_its_own(
         return
     assert remarks == []
     for stage in range(1, len(config.stages)):
-        assert_same(tmp_path / "run", runs / method, stage)
+        assert_same_end(tmp_path / "run", runs / method, stage)
     own = json.loads((runs / method / files.RESULT).read_text())
     assert own["first_stage"] == result["first_stage"]
     assert own["accuracy"] == result["accuracy"]
@@ -110,7 +90,7 @@ def test_the_source_is_not_needed_any_more_once_the_second_stage_has_begun(
     config, dataset = onwards(planned, "dro-lt", runs / "ce", tmp_path / "again")
     execute(config, dataset, tmp_path / "again")
     for stage in (1, 2):
-        assert_same(tmp_path / "run", tmp_path / "again", stage)
+        assert_same_end(tmp_path / "run", tmp_path / "again", stage)
 
 
 def test_a_chain_of_sources_and_a_grid_that_is_moved(planned: Planned, runs: Path, tmp_path: Path) -> None:
@@ -229,7 +209,7 @@ def test_a_grid_trains_a_shared_first_stage_once(runs: Path, tmp_path: Path, mon
     assert trained == ["Linear", "Linear", "ScaledHead"]  # the shared stage, and the classifiers of crt and lws
     stage_ones = {result["first_stage"] for result in results[1:]}
     assert stage_ones == {first_stage_hash(runs / "ce")}
-    assert_same(run_folder(tmp_path / "grid", "crt", 0), runs / "crt")
+    assert_same_end(run_folder(tmp_path / "grid", "crt", 0), runs / "crt", 1)
     trained.clear()
     again = run_grid(request, ["ce", "crt", "lws", "ncm"], [0], tmp_path / "grid")
     assert trained == [] and [r["accuracy"] for r in again] == [r["accuracy"] for r in results]

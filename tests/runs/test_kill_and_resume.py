@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from saddlescape.training.checkpoint import CheckpointFolder, Cursor
+from saddlescape.training.checkpoint import Cursor
+from support import assert_same_end, end_of, result_of, rows_of
 
 pytestmark = pytest.mark.slow
 
@@ -131,32 +131,6 @@ POINTS = {
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
-def outcome(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
-    """Final weights, optimiser, metrics and result, without what depends on the clock."""
-    checkpoint = CheckpointFolder(folder / "checkpoint").newest()
-    assert checkpoint is not None
-    assert checkpoint.cursor == Cursor(0, 3)
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    result = json.loads((folder / "result.json").read_text())
-    for row in (*rows, result):
-        del row["seconds"], row["images_per_second"]
-    return checkpoint.model, checkpoint.state, rows, result
-
-
-def assert_same(one: Path, two: Path) -> None:
-    (model, state, rows, result), (other_model, other_state, other_rows, other_result) = outcome(one), outcome(two)
-    assert model.keys() == other_model.keys()
-    for name, tensor in model.items():
-        assert torch.equal(tensor, other_model[name]), name
-    assert torch.equal(state["rng"], other_state["rng"])
-    momenta, other_momenta = state["optimizer"]["state"], other_state["optimizer"]["state"]
-    assert momenta.keys() == other_momenta.keys()
-    for key in momenta:
-        assert torch.equal(momenta[key]["momentum_buffer"], other_momenta[key]["momentum_buffer"])
-    assert rows == other_rows
-    assert result == other_result
-
-
 @pytest.fixture(scope="module")
 def driven(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[Any]]]:
     """The folder with a run for each name, and what each attempt left: (point, exit code, checkpoints, result)."""
@@ -179,10 +153,8 @@ def test_the_run_that_is_never_stopped(driven: tuple[Path, dict[str, list[Any]]]
     assert [(code, result) for _, code, _, result in attempts["whole"]] == [(0, True)], (
         folder / "whole.out"
     ).read_text()
-    model, _, rows, result = outcome(folder / "whole")
-    assert len(rows) == 3
-    assert result["epochs"] == 3
-    assert len(model) > 10
+    assert len(rows_of(folder / "whole")) == result_of(folder / "whole")["epochs"] == 3
+    assert end_of(folder / "whole").cursor == Cursor(0, 3)
 
 
 @pytest.mark.parametrize("name", POINTS)
@@ -196,7 +168,7 @@ def test_killed_and_resumed_is_the_same_to_the_bit(driven: tuple[Path, dict[str,
         if polite:
             assert checkpoints
     assert (last[1], last[3]) == (0, True), (folder / f"{name}.out").read_text()
-    assert_same(folder / "whole", folder / name)
+    assert_same_end(folder / "whole", folder / name)
     assert not list((folder / name / "checkpoint").glob(".writing-*"))
 
 
@@ -238,4 +210,4 @@ def test_a_plain_process_killed_from_outside(driven: tuple[Path, dict[str, list[
         command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False
     )
     assert again.returncode == 0, again.stderr
-    assert_same(folder / "whole", run)
+    assert_same_end(folder / "whole", run)

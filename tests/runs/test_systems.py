@@ -21,6 +21,7 @@ from saddlescape.runs.execute import execute
 from saddlescape.runs.opened import open_run
 from saddlescape.training.checkpoint import CheckpointFolder, Cursor
 from saddlescape.training.loop import Interrupted
+from support import result_of, rows_of, timeless
 
 OWN_OPTIMIZER = ("cc-sam",)  # nothing can be added to it
 METHODS = [*SYSTEMS, *(f"{name}+sam" for name in SYSTEMS if name not in OWN_OPTIMIZER)]
@@ -51,11 +52,6 @@ def end_of(folder: Path, stage: int) -> Any:
     return CheckpointFolder(folder / files.CHECKPOINT).load(Cursor(stage, epochs))
 
 
-def rows(folder: Path) -> list[dict[str, Any]]:
-    clock = ("seconds", "images_per_second")
-    return [{k: v for k, v in row.items() if k not in clock} for row in files.read_rows(folder / files.METRICS)]
-
-
 def is_head(name: str) -> bool:
     return name.startswith("linear.")
 
@@ -69,10 +65,10 @@ def test_a_system_runs_to_its_result(run_of: Run, method: str) -> None:
     folder = run_of(method)
     config, result = load(folder), json.loads((folder / files.RESULT).read_text())
     assert result["method"] == method == config.method
-    assert [row["stage"] for row in rows(folder)] == [
+    assert [row["stage"] for row in rows_of(folder)] == [
         number for number, stage in enumerate(config.stages) for _ in range(stage.epochs)
     ]
-    assert result["accuracy"] == rows(folder)[-1]["test"]["accuracy"]
+    assert result["accuracy"] == rows_of(folder)[-1]["test"]["accuracy"]
     assert 0 <= result["accuracy"] <= 100
     assert 0 <= result["ece"] <= 100
     assert ("first_stage" in result) == (len(config.stages) > 1)
@@ -124,11 +120,8 @@ def test_stopped_after_every_step_it_ends_the_same(
     for name, tensor in one.model.items():
         assert torch.equal(tensor, two.model[name]), name
     assert same(one.state, two.state)
-    assert rows(whole) == rows(tmp_path / "run")
-    wanted = json.loads((whole / files.RESULT).read_text())
-    for clock in ("seconds", "images_per_second"):
-        del wanted[clock], result[clock]
-    assert wanted == json.loads(json.dumps(result))
+    assert rows_of(whole) == rows_of(tmp_path / "run")
+    assert timeless(result_of(whole)) == json.loads(json.dumps(timeless(result)))
 
 
 def same(one: Any, two: Any) -> bool:
@@ -200,11 +193,11 @@ def test_dro_lt_trains_the_backbone_then_the_classifier(run_of: Run) -> None:
 
 
 def test_ours_climbs_from_the_first_epoch_on(run_of: Run) -> None:
-    assert [row["rho"] for row in rows(run_of("ours"))] == [0.2, 0.2, None]
+    assert [row["rho"] for row in rows_of(run_of("ours"))] == [0.2, 0.2, None]
 
 
 def test_tau_is_told_with_the_row(run_of: Run) -> None:
-    fitted = rows(run_of("tau-norm"))[-1]["fitted"]
+    fitted = rows_of(run_of("tau-norm"))[-1]["fitted"]
     assert fitted["chosen"] == "balanced accuracy on the validation split"
     assert 0 <= fitted["tau"] <= 2
     assert end_of(run_of("tau-norm"), 1).model["linear.tau"] == pytest.approx(fitted["tau"])

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
-import json
 import multiprocessing
 import os
 import signal
@@ -15,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from saddlescape.cli.app import run
-from saddlescape.training import checkpoint, loop
+from saddlescape.training import loop
 from saddlescape.training.checkpoint import CheckpointFolder, Cursor
+from support import assert_same_end
 
 COUNTS, BATCHES = (14, 8, 4), 4  # 26 images in batches of 8
 
@@ -56,22 +54,11 @@ def newest(root: Path, out: str) -> Cursor:
     return CheckpointFolder(root.parent / out / "checkpoint").cursors()[-1]
 
 
-def outcome(root: Path, out: str) -> tuple[list[torch.Tensor], list[dict[str, Any]]]:
-    found = CheckpointFolder(root.parent / out / "checkpoint").newest()
-    assert found is not None and found.cursor == Cursor(0, 2)
-    rows = [json.loads(line) for line in (root.parent / out / "metrics.jsonl").read_text().splitlines()]
-    for row in rows:
-        del row["seconds"], row["images_per_second"]
-    return list(found.model.values()), rows
-
-
 def assert_goes_on_to_the_same_end(root: Path, out: str) -> None:
     for name in (out, "whole"):
         code, said = train(root, name)
         assert code == 0, said
-    (weights, rows), (others, other_rows) = outcome(root, out), outcome(root, "whole")
-    assert all(torch.equal(a, b) for a, b in zip(weights, others, strict=True))
-    assert rows == other_rows
+    assert_same_end(root.parent / out, root.parent / "whole")
 
 
 def on_step(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[], None]) -> None:
@@ -123,36 +110,3 @@ def test_a_loader_s_worker_is_killed(root: Path, monkeypatch: pytest.MonkeyPatch
     assert "all steps done are saved: then run the same command again" in said
     assert newest(root, "run").batch >= 2
     assert "Traceback" not in said
-
-
-def test_a_disk_that_is_full_when_a_checkpoint_is_written(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, written = checkpoint.save_file, [0]
-
-    def full(tensors: Any, path: Path, **named: Any) -> None:
-        written[0] += 1
-        write(tensors, path, **named)
-        if written[0] == 3:  # the third finds no room for its second half
-            Path(path).write_bytes(Path(path).read_bytes()[:1000])
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save_file", full)
-        code, said = train(root, "run", "--save-every", "1e-9")
-    assert code == 2 and "No space left on device" in said and "the one before it is kept" in said
-    assert newest(root, "run") == Cursor(0, 0, 2)
-    assert not list((root.parent / "run" / "checkpoint").glob(".*"))
-    assert_goes_on_to_the_same_end(root, "run")
-
-
-def test_lists_that_cannot_be_are_refused_before_anything_is_written(root: Path) -> None:
-    lines = root / "ImageNet_LT_train.txt"
-    sound = lines.read_text()
-    for wrong, wanted in (
-        ("train/n00000001/nowhere.JPEG 1\n", "ImageNet_LT_train.txt line 27: no file"),
-        ("train/n00000001/train_2.JPEG 5\n", "line 27: label 5 is too large: labels must be 0..C-1"),
-        ("train/n00000001/train_2.JPEG\n", "ImageNet_LT_train.txt line 27"),
-    ):
-        lines.write_text(sound + wrong)
-        code, said = train(root, "run")
-        assert code == 2 and wanted in said, said
-        assert not (root.parent / "run").exists()

@@ -10,12 +10,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
-from saddlescape.training.checkpoint import CheckpointFolder, Cursor
+from support import assert_same_end, end_of, result_of, rows_of
 
 pytestmark = pytest.mark.slow
 
@@ -94,16 +92,6 @@ def said(folder: Path, name: str) -> str:
     return (folder / f"{name}.out").read_text()
 
 
-def outcome(folder: Path) -> tuple[Any, ...]:
-    checkpoint = CheckpointFolder(folder / "checkpoint").newest()
-    assert checkpoint is not None and checkpoint.cursor == Cursor(0, 2)
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    result = json.loads((folder / "result.json").read_text())
-    for row in (*rows, result):
-        del row["seconds"], row["images_per_second"]
-    return checkpoint.model, checkpoint.state["optimizer"]["state"], rows, result
-
-
 def test_a_made_set_passes_the_check(driven: tuple[Path, dict[str, int]]) -> None:
     folder, codes = driven
     for name in ("check", "check-inat"):
@@ -114,17 +102,12 @@ def test_killed_in_mid_epoch_and_resumed_is_the_same_to_the_bit(driven: tuple[Pa
     folder, codes = driven
     assert (codes["whole"], codes["killed"], codes["resumed"]) == (0, -9, 0), said(folder, "resumed")
     assert "resuming run after stage 'train', epoch 0, batch " in said(folder, "resumed")
-    model, momenta, rows, result = outcome(folder / "whole")
-    other_model, other_momenta, other_rows, other_result = outcome(folder / "run")
-    assert model.keys() == other_model.keys() and momenta.keys() == other_momenta.keys()
-    assert all(torch.equal(model[name], other_model[name]) for name in model)
-    assert all(torch.equal(momenta[k]["momentum_buffer"], other_momenta[k]["momentum_buffer"]) for k in momenta)
-    assert rows == other_rows and result == other_result
+    assert_same_end(folder / "whole", folder / "run")
 
 
 def test_it_is_the_published_network_and_recipe(driven: tuple[Path, dict[str, int]]) -> None:
     folder, _ = driven
-    model, _, rows, result = outcome(folder / "run")
+    model, rows, result = end_of(folder / "run").model, rows_of(folder / "run"), result_of(folder / "run")
     parameters = sum(
         tensor.numel()
         for name, tensor in model.items()

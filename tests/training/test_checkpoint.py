@@ -300,23 +300,6 @@ def test_two_hundred_random_damages_give_one_line_or_the_truth(tmp_path: Path, k
     assert refused >= 100  # every truncation
 
 
-def test_two_hundred_random_truncations_of_whole_checkpoints(tmp_path: Path) -> None:
-    generator = random.Random(1)
-    folder = filled(tmp_path, 2)
-    newest = tmp_path / Cursor(0, 2).folder
-    whole = {name: (newest / name).read_bytes() for name in FILES}
-    for _ in range(200):
-        name = generator.choice(FILES)
-        (newest / name).write_bytes(whole[name][: generator.randrange(len(whole[name]))])
-        found = folder.newest()
-        assert found is not None
-        assert found.cursor == Cursor(0, 1)
-        (newest / name).write_bytes(whole[name])
-    found = folder.newest()
-    assert found is not None
-    assert found.cursor == Cursor(0, 2)
-
-
 WRITER = """
 import sys
 from pathlib import Path

@@ -79,13 +79,6 @@ def test_calibration_error_equals_the_slow_one(pairs: list[tuple[float, bool]], 
         assert found == pytest.approx(slow_ece(confidence, correct, bins), abs=1e-9)
 
 
-def test_calibration_error_by_hand() -> None:
-    # Bins (0.5, 1] and (0, 0.5]: two right of three at 0.9, 0.8, 0.7; none right of one at 0.4.
-    confidence, correct = np.array([0.9, 0.8, 0.7, 0.4]), np.array([1.0, 1.0, 0.0, 0.0])
-    assert expected_calibration_error(confidence, correct, 2) == pytest.approx(100 * (3 / 4 * (0.8 - 2 / 3) + 0.4 / 4))
-    assert expected_calibration_error(np.ones(4), np.ones(4)) == 0.0
-
-
 def test_absent_classes_and_groups() -> None:
     """The test set lacks class 2 of 5 and every prediction is right."""
     targets = torch.tensor([0, 0, 1, 3, 4, 4, 4])
@@ -147,18 +140,6 @@ def test_loss_and_calibration_are_of_the_logits_that_were_trained(loss: nn.Modul
     expected = nn.functional.cross_entropy(logits, targets)
     assert scores.loss == pytest.approx(float(expected), rel=1e-5)
     assert scores.accuracy == pytest.approx(100 * np.mean((logits.argmax(1) == targets).numpy()))
-
-
-def test_adjustment_comes_after_the_scale() -> None:
-    model = CosineHead(5, 3)
-    seen: list[float] = []
-
-    def adjust(logits: torch.Tensor) -> torch.Tensor:
-        seen.append(float(logits.abs().max()))
-        return logits
-
-    score(model, batches(), 3, Precision("float32", "cpu"), adjust, logit_scale=30.0)
-    assert max(seen) > 1
 
 
 @pytest.mark.parametrize("training", [True, False])

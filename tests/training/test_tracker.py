@@ -12,7 +12,7 @@ from saddlescape.curvature import CurvatureTracker, TrackPoint
 from saddlescape.data.types import ArraySplit, Dataset, Preprocess
 from saddlescape.records.config import Stage
 from saddlescape.training.loop import fit
-from saddlescape.training.parts import Parts, assemble, new_model
+from saddlescape.training.parts import assemble, new_model
 from saddlescape.training.precision import Precision
 from saddlescape.training.tracker import CurvatureWatcher
 
@@ -82,19 +82,3 @@ def test_share_counts_only_what_was_seen() -> None:
     assert watcher.share == 0
     watcher.seconds, watcher.training_seconds = 1.0, 3.0
     assert watcher.share == 0.25
-
-
-def test_the_measured_loss_is_that_of_the_class() -> None:
-    losses: list[tuple[list[float], list[float]]] = []
-    tracker = CurvatureTracker(nn.CrossEntropyLoss(), (INPUTS, DATA.train.labels), products=3)
-
-    def record(parts: Parts, row: dict[str, Any], points: list[TrackPoint]) -> None:
-        model = parts.model.eval()
-        with torch.no_grad():
-            values = nn.functional.cross_entropy(model(INPUTS), DATA.train.labels, reduction="none")
-        by_hand = [float(values[DATA.train.labels == label].mean()) for label in range(3)]
-        model.train()
-        losses.append(([point.loss for point in points], by_hand))
-
-    trained(Stage(epochs=1, batch_size=8, lr=0.05, lr_schedule="constant"), [CurvatureWatcher(tracker, 1, record)])
-    assert losses[0][0] == pytest.approx(losses[0][1], rel=1e-5)

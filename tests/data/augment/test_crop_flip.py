@@ -41,19 +41,6 @@ def test_equals_pillow_image_by_image(channels: int, height: int, width: int, pa
             assert np.array_equal(got[n, channel].numpy(), np.array(want))
 
 
-def test_no_shift_and_no_mirror_is_the_image_itself() -> None:
-    images = noise(3, 3, 16, 16)
-    middle = torch.full((3,), 2)
-    assert torch.equal(crop_flip(images, middle, middle, torch.zeros(3, dtype=torch.bool), 2), images)
-
-
-def test_what_comes_in_at_the_border_is_zero() -> None:
-    images = noise(1, 3, 8, 8)
-    out = crop_flip(images, torch.tensor([0]), torch.tensor([4]), torch.tensor([False]), 2)
-    assert (out[0, :, :2] == 0).all() and (out[0, :, :, -2:] == 0).all()
-    assert torch.equal(out[0, :, 2:, :-2], images[0, :, :-2, 2:])
-
-
 def test_every_image_has_its_own_even_draw() -> None:
     count, padding, size = 20_000, 2, 9
     out = CropFlip(padding)(coordinates(count, size), torch.Generator().manual_seed(3))

@@ -201,41 +201,6 @@ def test_a_wandb_that_does_not_start_is_one_line(tmp_path: Path, monkeypatch: py
         WeightsAndBiases(tmp_path / "run" / "wandb")
 
 
-def test_mlflow_logs_each_number_at_its_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    logged: list[tuple[str, str, float, int]] = []
-    ended: list[tuple[str, str | None]] = []
-
-    class Client:
-        def __init__(self, tracking_uri: str) -> None:
-            assert tracking_uri == (tmp_path / "run" / "mlflow" / "mlruns").as_uri()
-
-        def get_experiment_by_name(self, name: str) -> None:
-            return None
-
-        def create_experiment(self, name: str) -> str:
-            return "7"
-
-        def create_run(self, experiment: str, run_name: str) -> SimpleNamespace:
-            assert (experiment, run_name) == ("7", "run")
-            return SimpleNamespace(info=SimpleNamespace(run_id="r1"))
-
-        def log_metric(self, run_id: str, name: str, value: float, step: int) -> None:
-            logged.append((run_id, name, value, step))
-
-        def set_terminated(self, run_id: str, status: str | None = None) -> None:
-            ended.append((run_id, status))
-
-    tracking = ModuleType("mlflow.tracking")
-    tracking.MlflowClient = Client  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "mlflow", ModuleType("mlflow"))
-    monkeypatch.setitem(sys.modules, "mlflow.tracking", tracking)
-    watcher = MLflow(tmp_path / "run" / "mlflow")
-    watcher.on_epoch(NO_PARTS, ROW)
-    watcher.close()
-    assert logged == [("r1", name, value, 3) for name, value in NUMBERS.items()]
-    assert ended == [("r1", None)]
-
-
 @pytest.mark.parametrize(
     ("logger", "module", "extra"),
     [(WeightsAndBiases, "wandb", "wandb"), (MLflow, "mlflow.tracking", "mlflow")],

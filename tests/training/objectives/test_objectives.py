@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -481,10 +480,3 @@ def test_the_state_is_all_that_is_needed_in_the_middle_of_an_epoch(name: str, he
     one = whole(model, whole.prepare(data)).per_sample
     torch.manual_seed(9)
     assert torch.equal(one, again(model, again.prepare(data)).per_sample)
-
-
-def test_every_objective_is_named_once_and_takes_a_loss() -> None:
-    makers: list[Callable[..., Objective]] = list(OBJECTIVES.values())
-    assert len(set(makers)) == len(makers)
-    for maker in makers:
-        assert issubclass(maker, Objective)  # type: ignore[arg-type]
