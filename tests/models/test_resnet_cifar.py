@@ -24,28 +24,6 @@ def test_parameter_counts() -> None:
         assert round(parameters(f"resnet{depth}", 10) / 1e6, 2) == millions
 
 
-def test_names_and_shapes_of_the_reference() -> None:
-    state = build_model("resnet32", 10).state_dict()
-    assert [name for name in state if "." in name and name.split(".")[0] == "conv1"] == ["conv1.weight"]
-    assert list(dict.fromkeys(name.split(".")[0] for name in state)) == [
-        "conv1",
-        "bn1",
-        "layer1",
-        "layer2",
-        "layer3",
-        "linear",
-    ]
-    assert [name for name in state if name.startswith("layer2.0.") and name.endswith("weight")] == [
-        "layer2.0.conv1.weight",
-        "layer2.0.bn1.weight",
-        "layer2.0.conv2.weight",
-        "layer2.0.bn2.weight",
-    ]
-    assert tuple(state["layer2.0.conv1.weight"].shape) == (32, 16, 3, 3)
-    assert tuple(state["layer3.4.conv2.weight"].shape) == (64, 64, 3, 3)
-    assert tuple(state["linear.weight"].shape) == (10, 64)
-
-
 def literal_forward(state: dict[str, Tensor], x: Tensor, blocks: int) -> Tensor:
     """The architecture of He et al., section 4.2, in evaluation mode, layer by layer from the state dict."""
 

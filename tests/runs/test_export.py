@@ -133,13 +133,13 @@ def test_predict_reads_files_as_evaluate_reads_the_data(opened: Opened, test_spl
 
 
 def test_evaluation_of_splits_and_post_hoc_adjustment(finished: Path, opened: Opened) -> None:
-    val, _ = evaluate_run(finished, split="val", device="cpu")
+    val, *_ = evaluate_run(finished, split="val", device="cpu")
     result = json.loads((finished / "result.json").read_text())
     assert val.accuracy == result["val_accuracy"]
     with pytest.raises(InputError, match="no such split"):
         evaluate_run(finished, split="dev", device="cpu")
     dataset = run_data(opened)
-    adjusted, _ = evaluate_run(finished, device="cpu", post_hoc=1.0)
+    adjusted, *_ = evaluate_run(finished, device="cpu", post_hoc=1.0)
     assert isinstance(dataset.test, ArraySplit)
     with torch.no_grad():
         logits = opened.model(dataset.preprocess.normalize(dataset.test.images))

@@ -66,12 +66,6 @@ def test_a_class_without_images_is_never_predicted() -> None:
     assert probabilities[:, 4:].max() == 0
 
 
-def test_before_fitting_all_classes_are_level() -> None:
-    z = CentroidHead(5, 4)(points(3, 0).float())
-    assert torch.isfinite(z).all()
-    assert torch.equal(z, z[:, :1].expand(3, 4))
-
-
 def test_a_feature_on_the_mean_stays_zero() -> None:
     head = CentroidHead(2, 2)
     head.fit(torch.tensor([[1.0, 0.0], [1.0, 2.0], [1.0, 1.0]]), torch.tensor([0, 1, 1]))
