@@ -80,7 +80,8 @@ def test_learning_curves(runs: list[RunData], pair: list[Path]) -> None:
         drawn = series(panel(drawing, name.capitalize()), "CE + DRW + SAM")
         assert (drawn.x, drawn.y) == ([row["epoch"] + 1 for row in rows], [row["test"][name] for row in rows])
     assert series(panel(drawing, "Training loss"), "CE + DRW").y == [2.0 / (e + 1) for e in range(6)]
-    assert all([(mark.at, mark.text) for mark in one.v_marks] == [(4, "DRW starts")] for one in drawing.panels)
+    marks = [[(mark.at, mark.text) for mark in one.v_marks] for one in drawing.panels]
+    assert marks == [[(4, "DRW starts")]] + [[(4, "")]] * 5  # the word once, the line in each panel
     rate, rho = panel(drawing, "Learning rate"), panel(drawing, "SAM's radius rho")
     assert series(rate, "CE + DRW").y == [0.1 / (e + 1) for e in range(6)]
     assert [(one.name, one.y) for one in rho.series] == [("CE + DRW + SAM", [0.5] * 6)]
@@ -221,6 +222,15 @@ def test_surfaces(runs: list[RunData], pair: list[Path]) -> None:
     for one, run in zip(relief.slice.series, runs, strict=True):
         assert (one.x, one.y) == (run.surfaces[5].alphas.tolist(), run.surfaces[5].losses[:, 4].tolist())
     assert each.variants[each.start][0] == "bee"
+
+
+def test_panels_in_words() -> None:
+    lines = [Series("sgd", [1.0, 2, 3], [4.0, 1, 2]), Series("sam", [1.0, 2], [None, 0.5]), Series("-", [1.0], [None])]
+    named = Panel("Right", [Series("ce", [0.0, 1.06], [90.0, 12.5], "points")], percent=True,
+                  x_ticks=[(0.0, "cat"), (1.0, "bee")])  # fmt: skip
+    drawing = Panels([Panel("Loss", lines), named], note="Note.")
+    words = "Loss. sgd: 4 at 1 to 2 at 3, lowest 1 at 2; sam: 0.5 at 2. Right. ce: 90 % at cat to 12.5 % at bee."
+    assert drawing.text == f"Note. {words}"
 
 
 def test_every_figure_is_valid_plotly_and_holds_the_numbers_of_its_drawing(runs: list[RunData]) -> None:

@@ -210,7 +210,7 @@ def test_runs_on_other_images_are_not_compared(make: Make, tmp_path: Path) -> No
 
 def test_what_was_not_measured_is_named(make: Make, tmp_path: Path) -> None:
     found = reading(read([make(tmp_path / "run", parts="result")]))
-    assert found[-1] == Sentence("missing", "unknown", "Curvature was not measured, so nothing is said of saddles.")
+    assert found[-1] == Sentence("missing", "unknown", "Curvature was not measured, so no saddle is stated.")
     assert not [one for one in found if "saddle" in one.text and one.topic != "missing"]
 
 
@@ -240,7 +240,7 @@ def test_the_whole_reading_of_a_pair(pair: list[Path]) -> None:
 
 
 def test_no_runs_no_words() -> None:
-    assert reading([]) == [Sentence("missing", "unknown", "Curvature was not measured, so nothing is said of saddles.")]
+    assert reading([]) == [Sentence("missing", "unknown", "Curvature was not measured, so no saddle is stated.")]
 
 
 def test_runs_on_other_images_or_another_network_are_not_ranked(make: Make, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ Value = float | None
 
 HEAT_SCALE = tuple(zip((0.0, 0.02, 0.15, 0.4, 0.7, 1.0), HEAT_LIGHT, strict=True))
 MOST_WRITTEN = 12  # rows of a heatmap up to which its cells are written out
+MOST_DESCRIBED = 8  # series of a panel that are put into words
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Mark:
-    """A line across a panel at ``at``, with a word where it stands upright."""
+    """A line across a panel at ``at``; an upright one may have a word at its top."""
 
     at: float
     text: str = ""
@@ -85,18 +86,32 @@ class Panel:
     def y_ends(self) -> tuple[float, float]:
         return self.y_range or _ends([v for series in self.series for v in series.y], self.y_scale)
 
-    def side(self, mark: Mark) -> tuple[bool, bool]:
-        """Where there is room for the word of an upright mark: whether to its right, and whether at its lower end."""
-        at = _fraction(mark.at, self.x_ends, self.x_scale)
-        right = at < 0.6
-        reach = (at, at + 0.25) if right else (at - 0.25, at)
-        above = below = 0
-        for series in self.series:
-            for x, y in zip(series.x, series.y, strict=True):
-                across, up = _fraction(x, self.x_ends, self.x_scale), _fraction(y, self.y_ends, self.y_scale)
-                if reach[0] <= across <= reach[1]:
-                    above, below = above + (up > 0.82), below + (up < 0.18)
-        return right, above > below
+    def right_of(self, mark: Mark) -> bool:
+        """Whether the word of an upright mark stands to its right: on the side with more room."""
+        low, high = self.x_ends
+        at, low, high = (math.log(v) for v in (mark.at, low, high)) if self.x_scale == "log" else (mark.at, low, high)
+        return (at - low) / ((high - low) or 1) < 0.6
+
+    @property
+    def text(self) -> str:
+        """The panel in words: where each series begins and ends, and its lowest and highest value."""
+        found = []
+        for series in self.series[:MOST_DESCRIBED]:
+            values, places = (series.x, series.y) if self.y_ticks else (series.y, series.x)
+            points = [(y, x) for y, x in zip(values, places, strict=True) if y is not None and x is not None]
+            if points:
+                inner = {"lowest": min(points), "highest": max(points)}
+                words = [f", {word} {self._at(point)}" for word, point in inner.items()
+                         if point not in (points[0], points[-1])]  # fmt: skip
+                to = f" to {self._at(points[-1])}" if len(points) > 1 else ""
+                found.append(f"{series.name}: {self._at(points[0])}{to}{''.join(words)}")
+        return f"{self.title}. {'; '.join(found)}."
+
+    def _at(self, point: tuple[float, float]) -> str:
+        """ "12 % at truck": a value, and the place or the name of the other axis."""
+        ticks = self.y_ticks or self.x_ticks or ()
+        place = next((name for at, name in ticks if abs(at - point[1]) < 0.5), number(point[1]))
+        return f"{number(point[0])}{' %' if self.percent else ''} at {place}"
 
 
 def _ends(values: Iterable[Value], scale: Scale) -> tuple[float, float]:
@@ -104,28 +119,22 @@ def _ends(values: Iterable[Value], scale: Scale) -> tuple[float, float]:
     return (min(known), max(known)) if known else (1.0, 10.0)
 
 
-def _fraction(value: Value, ends: tuple[float, float], scale: Scale) -> float:
-    """Where a value lies along an axis, 0 at its beginning and 1 at its end; nan where it does not."""
-    low, high = ends
-    if value is None or (scale == "log" and value <= 0):
-        return math.nan
-    if scale == "log":
-        value, low, high = math.log(value), math.log(low), math.log(high)
-    return (value - low) / ((high - low) or 1)
-
-
 @dataclass(frozen=True)
 class Panels:
-    """Panels in rows. ``text`` says in words what is to be seen, for those who do not see it. ``height``: pixels of a
+    """Panels in rows. ``note``: what ``text``, the drawing in words, says beyond its panels. ``height``: pixels of a
     row. ``ranges``: named views of the x axis that a button sets."""
 
     panels: list[Panel]
-    text: str
+    note: str = ""
     columns: int = 1
     height: int = 260
     shared_x: bool = False
     shared_y: bool = False
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        return " ".join([self.note] * bool(self.note) + [panel.text for panel in self.panels])
 
 
 @dataclass(frozen=True)

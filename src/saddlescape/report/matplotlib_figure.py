@@ -180,10 +180,9 @@ def _panel(ax: Any, panel: Panel, handles: dict[str, Any], *, last: bool) -> Non
             handles.setdefault(series.name, handle)
     for mark in panel.v_marks:
         ax.axvline(mark.at, color=LIGHT[mark.colour], linewidth=0.8, linestyle=LINES["dot"])
-        right, down = panel.side(mark)
-        ax.annotate(mark.text, (mark.at, 0.0 if down else 1.0), xycoords=("data", "axes fraction"),
-                    xytext=(2 if right else -2, 2 if down else -2), textcoords="offset points",
-                    ha="left" if right else "right", va="bottom" if down else "top", fontsize=6,
+        right = panel.right_of(mark)
+        ax.annotate(mark.text, (mark.at, 1.0), xycoords=("data", "axes fraction"), xytext=(2 if right else -2, -2),
+                    textcoords="offset points", ha="left" if right else "right", va="top", fontsize=6,
                     color=LIGHT[mark.colour])  # fmt: skip
     for mark in panel.h_marks:
         ax.axhline(mark.at, color=LIGHT[mark.colour], linewidth=0.6)

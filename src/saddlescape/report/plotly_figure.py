@@ -43,7 +43,7 @@ def figure(drawing: Drawing) -> dict[str, Any]:
     if isinstance(drawing, Relief):
         slices = [trace for series in drawing.slice.series for trace in _traces(series, drawing.slice, 0)]
         layouts = _relief_layout(drawing, True), _relief_layout(drawing, False)
-        return _figure([*_surfaces(drawing), *slices], *layouts, legend=_legend(Panels([drawing.slice], "")))
+        return _figure([*_surfaces(drawing), *slices], *layouts, legend=_legend(Panels([drawing.slice])))
     traces = [
         trace
         for index, panel in enumerate(drawing.panels)
@@ -285,15 +285,15 @@ def _shapes(panel: Panel, name: str) -> list[dict[str, Any]]:
 
 
 def _mark_words(panel: Panel, name: str) -> list[dict[str, Any]]:
-    """Words beside marks, on the side where there is room."""
+    """Words beside marks, one below the other."""
     found = []
     for place, mark in enumerate(mark for mark in panel.v_marks if mark.text):
-        right, down = panel.side(mark)
+        right = panel.right_of(mark)
         at = math.log10(mark.at) if panel.x_scale == "log" else mark.at
         found.append(
-            _words(label(mark.text, 40), 11, mark.colour, x=at, xref=f"x{name}", y=0.0 if down else 1.0,
-                   yref=f"y{name} domain", xanchor="left" if right else "right", yanchor="bottom" if down else "top",
-                   xshift=3 if right else -3, yshift=15 * place if down else -15 * place, bgcolor=BEHIND)
+            _words(label(mark.text, 40), 11, mark.colour, x=at, xref=f"x{name}", y=1.0, yref=f"y{name} domain",
+                   xanchor="left" if right else "right", yanchor="top", xshift=3 if right else -3, yshift=-15 * place,
+                   bgcolor=BEHIND)
         )  # fmt: skip
     return found
 
@@ -364,7 +364,7 @@ def _relief_layout(drawing: Relief, wide: bool) -> dict[str, Any]:
             _words(f"<b>{label(name, 60)}</b>", 13, "ink", x=x[0] + 0.01, y=y[1], xref="paper", yref="paper",
                    xanchor="left", yanchor="top" if index and not wide else "bottom")
         )  # fmt: skip
-    panel, alone = drawing.slice, Panels([drawing.slice], "")
+    panel, alone = drawing.slice, Panels([drawing.slice])
     across, up = ([0.77, 1.0], [0.2, 0.9]) if wide else ([0.13, 1.0], [48 / height, 1 - total * step - 36 / height])
     found["xaxis"] = _x_axis(panel, alone, 0, 40, False) | {"domain": across}
     found["yaxis"] = _y_axis(panel, alone, 0, True) | {"domain": up}

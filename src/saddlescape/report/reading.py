@@ -86,7 +86,7 @@ def reading(runs: Sequence[RunData]) -> list[Sentence]:
         found += [*advice(run), *escape(run)]
     found += overconfidence(runs)
     if not any(run.measured for run in runs):
-        found.append(Sentence("missing", "unknown", "Curvature was not measured, so nothing is said of saddles."))
+        found.append(Sentence("missing", "unknown", "Curvature was not measured, so no saddle is stated."))
     return found
 
 
@@ -396,7 +396,7 @@ def advice(run: RunData) -> list[Sentence]:
         )
     if run.sam_radii:
         text += f"; it was trained with rho {listed([number(rho) for rho in run.sam_radii])}"
-    text = f"At the weights of {run.title} {text} (mini-batches of the class alone)."
+    text = f"At the weights of {run.title}, {text} (mini-batches of the class alone)."
     return [Sentence("gain", "finding", text)]
 
 

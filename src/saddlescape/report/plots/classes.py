@@ -9,7 +9,7 @@ from saddlescape.errors import counted
 from saddlescape.report.drawing import Figure, Panel, Panels, Series, Value, binned, over_seeds
 from saddlescape.report.read import RunData
 from saddlescape.report.select import by_method, looks, ranked
-from saddlescape.report.text import listed, number, percent, short
+from saddlescape.report.text import percent, short
 
 MOST_NAMED, MOST_BARS, BINS = 40, 150, 50
 
@@ -31,7 +31,7 @@ def classes(runs: Sequence[RunData]) -> Figure | None:
             Panel("Test images recognised", _scores(done, first, order, many), x_title=x_title, x_ticks=ticks,
                   x_range=edges, y_range=(0, 103), percent=True),
         ],
-        _words(done, first, order), height=170, shared_x=True,
+        height=170, shared_x=True,
     )  # fmt: skip
     caption = "Training images of each class, and the percentage of its test images that are recognised."
     if many:
@@ -79,18 +79,3 @@ def _scores(runs: Sequence[RunData], first: RunData, order: Sequence[int], many:
             series = replace(series, words=words)
         found.append(series)
     return found
-
-
-def _words(runs: Sequence[RunData], first: RunData, order: Sequence[int]) -> str:
-    largest, smallest = order[0], order[-1]
-    names = [short(first.classes[c]) for c in (largest, smallest)]
-    ends = [
-        f"{run.title}: {percent(run.per_class[largest])} of the most frequent class, "
-        f"{percent(run.per_class[smallest])} of the rarest"
-        for run in {run.title: run for run in reversed(runs)}.values()
-        if run.classes == first.classes
-    ]
-    return (
-        f"Training images fall from {number(first.counts[largest], 6)} in class {names[0]} to "
-        f"{number(first.counts[smallest], 6)} in class {names[1]}. Recognised are: {listed(ends)}."
-    )

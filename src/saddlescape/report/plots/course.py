@@ -10,7 +10,6 @@ from saddlescape.report.palette import look as look_of
 from saddlescape.report.plots.learning import marks
 from saddlescape.report.read import GROUPS, RunData
 from saddlescape.report.select import both_ends, looks, ratio
-from saddlescape.report.text import number, short
 
 MOST = 24
 PANELS: tuple[tuple[str, Callable[[Moment | GroupMoment], Value]], ...] = (
@@ -28,11 +27,10 @@ def course(runs: Sequence[RunData]) -> Figure | None:
     if not known:
         return None
     settings = known[0].course.settings if known[0].course else {}
-    variants = [("means of head, mid and tail", _drawing(known, GROUPS, _text(known)))]
+    variants = [("means of head, mid and tail", _drawing(known, GROUPS))]
     labels = list(dict.fromkeys(row.label for run in known for row in run.moments if row.label is not None))
     for label in both_ends(known[0], labels, MOST):
-        text = " ".join(_class_text(run, label) for run in known)
-        variants.append((f"class {known[0].class_name(label)}", _drawing(known, [label], text)))
+        variants.append((f"class {known[0].class_name(label)}", _drawing(known, [label])))
     variants = [(name, drawing) for name, drawing in variants if drawing.panels]
     if not variants:
         return None
@@ -54,8 +52,9 @@ def _of(run: RunData, key: int | str) -> list[Moment | GroupMoment]:
     return sorted(rows, key=lambda row: (row.stage, row.epoch))
 
 
-def _drawing(runs: Sequence[RunData], keys: Sequence[int | str], text: str) -> Panels:
-    style, panels = looks(runs), []
+def _drawing(runs: Sequence[RunData], keys: Sequence[int | str]) -> Panels:
+    style = looks(runs)
+    panels: list[Panel] = []
     for title, pick in PANELS:
         series = []
         for index, run in enumerate(runs):
@@ -72,32 +71,8 @@ def _drawing(runs: Sequence[RunData], keys: Sequence[int | str], text: str) -> P
                     series.append(Series(name, x, values, **look, markers=True, size=5, hollow=hollow))
         if series:
             panels.append(
-                Panel(title, series, x_title="epochs", v_marks=marks(runs),
+                Panel(title, series, x_title="epochs", v_marks=marks(runs, named=not panels),
                       h_marks=[Mark(0.0, "", "zero")] if title == "λmin" else [],
                       y_scale=log_if_positive(series) if title in LOG else "linear")
             )  # fmt: skip
-    return Panels(panels, text, columns=2, height=200)
-
-
-def _text(runs: Sequence[RunData]) -> str:
-    words = []
-    for run in runs:
-        for group in GROUPS:
-            rows = _of(run, group)
-            if len(rows) > 1:
-                first, last = rows[0], rows[-1]
-                words.append(
-                    f"{run.name}, {group}: λmin from {number(first.lambda_min)} to {number(last.lambda_min)}, "
-                    f"ratio from {number(ratio(first), 2)} % to {number(ratio(last), 2)} %."
-                )
-    return " ".join(words)
-
-
-def _class_text(run: RunData, label: int) -> str:
-    rows = _of(run, label)
-    if not rows:
-        return f"{run.name}: not measured."
-    return (
-        f"{run.name}, class {short(run.class_name(label))}: λmin from {number(rows[0].lambda_min)} after epoch "
-        f"{rows[0].epoch} to {number(rows[-1].lambda_min)} after epoch {rows[-1].epoch}."
-    )
+    return Panels(panels, columns=2, height=200)

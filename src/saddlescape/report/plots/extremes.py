@@ -9,7 +9,7 @@ from saddlescape.records.curvature import Curvature
 from saddlescape.report.drawing import Figure, Mark, Panel, Panels, Series, Value, binned, log_if_positive
 from saddlescape.report.read import RunData
 from saddlescape.report.select import looks, ranked, ratio
-from saddlescape.report.text import number, percent, short
+from saddlescape.report.text import number, short
 
 MOST_NAMED, MOST_POINTS, BINS = 40, 150, 50
 
@@ -69,7 +69,7 @@ def extremes(runs: Sequence[RunData]) -> Figure | None:
     )
     if len(order) > MOST_POINTS:
         caption += f" Each point stands for about {len(order) // BINS} classes: mean, least and greatest."
-    drawing = Panels(panels, _text(known), columns=3, height=175)
+    drawing = Panels(panels, columns=3, height=175)
     return Figure("extremes", "The ends of the spectrum, class by class", caption, [("", drawing)])
 
 
@@ -97,16 +97,3 @@ def _series(runs: Sequence[RunData], index: int, what: Quantity, order: Sequence
     hollow = [row is not None and not what.settled(row) for row in rows]
     x = [i + shift for i in range(len(order))]
     return Series(run.name, x, values, "points", **look, **ends, hollow=hollow, words=words, size=8)
-
-
-def _text(runs: Sequence[RunData]) -> str:
-    words = []
-    for run in runs:
-        deepest = min(run.measured, key=lambda row: row.lambda_min)
-        most = max(run.measured, key=lambda row: row.nonconvexity or 0.0)
-        words.append(
-            f"{run.name}: the most negative eigenvalue is {number(deepest.lambda_min)}, of class "
-            f"{short(run.class_name(deepest.label))}; the greatest ratio is {percent(ratio(most) or 0.0)}, "
-            f"of class {short(run.class_name(most.label))}."
-        )
-    return " ".join(words)

@@ -46,12 +46,8 @@ def groups(table: dict[str, Any]) -> Figure | None:
                 Panel(title, series, y_ticks=ticks, x_title="% right", x_range=_room(series),
                       y_range=(-0.6, len(rows) - 0.4))
             )  # fmt: skip
-    words = "; ".join(
-        f"{name} {percent(row['last']['acc']['mean'])} (tail {percent(row['last']['tail']['mean'])})"
-        for name, row in zip(names, rows, strict=True)
-    )
     caption = "Percent right after the last epoch, mean over seeds; a bar is one standard deviation between seeds."
-    drawing = Panels(panels, f"Accuracy: {words}.", columns=len(panels), height=90 + 34 * len(rows), shared_y=True)
+    drawing = Panels(panels, columns=len(panels), height=90 + 34 * len(rows), shared_y=True)
     return Figure("groups", "Accuracy by group", caption, [("", drawing)]) if panels else None
 
 

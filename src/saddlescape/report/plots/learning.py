@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from saddlescape.records.metrics import Epoch
 from saddlescape.report.drawing import Figure, Mark, Panel, Panels, Series, Value, log_if_positive, over_seeds
 from saddlescape.report.read import GROUPS, RunData
 from saddlescape.report.select import by_method, looks
-from saddlescape.report.table import spread
-from saddlescape.report.text import percent
 
 Pick = Callable[[Epoch], Value]
 
@@ -30,19 +29,15 @@ def learning(runs: Sequence[RunData]) -> Figure | None:
         caption += " Lines are means over seeds, bands go from the worst seed to the best."
     if any(text == "DRW starts" for run in begun for _, text in run.marks):
         caption += " The loss jumps where deferred re-weighting (DRW) starts, because its weights change there."
-    ends = []
-    for title, seeds in by_method(begun).items():
-        last = [run.tested[-1] for run in seeds if run.tested]
-        tail, head = (percent(spread([_score(name)(epoch) for epoch in last])["mean"]) for name in ("tail", "head"))
-        ends.append(f"{title}: tail {tail}, head {head} at the end")
-    drawing = Panels(panels, "; ".join(ends) + ".", columns=3, height=180)
+    named = [replace(panel, v_marks=marks(begun, named=not index)) for index, panel in enumerate(panels)]
+    drawing = Panels(named, columns=3, height=180)
     return Figure("learning", "Learning curves by group", caption, [("", drawing)])
 
 
-def marks(runs: Sequence[RunData]) -> list[Mark]:
-    """What begins when, once for each word and place."""
+def marks(runs: Sequence[RunData], named: bool = True) -> list[Mark]:
+    """What begins when, once for each word and place; of several panels the first has the words (``named``)."""
     found = dict.fromkeys((at, text) for run in runs for at, text in run.marks)
-    return [Mark(float(at), text) for at, text in found]
+    return [Mark(float(at), text if named else "") for at, text in found]
 
 
 def _from_zero(series: Sequence[Series]) -> tuple[float, float]:
@@ -67,7 +62,7 @@ def _panels(
         series = [line for line in lines if line]
         if series:
             panels.append(
-                Panel(title, series, x_title="epochs", v_marks=marks(runs), percent=in_percent,
+                Panel(title, series, x_title="epochs", percent=in_percent,
                       y_range=(0, 103) if in_percent else _from_zero(series) if linear else None,
                       y_scale="linear" if in_percent or linear else log_if_positive(series))
             )  # fmt: skip
