@@ -35,7 +35,7 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_example(photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["own_images.py", str(photos)])
-    runpy.run_path(str(Path(__file__).parents[2] / "examples" / "own_images.py"))
+    runpy.run_path(str((Path(__file__).parents[2] / "examples" / "own_images").with_suffix(".py")))
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith(str(photos / "test")) for line in lines) == 6
     plain, adjusted = (float(line.split()[1]) for line in lines[-2:])
