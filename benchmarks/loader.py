@@ -1,4 +1,4 @@
-"""How fast do batches come from image files? Ours against a plain DataLoader, webdataset and Hugging Face datasets.
+"""How fast do batches come from image files? Ours against a plain DataLoader.
 
     python benchmarks/loader.py --images 2000
     python benchmarks/loader.py --root FOLDER    # a copy of ImageNet-LT, or a set made by tools/make_longtail_set.py
@@ -32,7 +32,6 @@ from common import (
     positive,
     ratio_row,
     row,
-    say,
     synchronizer,
     usable_cores,
     warm_up,
@@ -44,8 +43,6 @@ from saddlescape.data import FileSplit, StreamLoader, build_augment, load
 from saddlescape.data.paths import PackedPaths
 from saddlescape.data.samplers import InstanceBalanced
 from saddlescape.data.types import Preprocess
-
-PEERS = {"webdataset": ("peers.webdataset_shards", "ShardLoader"), "datasets": ("peers.hf_datasets", "TableLoader")}
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,6 @@ class Setting:
     batch: int
     workers: int
     rounds: int
-    folder: Path  # for what peers write
 
     def first(self, count: int) -> Setting:
         return replace(self, paths=self.paths[:count], labels=self.labels[:count])
@@ -112,19 +108,20 @@ class Ours:
 
 
 class Peer:
-    """Somebody else's loader, its batches moved to the device."""
+    """The loader of the published scripts, its batches moved to the device."""
 
-    def __init__(self, setting: Setting, build: Callable[..., Any], **options: Any) -> None:
+    def __init__(self, setting: Setting) -> None:
         preprocess = setting.preprocess
         transform = TrainTransform(preprocess.image_size, preprocess.mean, preprocess.std)
         self.device = setting.device
-        self.loader = build(
-            setting.paths, setting.labels, transform, batch_size=setting.batch, workers=setting.workers, **options
+        self.loader: PlainLoader | None = PlainLoader(
+            setting.paths, setting.labels, transform, batch_size=setting.batch, workers=setting.workers
         )
 
     def epoch(self) -> Iterator[int]:
-        for pictures, labels in self.loader.epoch():
-            pictures.to(self.device), labels.to(self.device)
+        assert self.loader is not None
+        for images, labels in self.loader.epoch():
+            images.to(self.device), labels.to(self.device)
             yield len(labels)
 
     def close(self) -> None:
@@ -153,31 +150,17 @@ class DecodeOnly:
 
 def decode(paths: Sequence[str]) -> int:
     for path in paths:
-        with Image.open(path) as picture:
-            picture.load()
+        with Image.open(path) as image:
+            image.load()
     return len(paths)
 
 
 Contender = Ours | Peer | DecodeOnly
 
 
-def builders(setting: Setting) -> tuple[dict[str, Callable[[Setting], Contender]], list[str]]:
-    """Contender -> how it is built, and the peers that are not installed."""
-    known: dict[str, Callable[[Setting], Contender]] = {
-        "ours": Ours,
-        "DataLoader": lambda s: Peer(s, PlainLoader),
-        "decoding alone": DecodeOnly,
-    }
-    missing = []
-    for name, (module, loader) in PEERS.items():
-        try:
-            build = getattr(importlib.import_module(module), loader)
-        except ImportError:
-            missing.append(name)
-            continue
-        more = {"folder": setting.folder / name} if name == "webdataset" else {}
-        known[name] = lambda s, build=build, more=more: Peer(s, build, **more)  # type: ignore[misc]
-    return known, missing
+CONTENDERS: dict[str, Callable[[Setting], Contender]] = {
+    "ours": Ours, "DataLoader": Peer, "decoding alone": DecodeOnly
+}  # fmt: skip
 
 
 def run_epoch(contender: Contender, expected: int, synchronize: Callable[[], object]) -> None:
@@ -189,8 +172,7 @@ def run_epoch(contender: Contender, expected: int, synchronize: Callable[[], obj
 
 def timings(setting: Setting, names: Sequence[str]) -> dict[str, Timing]:
     """Seconds of an epoch of each contender, taking turns, after one untimed epoch."""
-    known, _ = builders(setting)
-    contenders = {name: known[name](setting) for name in names}
+    contenders = {name: CONTENDERS[name](setting) for name in names}
     work = {
         name: lambda contender=contender: run_epoch(contender, len(setting.paths), synchronizer(setting.device))
         for name, contender in contenders.items()
@@ -220,11 +202,7 @@ def measure_growth(setting: Setting, counts: Sequence[int]) -> dict[str, Any]:
 
 def rows_of(setting: Setting, taken: dict[str, Timing], grown: dict[str, Any]) -> list[dict[str, Any]]:
     ours, cores = taken["ours"], max(1, min(setting.workers, usable_cores()))
-    rows = [
-        ratio_row(f"images per second, over {peer}", ours, taken[peer])
-        for peer in ("DataLoader", *PEERS)
-        if peer in taken
-    ]
+    rows = [ratio_row("images per second, over DataLoader", ours, taken["DataLoader"])]
     for name, timing in taken.items():
         rows.append(row(f"images per second and core, {name}", len(setting.paths) / timing.median / cores, "images/s"))
     rows.append(ratio_row("share of the speed of decoding alone", ours, taken["decoding alone"], "share"))
@@ -242,32 +220,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch", type=positive, default=64, help="images in a batch (default %(default)s)")
     parser.add_argument("--workers", type=positive, default=usable_cores(), help="processes (default: one a core)")
     parser.add_argument("--rounds", type=positive, default=5, help="epochs of every contender (default %(default)s)")
-    parser.add_argument("--peers", type=Path, help="folder with the peers' packages (see README.md)")
     run = Run("loader", parser, argv)
     given = run.options
-    if given.peers:
-        sys.path.append(str(given.peers.resolve()))  # behind the installed packages
     with tempfile.TemporaryDirectory() as scratch:
         root = given.root or make_images(Path(scratch) / "made", given.images)
         paths, labels, preprocess = images(root)
         if len(paths) < given.images:
             raise SystemExit(f"{root} has {len(paths)} training images: --images {given.images} is too many")
-        setting = Setting(
-            paths, labels, preprocess, run.device, given.batch, given.workers, given.rounds, Path(scratch)
-        ).first(given.images)  # fmt: skip
-        known, missing = builders(setting)
-        measured = timings(setting, list(known))
+        everything = Setting(paths, labels, preprocess, run.device, given.batch, given.workers, given.rounds)
+        setting = everything.first(given.images)
+        measured = timings(setting, list(CONTENDERS))
         counts = sorted({1, *(2**k for k in range(1, 8) if 2**k <= given.workers), given.workers})
         grown = measure_growth(setting, counts)
         size = sum(Path(path).stat().st_size for path in setting.paths) / len(setting.paths)
-    if missing:
-        say(f"not installed, left out: {', '.join(missing)} (see benchmarks/README.md)")
     settings = {key: getattr(given, key) for key in ("images", "batch", "workers", "rounds")}
     made = {"data": "made" if given.root is None else "given", "bytes_per_file": round(size)}
     return run.write(
         rows_of(setting, measured, grown),
         settings=settings | made | {"image_size": preprocess.image_size},
-        missing=missing,
         timings=as_json(measured),
         growth=grown,
     )

@@ -124,10 +124,9 @@ def columns() -> list[str]:
 
 
 def mark(row: dict[str, Any]) -> str:
-    """What stands behind a row's name: the letter of its first stage; a star: do not compare; a dagger: made before a
-    repair."""
+    """What stands behind a row's name: the letter of its first stage; a star: do not compare."""
     letter = f" [{row['letter']}]" if "letter" in row else ""
-    return letter + ("" if row["comparable"] else " *") + (" †" if row.get("before_repair") else "")
+    return letter + ("" if row["comparable"] else " *")
 
 
 def cells(row: dict[str, Any]) -> list[str]:
@@ -163,8 +162,6 @@ def caption(table: dict[str, Any]) -> str:
     text += _formats(table["rows"])
     if not all(row["comparable"] for row in table["rows"]):
         text += " Rows marked * were trained on other images or another network than the others: do not compare them."
-    for commit in sorted({row["before_repair"] for row in table["rows"] if row.get("before_repair")}):
-        text += f" Rows marked † were made at commit {commit}, before a repair of their recipe."
     if any("letter" in row for row in table["rows"]):
         text += (
             " A letter in brackets names the first stage that a system was built on: rows of different letters differ "
