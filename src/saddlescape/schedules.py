@@ -11,13 +11,16 @@ import difflib
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from saddlescape.counts import ClassCounts, effective_number_weights
 from saddlescape.errors import InputError, counted
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from saddlescape.counts import ClassCounts
 
 __all__ = [
     "LR_SCHEDULES",
@@ -268,6 +271,8 @@ class DeferredReweighting:
     def __init__(
         self, class_counts: ClassCounts, start_epoch: int, beta: float = 0.9999
     ) -> None:
+        from saddlescape.counts import effective_number_weights  # rules for numbers need no torch
+
         _check_epoch(start_epoch)
         self.start_epoch, self.beta = int(start_epoch), float(beta)
         self._late = effective_number_weights(class_counts, self.beta)
@@ -275,7 +280,7 @@ class DeferredReweighting:
     def weights(self, epoch: int) -> Tensor:
         """Class weights in this epoch: float32 [C] on the CPU, ones before the start, summing to C. A fresh tensor."""
         _check_epoch(epoch)
-        return self._late.clone() if self.is_on(epoch) else torch.ones_like(self._late)
+        return self._late.clone() if self.is_on(epoch) else self._late.new_ones(len(self._late))
 
     def is_on(self, epoch: int) -> bool:
         return epoch >= self.start_epoch

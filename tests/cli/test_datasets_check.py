@@ -145,7 +145,7 @@ def test_leaks_of_a_published_set_are_its_own(cli, tmp_path, monkeypatch):
     found = Found(
         name="digits", kind="made", classes=["0", "1"], train=both, test=both, preprocess=Preprocess(image_size=8)
     )
-    monkeypatch.setitem(registry.SOURCES, "digits", (lambda request: found, ""))
+    monkeypatch.setattr(registry, "_loader", lambda name: lambda request: found)
     outcome = cli("datasets", "check", "digits")
     assert outcome.code == 0
     assert outcome.out.rstrip().endswith("1 in training and elsewhere, 1 with different labels: ready to train")

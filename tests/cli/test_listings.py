@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
+import subprocess
+import sys
 
 import pytest
 
 import saddlescape
-from saddlescape.cli.app import COMMANDS
+from saddlescape.cli.app import COMMANDS, GROUPS
+from saddlescape.methods.grammar import OPTIMIZERS
+from saddlescape.methods.recipe import Facts
+from saddlescape.methods.resolve import resolve
+from saddlescape.methods.rows import listing
+from saddlescape.methods.systems import SYSTEMS
+from saddlescape.training.epoch import work
 
 
 def test_version(cli):
@@ -37,10 +46,34 @@ def test_the_example_in_the_help_is_a_legal_command(cli, monkeypatch):
         assert bound is not None
 
 
-def test_all_commands_are_listed(cli):
-    text = cli("--help").out
-    for command in COMMANDS:
-        assert command in text
+def test_the_help_lists_each_command_with_a_line_in_groups_and_two_examples(cli):
+    text = " ".join(cli("--help").out.replace("│", " ").split())
+    assert text == " ".join(cli().out.replace("│", " ").split())
+    for group, commands in GROUPS.items():
+        assert f" {group} " in text
+        for command, line in commands.items():
+            assert f"{command} {line}" in text
+    assert text.count("saddlescape train ") == 1 and text.count("saddlescape reproduce ") == 1
+
+
+@pytest.mark.parametrize("command", [("--help",), ("methods",), ("methods", "--json"), ("datasets",)])
+def test_what_lists_needs_no_torch(command):
+    code = "import sys; from saddlescape.cli.app import run; run(sys.argv[1:]); sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code, *command], check=True, capture_output=True)
+
+
+def test_methods_as_json(cli):
+    rows = {row["name"]: row for row in json.loads(cli("methods", "--json").out) if row["kind"] != "row"}
+    assert rows["ce"]["passes"] == 1 and rows["sam"]["passes"] == 2 and rows["glmc"]["passes"] == 4
+    assert all(row["source"] and row["text"] for row in rows.values())
+
+
+@pytest.mark.parametrize("name", [*SYSTEMS, *OPTIMIZERS])
+def test_passes_are_the_work_of_the_steps(name):
+    facts = Facts(dataset="cifar10", class_counts=[500, 50, 5], image_size=32, augment="crop-flip")
+    stage = resolve(f"ce+{name}" if name in OPTIMIZERS else name, facts, epochs=100).stages[0]
+    (line,) = [line for line in listing() if line.name == name and line.kind != "row"]
+    assert line.passes == pytest.approx(work(stage, 555, stage.epochs - 1))
 
 
 def test_methods_lists_terms_rows_and_sources(cli):

@@ -135,8 +135,9 @@ def test_loggers_on_request_write_into_the_run_and_are_closed(cli, monkeypatch):
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_ALLOW_FILE_STORE", "MLFLOW_DISABLE_TELEMETRY"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
-    outcome = cli("train", "digits", "--method", "ce", "--epochs", 1, "--out", "run", "--log", "mlflow")
-    assert outcome.code == 0
+    outcome = cli("train", "digits", "--method=ce", "--epochs", 1, "--out", "run", "--log", "mlflow", "--tensorboard")
+    assert outcome.code == 0 and "use --log tensorboard" in outcome.err
+    assert list(Path("run/tensorboard").glob("events*"))
     status = [path for path in Path("run/mlflow/mlruns").rglob("meta.yaml") if "end_time: null" in path.read_text()]
     assert Path("run/mlflow/run_id").is_file() and not status
 

@@ -48,6 +48,12 @@ def test_the_best_trial_is_the_best_on_the_validation_split(searched: Path) -> N
     assert "accuracy" not in tuned  # nothing of the test set
 
 
+def test_no_trial_scores_the_test_set(searched: Path) -> None:
+    for path in searched.glob("trial-*/result.json"):
+        result = json.loads(path.read_text())
+        assert result["accuracy"] == result["val_accuracy"]
+
+
 def test_the_best_settings_are_a_recipe_for_all_images(searched: Path) -> None:
     tuned = json.loads((searched / TUNED).read_text())
     config = from_toml((searched / BEST).read_text())

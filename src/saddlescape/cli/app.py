@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Group, Parameter
 
 from saddlescape import __version__
 from saddlescape.cli import streams
@@ -17,23 +17,51 @@ from saddlescape.parallel.launch import ReportedElsewhere, launched
 
 DONE, BAD_INPUT, INTERRUPTED = 0, 2, 130
 
-COMMANDS = (
-    "demo", "train", "evaluate", "predict", "export", "curvature", "surface", "escape", "report", "reproduce", "tune",
-    "methods", "datasets",
-)  # fmt: skip
-"""Each has a file of its name in this folder, which holds a function or App of that name."""
+GROUPS = {
+    "Train": {
+        "train": "Train a classifier on a named data set, a folder of images, or features.",
+        "tune": "Search rho, learning rate and weight decay on held-out images.",
+        "methods": "List every loss, optimiser and method, with source and cost.",
+        "datasets": "List data sets; check a copy before a long run.",
+    },
+    "Use": {
+        "evaluate": "Score a run: accuracy, precision, recall, F1 per class.",
+        "predict": "Classify images, folders, or rows of features.",
+        "export": "Write a model that runs without saddlescape (torch.export, ONNX).",
+    },
+    "Understand": {
+        "curvature": "Measure the curvature of each class's loss, with error bars.",
+        "surface": "Draw losses around the trained weights, class by class.",
+        "escape": "Leave a saddle point with SGD, PGD, SAM and Momentum-SAM.",
+        "report": "Make one HTML page of runs and all that was measured of them.",
+    },
+    "Compare": {
+        "reproduce": "Train the rows of the paper's tables, beside the published numbers.",
+        "demo": "Train and compare three methods on digits, in a minute.",
+    },
+}
+"""Each command has a file of its name in this folder, which holds a function or App of that name."""
+COMMANDS = tuple(name for group in GROUPS.values() for name in group)
+EXAMPLES = """Examples:
+  saddlescape train photos/ --out runs/photos
+  saddlescape reproduce digits --epochs 300 --out runs/table"""
 
 
-def build() -> App:
+def build(listing: bool = False) -> App:
+    """All commands, each imported when it is called; ``listing``: with one line on each and none imported."""
     app = App(
         name="saddlescape",
         version=__version__,
         help="Train long-tailed classifiers, see the class-wise loss landscape, and escape its saddle points.",
+        help_epilogue=EXAMPLES,
         help_format="plaintext",
         default_parameter=Parameter(json_list=False, json_dict=False),  # "[1] x.png" is the name of a file
     )
-    for command in COMMANDS:
-        app.command(f"saddlescape.cli.{command}:{command}", name=command)
+    for order, (title, commands) in enumerate(GROUPS.items()):
+        group = Group(title, sort_key=order)
+        for place, (name, line) in enumerate(commands.items()):
+            about = {"help": line} if listing else {}  # else the help of its own
+            app.command(f"saddlescape.cli.{name}:{name}", name=name, group=group, sort_key=place, **about)
     return app
 
 
@@ -68,7 +96,8 @@ def run(arguments: Sequence[str], debug: bool = False) -> int:
             check_command(arguments, launch)
             mute = False
         arguments = [_at_home(argument) for argument in arguments]
-        build()(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        listing = not arguments or arguments[0] in ("--help", "-h")
+        build(listing)(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except ReportedElsewhere as error:
         stopped = isinstance(error.__cause__, KeyboardInterrupt) or type(error.__cause__).__name__ == "Interrupted"
         return INTERRUPTED if stopped else BAD_INPUT

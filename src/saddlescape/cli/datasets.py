@@ -21,10 +21,10 @@ def list_() -> None:
 
     Example: saddlescape datasets
     """
-    from saddlescape.data import dataset_names
-    from saddlescape.data.sources.registry import TAKES
+    from saddlescape.names import SOURCES, TAKES
 
-    console.print("names: " + ", ".join(dataset_names()))
+    for name, (_, line) in SOURCES.items():
+        console.print(f"{name:12} {line}")
     console.print(f"or a path: {TAKES}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from saddlescape.records.config import Stage
     from saddlescape.training.parts import Parts
     from saddlescape.training.running import Running
+
+ANNOUNCE = 5.0  # seconds of training after which it is said how long it will take
 
 # A pipe or a file has no width of its own: without this, tables would be folded to 80 columns there.
 _WIDTH = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 240
@@ -72,6 +75,12 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     console.print(table, width=max(console.width, console.measure(table, options=options).maximum), crop=False)
 
 
+def _minutes(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
 def percent(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.1f}"
 
@@ -83,12 +92,20 @@ class TrainingBar:
         self.progress, self.stage, self.label = progress, stage, label or stage.name
         self.task: TaskID | None = None
         self.start = start
+        self.began, self.announced = 0.0, False
 
     def on_step(self, parts: Parts, epoch: int, running: Running) -> None:
         steps = len(parts.loader)
         if self.task is None:
             self.task = self.progress.add_task(self.label, total=steps * parts.epochs, note="")
+            self.began, self.first = time.monotonic(), epoch * steps + running.batch
         done = epoch * steps + running.batch
+        seconds = time.monotonic() - self.began
+        if not self.announced and done > self.first and seconds >= ANNOUNCE:
+            self.announced = True
+            left = seconds / (done - self.first) * (steps * parts.epochs - done)
+            if left > ANNOUNCE:
+                say(f"{self.label}: about {_minutes(left)} for {parts.epochs - epoch} epochs, tests aside")
         if running.batch % 10 == 0 or running.batch == steps:
             note = f"epoch {epoch + 1}/{parts.epochs}  loss {running.mean_loss():.3f}"
             self.progress.update(self.task, completed=done, note=note)

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from saddlescape.cli.display import TrainingBar, bar, console, percent, reading, say
 from saddlescape.errors import InputError, counted
+from saddlescape.published import recipes
 from saddlescape.records.files import RESULT
 from saddlescape.records.record import convert
 from saddlescape.records.result import Result
@@ -48,8 +49,8 @@ def train(
         track_curvature: Measure each class's lambda_min and lambda_max while training: every=10, or
             every=10,samples=256,products=60. Loggers get them too; tensorboard and wandb also a histogram of each
             class's spectrum (spectra=20 Lanczos steps; spectra=0: none).
-        tensorboard: Also write TensorBoard files into the run folder.
-        log: Other loggers, joined by commas: tensorboard, wandb, mlflow (extras of these names).
+        tensorboard: Deprecated: --log tensorboard.
+        log: Loggers, joined by commas: tensorboard (files in the run folder), wandb, mlflow (extras of these names).
         recipe: Train exactly what this config.toml says (another run's, or edited by hand); other flags are then
             refused.
         dry_run: Decide everything, print it as TOML, and train nothing.
@@ -93,6 +94,8 @@ def train(
             f"{counted(dataset.num_classes, 'class', 'classes')} ({counts}), {config.device}, {config.precision}"
             f"{', compiled' if config.compile else ''}{_shared(config)} -> {folder}")  # fmt: skip
         live = None if tracking is None else LiveCourse(folder, config, dataset, tracking, say)
+        if tensorboard:
+            say("--tensorboard is deprecated and will go: use --log tensorboard")
         names = logger_names(f"tensorboard,{log}" if tensorboard else log)
         loggers: list[Any] = []  # built once the folder is a run's, for they write into it
 
@@ -133,12 +136,14 @@ def _shared(config: RunConfig) -> str:
 def show(result: dict[str, Any], folder: Path) -> None:
     """One line for a person, on stdout, and what to know before the run is trusted."""
     groups = ", ".join(f"{name} {percent(result.get(name))}" for name in ("head", "mid", "tail"))
-    best, epochs = convert(result, Result, RESULT).best_of_stage
+    best = ""
+    if result["dataset"] in recipes():  # published figures are often of the best epoch on the test set
+        epoch, epochs = convert(result, Result, RESULT).best_of_stage
+        last = " of the last stage" if len(result.get("stage_epochs", [])) > 1 else ""
+        best = f"best epoch on the test set {percent(result['best_accuracy'])} (epoch {epoch} of {epochs}{last}); "
     console.print(
-        f"{result['method']}: accuracy {percent(result['accuracy'])} ({groups}) after the last epoch; "
-        f"best epoch on the test set {percent(result['best_accuracy'])} (epoch {best} of "
-        f"{epochs}{' of the last stage' if len(result.get('stage_epochs', [])) > 1 else ''}); "
+        f"{result['method']}: accuracy {percent(result['accuracy'])} ({groups}) after the last epoch; {best}"
         f"{result['seconds']:.0f} s -> {folder / 'result.json'}"
-    )  # fmt: skip
+    )
     for line in result.get("warnings", []):
         say(f"warning: {line}")

@@ -15,11 +15,12 @@ from saddlescape.data.decode import Unreadable, each
 from saddlescape.data.draw import count_labels
 from saddlescape.data.reader import open_image
 from saddlescape.data.sources.found import Progress, Request
-from saddlescape.data.sources.registry import SOURCES, find, name_of
+from saddlescape.data.sources.registry import find, name_of
 from saddlescape.data.types import ArraySplit, Images
 from saddlescape.data.white_level import measure
 from saddlescape.disk import expanded
 from saddlescape.errors import counted
+from saddlescape.names import SOURCES
 
 _SHOWN = 10
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from saddlescape.methods.grammar import OPTIMIZERS, TERMS
 from saddlescape.methods.systems import SYSTEMS
-from saddlescape.published import recipes
+from saddlescape.passes import PASSES
+from saddlescape.published import optimizers, recipes
 
 CIFAR_ROWS = ("ce", "ce+sam", "ce+drw", "ce+drw+sam", "ldam+drw", "ldam+drw+sam", "vs", "vs+sam")
 LARGE_ROWS = ("ce", "ce+drw", "ce+drw+sam", "ldam+drw", "ldam+drw+sam")
@@ -16,10 +17,13 @@ PAPER = "Rangwani et al., NeurIPS 2022"
 
 @dataclass(frozen=True)
 class Line:
+    """``passes``: forward and backward passes of a step; a system's are those of its first stage."""
+
     name: str
     kind: str
     text: str
     source: str
+    passes: float
 
 
 def all_rows(dataset: str) -> tuple[str, ...]:
@@ -34,16 +38,26 @@ def all_rows(dataset: str) -> tuple[str, ...]:
 
 def listing() -> list[Line]:
     """Terms of sums, rows of the paper's tables with their radii, and named systems."""
-    lines = [Line(word, term.kind, term.text, term.source) for word, term in TERMS.items()]
+    lines = [Line(word, term.kind, term.text, term.source, _passes(word)) for word, term in TERMS.items()]
     for row in CIFAR_ROWS:
-        lines.append(Line(row, "row", _radii(row, ("cifar10", "cifar100")), f"{PAPER}, tables for CIFAR-10/100-LT"))
+        source = f"{PAPER}, tables for CIFAR-10/100-LT"
+        lines.append(Line(row, "row", _radii(row, ("cifar10", "cifar100")), source, _passes(row.split("+")[-1])))
     for row in LARGE_ROWS:
         text = _radii(row, ("imagenet-lt", "inat2018"))
-        lines.append(Line(row, "row", text, f"{PAPER}, table for ImageNet-LT and iNaturalist 2018"))
+        source = f"{PAPER}, table for ImageNet-LT and iNaturalist 2018"
+        lines.append(Line(row, "row", text, source, _passes(row.split("+")[-1])))
     for name, system in SYSTEMS.items():
         table = f"; in {PAPER}" if name in PUBLISHED_SYSTEMS else ""
-        lines.append(Line(name, "system", system.text, system.source + table))
+        lines.append(Line(name, "system", system.text, system.source + table, system.passes))
     return lines
+
+
+def _passes(word: str) -> float:
+    """Of a step with a term. PartialSAM shows its share again; those of late SAM count where it is on."""
+    own = optimizers().get(word, {})
+    if own.get("optimizer") == "partial-sam":
+        return 1 + float(own["options"]["share"])
+    return float(PASSES.get(str(own.get("optimizer")), 1.0))
 
 
 def _radii(row: str, datasets: tuple[str, str]) -> str:

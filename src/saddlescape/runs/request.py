@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from saddlescape.records.config import Count
 from saddlescape.records.record import LARGEST, may_be
@@ -29,6 +29,9 @@ def whole(type_: Any, tokens: Sequence[Any]) -> int:
 # of flags stand in this file.
 Whole = Annotated[int, Parameter(converter=whole)]
 OnlyOn = Annotated[bool, Parameter(negative=())]
+DATA, TRAINING, MACHINE, OUTPUT = (
+    Parameter(group=Group(name, sort_key=order)) for order, name in enumerate(("Data", "Training", "Machine", "Output"))
+)
 Words = Annotated[Sequence[str], Parameter(consume_multiple=True, negative=(), show_default=False)]
 
 
@@ -51,16 +54,16 @@ class Options:
         compile: torch.compile the model. Default: on long CPU runs, where it pays.
     """
 
-    imbalance: Annotated[float, may_be("head over tail, at least 1", ge=1, le=LARGEST)] | None = None
-    epochs: Whole | None = None
-    budget: Annotated[float, may_be("a number of at least 1", ge=1, le=1e5)] | None = None
-    model: str | None = None
-    val: float | Literal["extra"] = 0.0
-    root: str | None = None
-    download: bool = False
-    device: str = "auto"
-    precision: str = "auto"
-    compile: bool | None = None
+    imbalance: Annotated[Annotated[float, may_be("head over tail, at least 1", ge=1, le=LARGEST)] | None, DATA] = None
+    epochs: Annotated[Whole | None, TRAINING] = None
+    budget: Annotated[Annotated[float, may_be("a number of at least 1", ge=1, le=1e5)] | None, TRAINING] = None
+    model: Annotated[str | None, TRAINING] = None
+    val: Annotated[float | Literal["extra"], DATA] = 0.0
+    root: Annotated[str | None, DATA] = None
+    download: Annotated[bool, DATA] = False
+    device: Annotated[str, MACHINE] = "auto"
+    precision: Annotated[str, MACHINE] = "auto"
+    compile: Annotated[bool | None, MACHINE] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +75,8 @@ class SeededOptions(Options):
         settings: Any field of a stage: --set train.momentum=0.95 train.loss_options.max_margin=0.3
     """
 
-    seed: Whole | None = None
-    settings: Annotated[Words, Parameter(name="--set")] = ()
+    seed: Annotated[Whole | None, TRAINING] = None
+    settings: Annotated[Annotated[Words, Parameter(name="--set")], TRAINING] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +87,7 @@ class TuneOptions(SeededOptions):
         val: Fraction of each class held out to choose on, or extra.
     """
 
-    val: float | Literal["extra"] = 0.2
+    val: Annotated[float | Literal["extra"], DATA] = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,10 +101,10 @@ class GridOptions(Options):
         keep_every: Keep the checkpoint of every so many epochs, for the course of the curvature.
     """
 
-    rho: float | None = None
-    weight_decay: float | None = None
-    eval_every: Whole = 1
-    keep_every: Whole = 0
+    rho: Annotated[float | None, TRAINING] = None
+    weight_decay: Annotated[float | None, TRAINING] = None
+    eval_every: Annotated[Whole, OUTPUT] = 1
+    keep_every: Annotated[Whole, OUTPUT] = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,19 +128,19 @@ class TrainOptions(SeededOptions, GridOptions):
         sync_batchnorm: Under torchrun, on GPUs: BatchNorm sees the whole batch, not each process its shard.
     """
 
-    lr: float | None = None
-    batch_size: Whole | None = None
-    augment: str | None = None
-    backbone: str | None = None
-    weights: str | None = None
-    pretrained: bool = False
-    profile: str = "exp"
-    draw_seed: Whole = 0
-    image_size: Annotated[Whole, *Count.__metadata__] | None = None
-    bad_images: str = "error"
-    start: Annotated[Path | None, Parameter(name="--from")] = None
-    sync_sam: OnlyOn = False
-    sync_batchnorm: OnlyOn = False
+    lr: Annotated[float | None, TRAINING] = None
+    batch_size: Annotated[Whole | None, TRAINING] = None
+    augment: Annotated[str | None, TRAINING] = None
+    backbone: Annotated[str | None, TRAINING] = None
+    weights: Annotated[str | None, TRAINING] = None
+    pretrained: Annotated[bool, TRAINING] = False
+    profile: Annotated[str, DATA] = "exp"
+    draw_seed: Annotated[Whole, DATA] = 0
+    image_size: Annotated[Annotated[Whole, *Count.__metadata__] | None, DATA] = None
+    bad_images: Annotated[str, DATA] = "error"
+    start: Annotated[Annotated[Path | None, Parameter(name="--from")], TRAINING] = None
+    sync_sam: Annotated[OnlyOn, MACHINE] = False
+    sync_batchnorm: Annotated[OnlyOn, MACHINE] = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -65,6 +65,8 @@ def tune(
         chosen = replace(request, settings=(*request.settings, *settings))
         trial_folder = folder / f"trial-{number:03d}"
         config, dataset, _ = plan(chosen, progress, loaded, configuration.begun(trial_folder))
+        if dataset.val is not None:  # nobody looks at the test set: what a trial calls test is the validation split
+            dataset = replace(dataset, test=dataset.val)
         label = f"[{number + 1}/{trials}] {' '.join(settings) or 'as published'}"
 
         def watch(stage: Stage, start: int, label: str = label) -> Sequence[Watcher]:

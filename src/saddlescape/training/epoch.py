@@ -13,6 +13,7 @@ from saddlescape.counts import effective_number_weights, power_weights
 from saddlescape.errors import InputError
 from saddlescape.losses.base import ClassLoss
 from saddlescape.losses.registry import build_loss, normalization_of
+from saddlescape.passes import PASSES
 from saddlescape.records.config import Stage
 from saddlescape.records.milestones import is_early, reweighting_start
 from saddlescape.training.trainable import is_frozen
@@ -52,8 +53,6 @@ def at(stage: Stage, class_counts: Sequence[int], epoch: int) -> EpochSetting:
 
 
 FORWARD = 1 / 3  # of the work of a forward and a backward pass
-# Passes of a step with a radius above 0, a forward pass counted as one third and a backward pass as two.
-PASSES = {"sam": 2, "asam": 2, "sam-on": 2, "imbsam": 8 / 3, "focal-sam": 8 / 3, "sse-sam": 11 / 3}
 
 
 def work(stage: Stage, images: int, epoch: int) -> float:

@@ -1,8 +1,9 @@
-"""Names of data sets, and what a path may be. A new data set is one file here and one line in ``SOURCES``."""
+"""From a name or a path to what reads it. A new data set is one file here and one line in ``saddlescape.names``."""
 
 from __future__ import annotations
 
 import difflib
+import importlib
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,43 +11,19 @@ from pathlib import Path
 
 from saddlescape.data.places import data_roots
 from saddlescape.data.reader import looks_like_image
-from saddlescape.data.sources.cifar import load_cifar
 from saddlescape.data.sources.classes import look_alikes
-from saddlescape.data.sources.digits import load_digits
 from saddlescape.data.sources.features import SUFFIXES as FEATURES
 from saddlescape.data.sources.features import load_features, npy_files
 from saddlescape.data.sources.folder import load_folder
 from saddlescape.data.sources.found import Found, Request
-from saddlescape.data.sources.frequency_lists import load_frequency_lists
 from saddlescape.data.sources.listfile import load_list
 from saddlescape.data.sources.parquet import load_parquet, shards_under
 from saddlescape.disk import expanded
 from saddlescape.errors import InputError
+from saddlescape.names import SOURCES, TAKES
 
 Loader = Callable[[Request], Found]
 
-# name -> (loader, one line for people)
-SOURCES: dict[str, tuple[Loader, str]] = {
-    "digits": (load_digits, "handwritten digits, 8 x 8, 10 classes; comes with scikit-learn"),
-    "cifar10": (load_cifar, "CIFAR-10, 32 x 32, 10 classes; 50,000 + 10,000 images; --download fetches it"),
-    "cifar100": (load_cifar, "CIFAR-100, 32 x 32, 100 classes; 50,000 + 10,000 images; --download fetches it"),
-    "imagenet-lt": (
-        load_frequency_lists,
-        "ImageNet-LT, 1,000 classes; 115,846 + 50,000 images; lists and ImageNet's folders",
-    ),
-    "inat2018": (
-        load_frequency_lists,
-        "iNaturalist 2018, 8,142 classes; 437,513 + 24,426 images; lists and train_val2018/",
-    ),
-}
-
-
-# What DATA may be, in the words of messages and help.
-TAKES = (
-    "a folder with one folder of images per class (with train/ and val/ or test/, or split for you), a list file of "
-    '"path label" lines or a CSV with a column of image files and one of labels, or parquet shards with images in the '
-    "Hugging Face layout; or features: an .npz or .safetensors file with features [N, d] and labels"
-)
 _ARCHIVES = frozenset({".zip", ".tar", ".gz", ".tgz", ".rar", ".7z", ".bz2", ".xz"})
 _OTHER = frozenset(
     {".mat", ".h5", ".hdf5", ".pkl", ".pickle", ".pt", ".pth", ".json", ".jsonl"}
@@ -57,6 +34,12 @@ _OTHER = frozenset(
 def dataset_names() -> dict[str, str]:
     """Known names, each with one line about it."""
     return {name: line for name, (_, line) in SOURCES.items()}
+
+
+def _loader(name: str) -> Loader:
+    module, _, function = SOURCES[name][0].partition(":")
+    loader: Loader = getattr(importlib.import_module(f"saddlescape.data.sources.{module}"), function)
+    return loader
 
 
 def find(request: Request) -> Found:
@@ -79,7 +62,7 @@ def _known(request: Request) -> Found:
     own = Path(name).exists() and Path.cwd() not in [root.resolve() for root in data_roots(request.root)]
     hint = f"{name} here means the data set of that name; for your own {name} in this folder give ./{name}"
     try:
-        found = SOURCES[name][0](request)
+        found = _loader(name)(request)
     except InputError as error:
         raise (InputError(f"{error}; {hint}") if own else error) from error
     return replace(found, notes=[*found.notes, hint]) if own else found

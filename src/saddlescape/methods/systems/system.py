@@ -38,6 +38,7 @@ class System:
     _: KW_ONLY
     any_sum: bool = False
     own_optimizer: bool = False
+    passes: float = 1.0  # of a step of the first stage, forward and backward
     notes: tuple[str, ...] = ()
 
 

@@ -162,16 +162,19 @@ SYSTEMS: dict[str, System] = {
         "mixup and CutMix of a plain and a re-sampled batch, consistent with each other; two classifiers",
         "Du et al., CVPR 2023",
         _glmc,
+        passes=4.0,
     ),
     "bcl": System(
         "logit-adjusted cross-entropy + balanced contrastive loss with class prototypes",
         "Zhu et al., CVPR 2022",
         partial(_contrastive, kind="bcl", head="bcl"),
+        passes=3.0,
     ),
     "proco": System(
         "logit-adjusted cross-entropy + probabilistic contrastive loss",
         "Du et al., TPAMI 2024",
         partial(_contrastive, kind="proco", head="contrastive"),
+        passes=3.0,
     ),
     "ours": System(
         "logit-adjusted loss on a linear schedule; over 160 epochs mixtures, strong augmentation, SAM; then PLDA",
