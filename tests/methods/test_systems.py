@@ -141,6 +141,8 @@ def test_ours_and_each_of_its_terms() -> None:
 def test_terms_of_ours_depend_on_its_length() -> None:
     (short,), long = stages("ours", budget=40), stages("ours", epochs=200)
     assert (short.epochs, short.objective, short.optimizer, short.lr_schedule) == (40, "classify", "sgd", "linear")
+    few = stages("ours", "own", epochs=40)[0]  # batch and rate stay what follows from a person's own images
+    assert (few.lr_schedule, few.batch_size, few.lr) == ("linear", 32, 0.025) and short.batch_size == 64
     assert short.nesterov and short.loss == "la" and stages("ours", epochs=40) == (short,)
     assert (long[0].objective, long[0].optimizer, long[1].head_fit) == ("mixup", "partial-sam", "plda")
     assert [stage.name for stage in stages("ours", "digits", epochs=10)] == [stage.name for stage in long]
