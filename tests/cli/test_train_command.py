@@ -115,21 +115,6 @@ def test_a_recipe_takes_another_seed_even_zero(cli, digits_run):
         assert tomllib.loads(outcome.out)["seed"] == seed
 
 
-@pytest.mark.parametrize(
-    ("method", "settings", "line"),
-    [
-        ("ce+drw", ("train.reweight_start=5",), "re-weighting starts at epoch 5 but the run ends after 2 epochs"),
-        ("ib", ("train.loss_start=2",), "the loss ib starts at epoch 2 but the run ends after 2 epochs"),
-    ],
-)
-def test_what_never_begins_is_said_at_the_start(cli, method, settings, line):
-    """A start beyond the last epoch is said before training, also when it comes from --set."""
-    outcome = cli("train", "digits", "--method", method, "--epochs", 2, "--set", *settings, "--dry-run")
-    assert outcome.code == 0, outcome.err
-    assert "never begins" in outcome.err
-    assert line in outcome.err
-
-
 def test_loggers_on_request_write_into_the_run_and_are_closed(cli, monkeypatch):
     pytest.importorskip("mlflow")
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_ALLOW_FILE_STORE", "MLFLOW_DISABLE_TELEMETRY"):

@@ -84,18 +84,6 @@ def serial(tuned: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
         torch.set_num_threads(threads)
 
 
-def test_a_run_that_fails_ends_no_other(serial: tuple[Path, FailedRuns, Told]) -> None:
-    folder, failed, said = serial
-    assert [result["method"] for result in failed.results] == ["ce", "crt", "ce+sam"]
-    assert [outcome.job.config.method for outcome in failed.failures] == [BAD]
-    line = str(failed)
-    assert line.startswith("1 of 4 runs failed (vs seed 0); ")
-    assert "finite" in line and "\n" not in line
-    assert "[2/4] vs seed 0 failed: " in said.about(BAD)
-    assert not (folder / "vs-seed0" / files.RESULT).exists()
-    assert failed.results[0]["settings"] == []
-
-
 def test_a_finished_grid_is_read_and_what_failed_tried_again(
     serial: tuple[Path, FailedRuns, Told], tuned: Path
 ) -> None:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from saddlescape.errors import InputError
-from saddlescape.report import table as tables
 from saddlescape.runs.engines import job as module
-from saddlescape.runs.grid import parse_methods, plan_grid, run_grid
+from saddlescape.runs.grid import parse_methods, run_grid
 from saddlescape.runs.request import Request
 from saddlescape.training import loop
 
@@ -62,22 +60,6 @@ def test_every_run_has_its_folder_and_result(grid: tuple[Path, list[dict[str, An
     assert [r["settings"] for r in results] == [[], [], ["rho 0.1 (0.2)"], ["rho 0.1 (0.2)"]]
 
 
-def test_the_table_of_a_grid(grid: tuple[Path, list[dict[str, Any]]]) -> None:
-    _, results = grid
-    table = tables.build(results, 300)
-    assert [(row["method"], row["seeds"], row["comparable"]) for row in table["rows"]] == [
-        (m, SEEDS, True) for m in METHODS
-    ]
-    mean = (results[0]["accuracy"] + results[1]["accuracy"]) / 2
-    assert table["rows"][0]["last"]["acc"]["mean"] == pytest.approx(mean)
-    assert table["rows"][0]["last"]["acc"]["std"] == pytest.approx(
-        abs(results[0]["accuracy"] - results[1]["accuracy"]) / 2**0.5
-    )
-    assert table["rows"][0]["published"] == {}
-    assert "ce+drw+sam: rho 0.1 (0.2)" in tables.caption(table)
-    json.dumps(table, allow_nan=False)
-
-
 def test_a_bad_row_is_found_before_the_first_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*args: Any, **kw: Any) -> None:
         pytest.fail("something was trained")
@@ -86,14 +68,6 @@ def test_a_bad_row_is_found_before_the_first_is_trained(tmp_path: Path, monkeypa
     with pytest.raises(InputError, match="did you mean 'sam'"):
         run_grid(REQUEST, ["ce", "ce+smm"], [0], tmp_path / "grid")
     assert not (tmp_path / "grid").exists()
-
-
-def test_planning_alone_trains_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    configs = plan_grid(replace(REQUEST, rho=0.7), ["ce", "ce+sam"], [3, 4])
-    assert [(config.method, config.seed) for config in configs] == [("ce", 3), ("ce", 4), ("ce+sam", 3), ("ce+sam", 4)]
-    assert [config.stages[0].rho for config in configs] == [(), (), (0.7,), (0.7,)]
-    assert not list(tmp_path.iterdir())
 
 
 def test_lists_of_methods() -> None:

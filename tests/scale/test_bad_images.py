@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import multiprocessing
-import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -92,21 +89,3 @@ def test_a_file_that_is_cut_short_after_the_run_began(
     assert ("all steps done are saved" in said) == (newest(root, "run").batch > 0)
     path.write_bytes(sound)
     assert_goes_on_to_the_same_end(root, "run")
-
-
-def test_a_loader_s_worker_is_killed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def kill() -> None:
-        for worker in multiprocessing.active_children():
-            assert worker.pid is not None
-            os.kill(worker.pid, signal.SIGKILL)
-            worker.join()
-
-    with monkeypatch.context() as patch:
-        # With a batch an image long, workers cannot have read the whole epoch ahead.
-        on_step(patch, 2, kill)
-        code, said = train(root, "run", batch=2)
-    assert code == 2, said
-    assert "a loader worker was killed" in said and "use smaller batches" in said
-    assert "all steps done are saved: then run the same command again" in said
-    assert newest(root, "run").batch >= 2
-    assert "Traceback" not in said

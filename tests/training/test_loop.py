@@ -15,7 +15,7 @@ from saddlescape.data.types import ArraySplit, Dataset, Preprocess
 from saddlescape.errors import InputError
 from saddlescape.records.config import Stage
 from saddlescape.schedules import DeferredReweighting
-from saddlescape.training.loop import Interrupted, fit
+from saddlescape.training.loop import fit
 from saddlescape.training.objective import Objective
 from saddlescape.training.parts import Parts, assemble, build_stage_optimizer, new_head, new_model
 from saddlescape.training.precision import Precision
@@ -117,46 +117,6 @@ def test_a_frozen_backbone_keeps_its_bits(mode: str, optimizer: str) -> None:
     for name in before:
         moves = name in head or (mode == "train" and name in statistics)
         assert torch.equal(before[name], after[name]) != moves, name
-
-
-@pytest.mark.parametrize("stop", [1, 3, 6, 8])
-@pytest.mark.parametrize("changes", [
-    {"optimizer": "sam", "rho": (0.1,), "reweight": "drw", "reweight_start": 1},
-    {"loss": "ldam", "head": "cosine", "loss_options": {"scale": 30.0}, "accumulate": 1, "sampler": "class-balanced"},
-])  # fmt: skip
-def test_interrupted_in_mid_epoch_and_gone_on_is_the_same_to_the_bit(stop: int, changes: dict[str, Any]) -> None:
-    whole = build(**changes)
-    steps_an_epoch = len(whole.loader)
-    assert steps_an_epoch == 4  # 33 images, batches of 8: the last image joins the fourth
-    kept = train(whole)
-    parts, done = build(**changes), [0]
-
-    class Count:
-        def on_step(self, parts: Parts, epoch: int, running: Running) -> None:
-            done[0] += 1
-
-        def on_epoch(self, parts: Parts, row: dict[str, Any]) -> None:
-            assert done[0] % steps_an_epoch == 0
-
-    first = Kept(parts)
-    with pytest.raises(Interrupted):
-        fit(parts, save=first.save, record=first.record, should_stop=lambda: done[0] >= stop, watchers=[Count()])
-    assert done == [stop]
-    epoch, running = first.saved[-1]
-    assert epoch * steps_an_epoch + (running.batch if running else 0) == stop
-    if running is not None:
-        running = Running(**running.state())  # as it comes back from a checkpoint
-    model_state, optimizer_state = first.states[-1]
-    again = build(new_model("smallcnn", DATA, parts_head(changes), 5), **changes)
-    again.model.load_state_dict(model_state)
-    again.optimizer.load_state_dict(optimizer_state)
-    second = train(again, start_epoch=epoch, running=running)
-    assert_equal_bits(weights(whole.model), weights(again.model))
-    assert without_times(first.rows + second.rows) == without_times(kept.rows)
-
-
-def parts_head(changes: dict[str, Any]) -> str:
-    return str(changes.get("head", "linear"))
 
 
 def test_saving_in_mid_epoch_whenever_asked_changes_no_bit() -> None:
