@@ -451,16 +451,3 @@ def test_home_in_every_path(cli, photos, monkeypatch):
     for name in ("scores.json", "model.pt2", "report.html", "check.json", "surface.npz", "crt"):
         assert Path(name).exists(), name
     assert not Path("~").exists()
-
-
-def test_a_search_repeated_with_another_spelling_of_the_folder(cli, make_folder):
-    pytest.importorskip("optuna")
-    make_folder(Path("photos"), cat=10, dog=8)
-    options = ("--method", "ce", "--epochs", 1, "--trials", 1, "--out", "search", "--model", "smallcnn")
-    assert cli("tune", "photos", *options).code == 0
-    Path("linked").symlink_to("photos")
-    for spelling in ("photos/", Path("photos").resolve(), "linked"):
-        outcome = cli("tune", spelling, *options)
-        assert outcome.code == 0, outcome.err
-    (Path("photos") / "cat" / "photos-cat-1.png").unlink()
-    assert "search was searched on other images: restore" in cli("tune", "photos", *options).complaint

@@ -73,20 +73,6 @@ def test_the_result_has_every_field_of_the_contract(finished: Path) -> None:
     assert "CPU" in result["device"] and len(result["draw_hash"]) == 16
 
 
-def test_the_best_epoch_and_the_selected_one_are_told_apart(finished: Path) -> None:
-    result, table = json.loads((finished / "result.json").read_text()), files.read_rows(finished / "metrics.jsonl")
-    tested = [row["test"]["accuracy"] for row in table]
-    assert result["best_accuracy"] == max(tested)
-    assert result["best_epoch"] == 1 + tested.index(max(tested))
-    validated = [row["val"]["balanced_accuracy"] for row in table]
-    chosen = validated.index(max(validated))
-    assert result["selected_epoch"] == chosen + 1
-    assert result["selected_accuracy"] == tested[chosen]
-    assert result["selected_tail"] == table[chosen]["test"]["tail"]
-    assert result["val_accuracy"] == table[-1]["val"]["accuracy"]
-    assert result["val_balanced_accuracy"] == validated[-1]
-
-
 def test_a_run_without_validation_selects_nothing(start: Start, tmp_path: Path) -> None:
     result = start(tmp_path / "run", epochs=1)
     assert not [name for name in result if name.startswith(("val", "selected"))]
