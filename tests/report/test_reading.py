@@ -107,6 +107,7 @@ def test_both_ends_are_compared_and_then_moments_of_equal_loss(pair: list[Path])
      "this may come from the loss alone."),
     (3.0, 2.0, 1.0, "bad", "sharpens both ends in all 6 classes: λmin to 3.00 of CE + DRW's, λmax to 2.00. |λmin/λmax| "
      "rises (8.2 % → 12.3 %) because λmin grows more."),
+    (1.0, 1.0, 1.0, "finding", "leaves both ends as they are in 6 classes (medians): λmin to 1.00"),
     (0.5, 2.0, 1.0, "finding", "makes λmin less negative in 6 and λmax smaller in 0 of 6 classes: λmin to 0.50 of CE + "
      "DRW's, λmax to 2.00. |λmin/λmax| falls (8.2 % → 2.1 %). "),
 ])  # fmt: skip
@@ -122,6 +123,13 @@ def test_why_the_ratio_of_both_ends_moves(
     (sam / "curvature.json").write_text(json.dumps(content))
     found = versus(*read([plain, sam]))[0]
     assert (found.tone, words in found.text) == (tone, True), found.text
+
+
+def test_of_several_seeds_one_is_compared(make: Make, tmp_path: Path) -> None:
+    for method in ("ce+drw", "ce+drw+sam"):
+        for seed in (0, 1):
+            make(tmp_path / f"{method}-{seed}", method=method, seed=seed, parts="result curvature")
+    assert len([one for one in reading(read([tmp_path])) if one.topic == "saddle"]) == 1
 
 
 def test_classes_that_are_not_settled_are_not_compared(make: Make, tmp_path: Path) -> None:

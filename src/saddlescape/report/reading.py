@@ -75,16 +75,20 @@ def reading(runs: Sequence[RunData]) -> list[Sentence]:
     """All sentences about runs on the same data, failures first."""
     first = lead(runs)  # stands above all
     found = [*failures(runs), *short_runs(runs), *(one for one in accuracy(runs) if one.text != first)]
-    found += [*gains(runs), *data(runs)]
-    measured = [(plain, sam) for plain, sam in pairs(runs) if plain.measured and sam.measured]
-    for plain, sam in measured:
-        found += versus(plain, sam)
-    compared = {id(run) for couple in measured for run in couple}
+    found += gains(runs)
+    measured: dict[str, RunData] = {}  # of several seeds the first
     for run in runs:
+        if run.measured:
+            measured.setdefault(run.title, run)
+    couples_of = pairs(list(measured.values()))
+    for plain, sam in couples_of:
+        found += versus(plain, sam)
+    compared = {id(run) for couple in couples_of for run in couple}
+    for run in measured.values():
         found += [] if id(run) in compared else saddles(run)
     for run in runs:
         found += [*advice(run), *escape(run)]
-    found += overconfidence(runs)
+    found += [*overconfidence(runs), *data(runs)]
     if not any(run.measured for run in runs):
         found.append(Sentence("missing", "unknown", "Curvature was not measured, so no saddle is stated."))
     return found
@@ -330,7 +334,9 @@ def _ends(plain: RunData, sam: RunData, rows: Sequence[tuple[Curvature, Curvatur
     lower, flatter = (sum(abs(getattr(b, end)) < abs(getattr(a, end)) for a, b in rows)
                       for end in ("lambda_min", "lambda_max"))  # fmt: skip
     to = f"λmin to {low:.2f} of {plain.title}'s, λmax to {high:.2f}"
-    if lower == flatter and lower in (0, total):
+    if all(0.99 < end < 1.01 for end in (low, high)):
+        text = f"{sam.title} leaves both ends as they are in {counted(total, 'class', 'classes')} (medians): {to}"
+    elif lower == flatter and lower in (0, total):
         classes = f"all {total} classes" if total > 1 else _class(plain, rows[0][0].label)
         text = f"{sam.title} {'flattens' if lower else 'sharpens'} both ends in {classes}: {to}"
     else:

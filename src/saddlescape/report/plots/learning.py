@@ -11,6 +11,7 @@ from saddlescape.report.read import GROUPS, RunData
 from saddlescape.report.select import by_method, looks
 
 Pick = Callable[[Epoch], Value]
+LOSS = "Training loss, as trained"  # falls, so that there is room for words at its top
 
 
 def learning(runs: Sequence[RunData]) -> Figure | None:
@@ -18,7 +19,7 @@ def learning(runs: Sequence[RunData]) -> Figure | None:
     begun = [run for run in runs if run.epochs]
     of_groups = [(f"{name.capitalize()}: test accuracy", _score(name)) for name in GROUPS]
     panels = _panels(begun, of_groups, True) or _panels(begun, [("Test accuracy", _score("accuracy"))], True)
-    panels += _panels(begun, [("Training loss, as trained", lambda epoch: epoch.train_loss)], False)
+    panels += _panels(begun, [(LOSS, lambda epoch: epoch.train_loss)], False)
     schedules: list[tuple[str, Pick]] = [("Learning rate", lambda epoch: epoch.lr),
                                          ("SAM's radius rho", lambda epoch: epoch.rho)]  # fmt: skip
     panels += _panels(begun, schedules, False, linear=True)
@@ -29,13 +30,13 @@ def learning(runs: Sequence[RunData]) -> Figure | None:
         caption += " Lines are means over seeds, bands go from the worst seed to the best."
     if any(text == "DRW starts" for run in begun for _, text in run.marks):
         caption += " The loss jumps where deferred re-weighting (DRW) starts, because its weights change there."
-    named = [replace(panel, v_marks=marks(begun, named=not index)) for index, panel in enumerate(panels)]
+    named = [replace(panel, v_marks=marks(begun, named=panel.title == LOSS)) for panel in panels]
     drawing = Panels(named, columns=3, height=180)
     return Figure("learning", "Learning curves by group", caption, [("", drawing)])
 
 
 def marks(runs: Sequence[RunData], named: bool = True) -> list[Mark]:
-    """What begins when, once for each word and place; of several panels the first has the words (``named``)."""
+    """What begins when, once for each word and place; one panel of several has the words (``named``)."""
     found = dict.fromkeys((at, text) for run in runs for at, text in run.marks)
     return [Mark(float(at), text if named else "") for at, text in found]
 
