@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
 
 from support import result_of
 
@@ -60,3 +63,25 @@ def test_names_with_spaces_and_markup(cli, make_folder, make_picture):
     assert answer.out.startswith(f"{root}/a cat, [red]/0 é.png: ")
     assert "a cat, [red] " in answer.out
     assert "a cat, [red]" in cli("datasets", "check", root).out
+
+
+@pytest.mark.parametrize("counts", [(120, 60, 30, 16, 8), (100, 5, 2), (110, 100, 90, 12, 10, 6, 1)])
+def test_the_default_gives_up_no_large_class(cli, counts):
+    """Of more than 50 images none falls below half of what cross-entropy gives it, and the mean is better."""
+    digits = load_digits()
+    for label, count in enumerate(counts):
+        images = digits.images[digits.target == label]
+        for split, chosen in (("train", images[:count]), ("test", images[-40:])):
+            folder = Path("mine") / split / str(label)
+            folder.mkdir(parents=True)
+            for number, image in enumerate(chosen):
+                Image.fromarray((image * 15).astype(np.uint8)).save(folder / f"{number}.png")
+    found = {}
+    for name, chosen in (("ce", ("--method", "ce")), ("default", ())):
+        outcome = cli("train", "mine", *chosen, "--image-size", 8, "--epochs", 25, "--eval-every", 25, "--out", name)
+        assert outcome.code == 0, outcome.err
+        found[name] = result_of(Path(name))
+    plain, default = found["ce"], found["default"]
+    assert default["balanced_accuracy"] > plain["balanced_accuracy"]
+    for mine, theirs, count in zip(default["per_class"], plain["per_class"], default["class_counts"], strict=True):
+        assert mine >= theirs / 2 or count <= 50, (counts, default["per_class"], plain["per_class"])

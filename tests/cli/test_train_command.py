@@ -73,10 +73,11 @@ def test_a_list_file(cli, photos, tmp_path):
 def test_numbers_for_own_images_come_with_reasons(cli, photos):
     outcome = cli("train", photos, "--image-size", 16, "--epochs", 1, "--out", "run", "--dry-run")
     assert outcome.code == 0, outcome.err
-    for reason in ("method la+sam: imbalance 3", "model smallcnn: images are 16 x 16", "batch 16"):
+    for reason in ("method plda: imbalance 3", "model smallcnn: images are 16 x 16", "batch 16"):
         assert reason in outcome.err
     assert not Path("run").exists()
-    assert tomllib.loads(outcome.out)["method"] == "la+sam"
+    assert outcome.err.startswith("method plda: ")
+    assert tomllib.loads(outcome.out)["method"] == "plda"
 
 
 def test_flags_end_up_in_the_configuration(cli):

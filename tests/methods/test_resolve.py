@@ -125,9 +125,9 @@ def test_no_epochs_is_refused() -> None:
 @pytest.mark.parametrize(
     ("counts", "method", "why"),
     [
-        ((100, 90), "ce+sam", "nearly balanced"),
-        ((500, 3), "la+sam", "only 3 images"),
-        ((500, 50, 10), "vs+sam", "imbalance 50"),
+        ((100, 90), "ce", "nearly balanced"),
+        ((500, 3), "plda", "imbalance 167"),
+        ((500, 50, 10), "plda", "imbalance 50"),
     ],
 )
 def test_own_data_choose_their_method_with_a_reason(counts: tuple[int, ...], method: str, why: str) -> None:

@@ -190,6 +190,7 @@ def plan(
     recipe = recipe_of(dataclasses.replace(request, model=name or request.model), facts)
     check_stages(recipe.stages)
     notes = [*backbone_notes, *dataset.notes, *recipe.notes]
+    notes.sort(key=lambda line: not line.startswith("method "))  # which method, and why, comes first
     steps = sum(stage.epochs * -(-facts.images // stage.batch_size) for stage in recipe.stages)
     compiled = request.compile
     if begun is not None and request.precision == "auto":
