@@ -92,6 +92,18 @@ def test_what_is_said_of_saddles() -> None:
     assert f"{min(gains):.0f} to {max(gains):.0f} points better" in sam_says
 
 
+def test_what_the_page_on_accuracy_per_work_says() -> None:
+    page = " ".join((ROOT / "docs" / "results_accuracy_per_work.md").read_text(encoding="utf-8").split())
+    content = read("accuracy_per_work-cifar10-lt.json")
+    last = {(row["method"], row["work"]): row["last"] for row in content["rows"] if row["dataset"] == "cifar10"}
+    ours, peer = last["ours", 40], last["ce+drw", 40]["acc"]["mean"]
+    assert f"`ours` has {ours['acc']['mean']:.1f} at 40 units (tail {ours['tail']['mean']:.1f})" in page
+    assert f"and {ours['acc']['mean'] - peer:.1f} more than `ce+drw` at 40" in page
+    known = tables.published("cifar10", 100.0, "ce+drw")["acc"]["mean"]
+    assert f"the published {known:.1f} of `ce+drw` at 200 units" in page
+    assert all(run["test_openings"] == 1 for run in content["runs"] if run["method"] == "ours")
+
+
 TABLES = ("digits-lt-10-seeds", "digits-lt-300-epochs", "digits-lt-10-published")
 
 
