@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from saddlescape.records.files import read_rows
 from support import result_of
 
 SMALL = ("--model", "smallcnn", "--image-size", "16", "--device", "cpu")
@@ -16,16 +15,6 @@ SMALL = ("--model", "smallcnn", "--image-size", "16", "--device", "cpu")
 
 def config(run: Path) -> dict[str, Any]:
     return tomllib.loads((run / "config.toml").read_text())
-
-
-def test_a_run_folder_holds_what_the_contract_says(digits_run):
-    assert len(read_rows(digits_run / "metrics.jsonl")) == 2
-    assert any((digits_run / "checkpoint").iterdir())
-    assert config(digits_run)["method"] == "ce+drw+sam"
-    accuracies = [row["test"]["accuracy"] for row in read_rows(digits_run / "metrics.jsonl")]
-    assert result_of(digits_run)["accuracy"] == accuracies[-1]
-    assert result_of(digits_run)["best_accuracy"] == max(accuracies)
-    assert result_of(digits_run)["best_epoch"] == accuracies.index(max(accuracies)) + 1
 
 
 def test_the_same_command_again_says_that_it_is_finished(cli, digits_run, untouched):
@@ -56,18 +45,6 @@ def test_a_folder_of_images(photo_run, photos):
     assert found["class_counts"] == [12, 7, 4]
     assert config(photo_run)["data"]["name"] == str(photos)
     assert found["skipped_images"] == 0
-
-
-def test_a_list_file(cli, photos, tmp_path):
-    images = sorted(photos.joinpath("train").rglob("*.png"))
-    lines = [f"{path.relative_to(photos.parent)} {path.parent.name}" for path in images]
-    listed = tmp_path / "train.txt"
-    listed.write_text("\n".join([*lines, ""]))
-    outcome = cli("train", listed, "--root", photos.parent, "--method", "ce+drw", "--epochs", 1, "--out", "run", *SMALL)
-    assert outcome.code == 0, outcome.err
-    assert result_of(Path("run"))["classes"] == ["cat", "dog", "owl"]
-    # A fifth of each class, at least one, is set aside for testing.
-    assert result_of(Path("run"))["class_counts"] == [10, 6, 3]
 
 
 def test_numbers_for_own_images_come_with_reasons(cli, photos):
