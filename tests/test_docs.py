@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from saddlescape.cli.app import COMMANDS
+
 ROOT = Path(__file__).parents[1]
 ROOMS = ("losses", "optim", "schedules", "models", "data", "curvature")
 
@@ -51,6 +53,20 @@ def test_the_reference_has_every_public_name(site: Path, room: str) -> None:
         thing = getattr(module, name)
         if inspect.isclass(thing) or inspect.isfunction(thing):  # tables such as LOSSES are told by what reads them
             assert f'id="saddlescape.{room}.{name}"' in page, name
+
+
+@pytest.mark.slow
+def test_the_reference_of_the_command_line_has_every_command_and_flag(site: Path) -> None:
+    page = html.unescape(re.sub(r"<[^>]+>", "", (site / "cli.html").read_text(encoding="utf-8")))
+    for command in COMMANDS:
+        assert f"saddlescape {command}" in page
+    assert {"--track-curvature", "--advise-rho", "--budget", "--csv"} <= set(page.split())
+
+
+@pytest.mark.slow
+def test_formulas_are_mathml_and_read_as_they_are(site: Path) -> None:
+    page = (site / "which_method.html").read_text(encoding="utf-8")
+    assert page.count("<math ") > 5 and r"\tau" not in page and "<mi>τ</mi>" in page
 
 
 @pytest.mark.slow

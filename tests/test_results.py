@@ -1,4 +1,4 @@
-"""What README.md says of results is what the committed result files say, number by number."""
+"""What README.md and docs/ say of results is what the committed result files say, number by number."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from saddlescape.report import table as tables
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-TEXT = " ".join(README.split())
+PAGES = ROOT / "docs"
+SADDLE = (PAGES / "results_saddle.md").read_text(encoding="utf-8")
+CIFAR10 = (PAGES / "results_cifar10_lt.md").read_text(encoding="utf-8")
 
 
 def read(name: str) -> Any:
@@ -25,15 +27,16 @@ def accuracy(name: str, method: str) -> str:
     return tables.number(next(row for row in read(name)["rows"] if row["method"] == method)["last"]["acc"])
 
 
-def after(words: str) -> str:
-    """The README from ``words`` on, as one line."""
-    assert words in TEXT, f"README.md no longer says {words!r}"
-    return TEXT[TEXT.index(words) :]
+def after(words: str, text: str = README) -> str:
+    """The text from ``words`` on, as one line."""
+    text = " ".join(text.split())
+    assert words in text, f"no longer says {words!r}"
+    return text[text.index(words) :]
 
 
 def test_the_ten_seeds_of_digits() -> None:
     named = {"our own recipe": "ours", "CC-SAM": "cc-sam", "MiSLAS": "mislas", "MiSLAS with SAM": "mislas+sam"}
-    said = after("[ten seeds]").split("Plain `ce`")[0]
+    said = after("the best four with ten").split("Plain `ce`")[0]
     found = re.findall(r"(our own recipe|CC-SAM|MiSLAS with SAM|MiSLAS) (\d+\.\d ± \d+\.\d)", said)
     assert len(found) == len(re.findall("±", said)) == 4
     for name, value in found:
@@ -41,28 +44,45 @@ def test_the_ten_seeds_of_digits() -> None:
     ranked = [float(value.split()[0]) for _, value in found]
     assert ranked == sorted(ranked, reverse=True)
     assert "ours leads, within noise" in said
-    assert f"Plain `ce` has {accuracy('digits-lt-300-epochs.json', 'ce')}" in TEXT
+    assert f"Plain `ce` has {accuracy('digits-lt-300-epochs.json', 'ce')}" in after("Plain `ce`")
+    assert f"{len(read('digits-lt-300-epochs.json')['rows'])} methods" in README
 
 
-def test_the_table_of_twenty_epochs() -> None:
+def test_what_twenty_epochs_cost_sam() -> None:
     rows = read("cifar10-lt-20-epochs.json")["table"]["rows"]
-    for row in rows:
-        cells = [tables.number(row["last"][metric]) for metric in tables.METRICS]
-        cells += [f"{row['published'][metric]['mean']:.1f}" for metric in ("acc", "tail")]
-        assert f"| {row['method']} | {' | '.join(cells)} |" in README
     gap = [rows[i]["last"]["acc"]["mean"] - rows[i + 1]["last"]["acc"]["mean"] for i in (0, 2, 4)]
-    assert f"costs {min(gap):.0f} to {max(gap):.0f} points" in TEXT
+    assert f"costs {min(gap):.0f} to {max(gap):.0f} points" in CIFAR10
 
 
-def test_the_two_rows_of_two_hundred_epochs() -> None:
+def test_the_readme_s_table() -> None:
+    """Two rows of the accuracy per work, two of 200 epochs; "-" stands for what was not published."""
+    short = {(row["work"], row["method"]): row for row in read("accuracy_per_work-cifar10-lt.json")["rows"]
+             if row["dataset"] == "cifar10"}  # fmt: skip
+    for method in ("ce+drw", "ours"):
+        row = short[40, method]
+        cells = [str(len(row["seeds"])), *(tables.number(row["last"][metric]) for metric in tables.METRICS)]
+        assert f"| `{method}` | 40 | {' | '.join(cells)} | - | - |" in README
     sgd, sam = read("cifar10-lt-200-epochs.json")["results"]
-    for name, row in (("ce+drw", sgd), ("ce+drw+sam (rho 0.5)", sam)):
+    for work, name, row in ((200, "ce+drw", sgd), (400, "ce+drw+sam", sam)):
         cells = [f"{row[key] + 1e-9:.1f}" for key in ("accuracy", "head", "mid", "tail")]
         published = tables.published("cifar10", 100.0, row["method"])
         cells += [f"{published[metric]['mean']:.1f}" for metric in ("acc", "tail")]
-        assert f"| {name} | {' | '.join(cells)} |" in README
-    gain, tail = sam["accuracy"] - sgd["accuracy"], sam["tail"] - sgd["tail"]
-    assert f"{gain:.1f} points and {tail:.1f} on the tail" in TEXT
+        assert f"| `{name}` | {work} | 1 | {' | '.join(cells)} |" in README
+        assert f"| {name}{' (rho 0.5)' if 'sam' in name else ''} | {' | '.join(cells)} |" in CIFAR10
+    gain, tail, head = (sam[key] - sgd[key] for key in ("accuracy", "tail", "head"))
+    for page in (SADDLE, CIFAR10):
+        assert f"{gain:.1f} points and {tail:.1f} on the tail" in page
+    caption = after("*CIFAR-10-LT").split("![")[0]
+    for key in ("accuracy", "tail"):
+        assert f"from {sgd[key] + 1e-9:.1f} to {sam[key] + 1e-9:.1f}" in caption
+    assert f"the three most frequent lose {-head:.1f}" in caption
+
+
+def test_what_is_said_of_speed() -> None:
+    page = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    (ratios,) = re.findall(r"fastest peer \| 500 images, both runs \| ([\d.]+) and ([\d.]+)", page)
+    assert all(float(ratio) > 1.9 for ratio in ratios)
+    assert "about half the time that the fastest other package needs" in after("A Hessian product")
 
 
 def test_what_is_said_of_saddles() -> None:
@@ -73,7 +93,8 @@ def test_what_is_said_of_saddles() -> None:
         values = [abs(row[key]) for row in final[who].values() if row["group"] == group]
         return min(values), max(values)
 
-    sgd_says, sam_says = after("After SGD's 200 epochs").split("After SAM's")[0], after("After SAM's the tail's")
+    sgd_says = after("After SGD's 200 epochs", SADDLE).split("After SAM's")[0]
+    sam_says = after("After SAM's the tail's", SADDLE)
     (tail_low, tail_high), (head_low, head_high) = (span("sgd", group, "nonconvexity") for group in ("tail", "head"))
     (tail_flat, tail_deep), (head_flat, head_deep) = (span("sgd", group, "lambda_min") for group in ("tail", "head"))
     assert f"{tail_low:.2f}" == f"{tail_high:.2f}"  # said as one number
@@ -90,6 +111,13 @@ def test_what_is_said_of_saddles() -> None:
     scores = {who: runs[who]["accuracy"]["per_class"] for who in runs}
     gains = [scores["sam"][label] - scores["sgd"][label] for label in (7, 8, 9)]
     assert f"{min(gains):.0f} to {max(gains):.0f} points better" in sam_says
+    equal = read("saddle-cifar10-lt.json")["verdict"]["equal_loss"].values()
+    said = (("lambda_min", "a fifth to a quarter", 0.19, 0.28), ("lambda_max", "a ninth to a sixth", 0.11, 0.17))
+    for key, words, low, high in said:
+        assert all(low <= row[key] <= high for row in equal)
+        assert words in after("At equal loss of a class") and words in after("At equal class loss", SADDLE)
+    shallow, deep = (min(row["lambda_min"] for row in final[who].values() if row["group"] == "tail") for who in final)
+    assert deep < shallow and "tail's curvature is *less* negative than after SAM" in after("Does SAM help")
 
 
 def test_what_the_page_on_accuracy_per_work_says() -> None:
