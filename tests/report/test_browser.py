@@ -41,6 +41,7 @@ class Sight:
     def __init__(self, browser: Any, path: Path, width: int = 1280, scheme: str = "light") -> None:
         self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)
         self.page = self.context.new_page()
+        self.page.set_default_timeout(120_000)  # surfaces are drawn by software, on a busy machine slowly
         self.problems: list[str] = []
         self.requests: list[str] = []
         self.page.on("console", lambda m: self.problems.append(m.text) if m.type == "error" else None)
@@ -52,7 +53,7 @@ class Sight:
     def run(self, script: str, *arguments: Any) -> Any:
         return self.page.evaluate(script, *arguments)
 
-    def until(self, script: str, seconds: float = 30) -> Any:
+    def until(self, script: str, seconds: float = 120) -> Any:
         """Wait for a script to be true; the page's policy forbids playwright's own way, which makes code of text."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -162,7 +163,7 @@ def test_legend_ranges_and_numbers(sight: Sight) -> None:
 
 def saved(sight: Sight, selector: str) -> str:
     with sight.page.expect_download() as download:
-        sight.page.locator(selector).click()
+        sight.page.locator(selector).dispatch_event("click")
     return Path(download.value.path()).read_text(encoding="utf-8")
 
 

@@ -172,7 +172,7 @@ Drawing = Panels | Heatmap | Relief
 
 @dataclass(frozen=True)
 class Figure:
-    """One drawing, or several to choose from by a list (``choice`` says of what)."""
+    """One drawing, or several to choose from by a list (``choice``: of what)."""
 
     key: str
     title: str

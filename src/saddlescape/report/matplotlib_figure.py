@@ -73,9 +73,12 @@ MARKERS = {"circle": "o", "diamond": "D", "square": "s", "triangle-up": "^", "cr
 
 
 def write_figures(paths: Sequence[Path], folder: Path) -> list[Path]:
-    """Write every figure of the page; returns the files.
+    """Write every figure of the page as PDF, SVG and PNG into ``folder``.
 
     Of figures with a list of runs each is written, of those with a list of classes the one that the page opens with.
+
+    Returns:
+        The files.
 
     Raises:
         InputError: as ``read``, or a folder that cannot be written.
@@ -121,7 +124,11 @@ def _save(figure: Any, folder: Path, name: str) -> list[Path]:
 
 
 def _figure_class() -> Any:
-    """matplotlib's ``Figure``; no global state, no display. Raises MissingExtraError."""
+    """matplotlib's ``Figure``; no global state, no display.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
     chosen = os.environ.pop("MPLBACKEND", None)  # a notebook's, which need not exist here; no backend is used
     try:
         from matplotlib.figure import Figure

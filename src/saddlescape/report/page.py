@@ -1,8 +1,8 @@
-"""One self-contained HTML page: works from a file, offline, and may ask nothing of any network.
+"""One self-contained HTML page: works from a file, offline, without any network request.
 
-Everything from data passes Jinja2's escaping or ``text.json_for_html``; plotly.js lies in the page once, packed, and is
-unpacked when a figure comes near; the page's own content policy allows these two scripts by their hashes and nothing
-else, so that even what slipped through could not run.
+Everything from data passes Jinja2's escaping or ``text.json_for_html``; plotly.js is in the page once, compressed, and
+decompressed before the first figure is drawn; the content policy allows these two scripts by their hashes and nothing
+else, so that markup which slipped through could not run.
 """
 
 from __future__ import annotations
@@ -109,6 +109,14 @@ class Study:
 def write_page(paths: Sequence[Path], out: Path, title: str = "") -> Path:
     """Write the page of the runs and grids at ``paths`` to ``out``.
 
+    Args:
+        paths: Run folders, and folders of runs.
+        out: The page, an HTML file.
+        title: Its headline; by default "What happened to the tail".
+
+    Returns:
+        ``out``.
+
     Raises:
         InputError: a path that is neither a run nor a grid, or a file that cannot be written.
         MissingExtraError: plotly is not installed.
@@ -120,7 +128,11 @@ def write_page(paths: Sequence[Path], out: Path, title: str = "") -> Path:
 
 
 def render(runs: Sequence[RunData], title: str = "") -> str:
-    """The page's HTML. Raises MissingExtraError where plotly is not installed."""
+    """The page's HTML.
+
+    Raises:
+        MissingExtraError: plotly is not installed.
+    """
     engine = plotly_js()
     own = (resources.files(__package__) / "templates" / "page.js").read_text(encoding="utf-8")
     style = (resources.files(__package__) / "templates" / "page.css").read_text(encoding="utf-8")
@@ -159,7 +171,11 @@ def policy(*scripts: str) -> str:
 
 
 def plotly_js() -> str:
-    """plotly.js as it comes. Raises MissingExtraError."""
+    """plotly.js as it comes.
+
+    Raises:
+        MissingExtraError: plotly is not installed.
+    """
     try:
         from plotly.offline import get_plotlyjs
     except ImportError:

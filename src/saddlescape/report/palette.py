@@ -48,5 +48,5 @@ def look(index: int, variant: int = 0) -> dict[str, Any]:
 
 
 def exchange() -> dict[str, str]:
-    """Light colour -> dark colour, for the page; the light ones are all different, so nothing is mistaken."""
+    """Light colour -> dark colour, for the page. All light ones differ, so each has one partner."""
     return {LIGHT[name]: DARK[name] for name in LIGHT} | dict(zip(HEAT_LIGHT, HEAT_DARK, strict=True))

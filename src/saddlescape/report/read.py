@@ -1,4 +1,4 @@
-"""Run folders and grids -> plain data. A missing or damaged file is None and a note, never a crash."""
+"""Run folders and grids as ``RunData``. A missing or damaged file is None and a note, never a crash."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def _same_words(plain: RunData, sam: RunData) -> bool:
 
 
 def comparable(one: RunData, other: RunData) -> bool:
-    """Same training and test images, network and length: figures may be held against each other."""
+    """Same training and test images, network and length: figures may be compared."""
     if one.result is None or other.result is None:
         return False
     held = {one.result.held_hash, other.result.held_hash} - {""}  # older results have none

@@ -1,4 +1,4 @@
-"""Words and numbers for people, and names from data made harmless.
+"""Words and numbers as the page shows them, and names from data without markup.
 
 Class names, paths and messages come from data that anyone may have written. Jinja2 escapes them in HTML and
 :func:`json_for_html` in scripts; plotly reads a little HTML in its own labels, hence :func:`label`.

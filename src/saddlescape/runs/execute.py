@@ -21,7 +21,7 @@ import torch
 import saddlescape
 from saddlescape.data.cores import usable_cores
 from saddlescape.data.types import Dataset
-from saddlescape.errors import InputError
+from saddlescape.errors import InputError, counted
 from saddlescape.parallel.ranks import ALONE, Ranks, device_of, sync_batchnorm
 from saddlescape.records import files, metrics
 from saddlescape.records.config import RunConfig, Stage
@@ -428,8 +428,9 @@ def _commit() -> str:
     try:
         if not (root / ".git").exists():
             return ""
-        asked = ["describe", "--always", "--dirty=+changes", "--abbrev=40", "--exclude=*"]
-        done = subprocess.run(["git", "-C", str(root), *asked], capture_output=True, text=True, timeout=10, check=True)
+        command = ["git", "--no-optional-locks", "-C", str(root), "describe", "--always", "--dirty=+changes",
+                   "--abbrev=40", "--exclude=*"]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
         return done.stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return ""
@@ -448,4 +449,4 @@ def device_name(device: str) -> str:
     """A device as a person would name it, with the number of threads of a CPU."""
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(torch.device(device))
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    return f"{platform.machine()} CPU, {counted(torch.get_num_threads(), 'thread')}"

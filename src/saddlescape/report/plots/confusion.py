@@ -23,7 +23,7 @@ def confusion(runs: Sequence[RunData]) -> Figure | None:
         return None
     caption = "In percent of the test images of a true class (a row); counts appear at the pointer; "
     grouped = len(known[0].classes) > MOST
-    caption += "by group, since there are too many classes to be seen" if grouped else "the most frequent class first"
+    caption += "by group, since there are too many classes to show" if grouped else "the most frequent class first"
     variants = [(run.name, heatmap) for run in known if (heatmap := _heatmap(run))]
     return Figure("confusion", "Confusion", caption + ".", variants, "run")
 

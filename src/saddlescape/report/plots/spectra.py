@@ -137,7 +137,7 @@ def _panels(items: Sequence[ClassSpectrum], titles: Sequence[str], by_run: bool)
 def _words(item: ClassSpectrum) -> str:
     mass = item.row.negative_mass
     share = ""
-    if mass and mass[1] - mass[0] < 0.5:  # a wider interval says nothing
+    if mass and mass[1] - mass[0] < 0.5:  # a wider interval is no information
         share = f", with {percent(100 * mass[0], 0)} to {percent(100 * mass[1], 0)} of the eigenvalues negative"
     return (
         f"class {short(item.run.class_name(item.row.label))} reaches from {number(item.row.lambda_min)} to "
