@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -47,3 +49,28 @@ def test_ctrl_c_ends_with_130_one_line_and_a_checkpoint(cli, running):
     assert "a checkpoint was written" in lines[0]
     assert not Path("run/result.json").exists()
     assert cli("evaluate", "run").code == 0
+
+
+@pytest.fixture
+def small_disk():
+    """No file of this process may grow beyond 100 KB: what a full disk does to a checkpoint."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+
+    def grow() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    yield grow
+    grow()
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(cli, small_disk):
+    command = ("train", "digits", "--method", "ce", "--epochs", 2, "--out", "run", "--device", "cpu")
+    complaint = cli(*command).complaint
+    assert "could not write the checkpoint" in complaint
+    assert not any(Path("run/checkpoint").iterdir())
+    small_disk()
+    assert cli(*command).code == 0
+    assert json.loads(Path("run/result.json").read_text())["epochs"] == 2
