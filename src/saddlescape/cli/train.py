@@ -81,6 +81,9 @@ def train(
             config = ranks.from_first(None if found is None else found[0])
             _, dataset, notes = found or decided(config)
         assert config is not None
+        if tracking is not None and config.backbone.frozen:
+            raise InputError("--track-curvature does not see a frozen backbone's features: train with --keep-every 10, "
+                             "then saddlescape curvature RUN --course")  # fmt: skip
         for note in notes:
             say(note)
         if dry_run:

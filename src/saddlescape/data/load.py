@@ -294,7 +294,7 @@ def _read(
             splits[name] = FileSplit(packed, images.labels)
     train = splits["train"]
     if preprocess.features and isinstance(train, ArraySplit) and len(train):
-        return splits, _standardized(train.images, preprocess, notes)
+        return splits, standardized(train.images, preprocess, notes)
     if found.preprocess is None and len(train):
         some = train.take(spread(len(train), _SAMPLE))
         pixels, _, bad, remarks = decode_all(some, preprocess)
@@ -314,7 +314,7 @@ def _read_once(
     return each(images, decode, progress=progress, what="checking images")
 
 
-def _standardized(features: Tensor, preprocess: Preprocess, notes: list[str]) -> Preprocess:
+def standardized(features: Tensor, preprocess: Preprocess, notes: list[str]) -> Preprocess:
     """Mean and std of each column of the training rows, from float64 sums; a constant column has std 1."""
     values = features.flatten(1).double()
     mean, std = values.mean(dim=0), values.std(dim=0, correction=0)

@@ -283,7 +283,7 @@ def measure_course(
 
         def measure(cursor: Cursor, clock: Clock) -> list[Moment]:
             nonlocal model
-            opened = open_run(folder, cursor).model
+            opened = open_run(folder, cursor).model_for(dataset)
             if cursor.stage == follower.stage:  # the same network: what was traced of it stays
                 model.load_state_dict(opened.state_dict())
             else:

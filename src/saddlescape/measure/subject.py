@@ -126,7 +126,7 @@ def open_subject(
                 f"trained on logits times {opened.logit_scale:g}; cross-entropy on the raw ones is nearly flat: "
                 "compare with --loss train"
             )
-    model = opened.model.to(device=where, dtype=DTYPES[dtype])
+    model = opened.model_for(dataset).to(device=where, dtype=DTYPES[dtype])
     return Subject(folder, opened, dataset, model, function.to(where), loss, where, DTYPES[dtype], tuple(notes), views)
 
 

@@ -102,7 +102,7 @@ def resolve(
         return _within(fill, budget, facts.images)
     published = recipes()
     notes: list[str] = []
-    if facts.dataset in published and facts.dataset not in ("own", "features"):
+    if facts.dataset in published and facts.dataset not in ("own", "features") and not facts.features:
         table = published[facts.dataset]
         method = PAPER_DEFAULT if method is None else method
     else:

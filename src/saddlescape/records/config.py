@@ -118,6 +118,13 @@ class BackboneConfig:
     input_size: Index = 0  # pixels a side that smaller images are scaled to inside the network
     interpolation: Annotated[str, one_of("bilinear", "bicubic")] = "bilinear"
     architecture: str = ""  # JSON, of transformers
+    # What is trained: the head, on features that are computed once; or all of the network.
+    tune: Annotated[str, one_of("head", "all")] = "all"
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the head alone is trained, on the backbone's features."""
+        return bool(self.weights_hash) and self.tune == "head"
 
     @property
     def options(self) -> dict[str, Any]:
@@ -150,6 +157,16 @@ class RunConfig:
     sync_sam: bool = False  # SAM climbs the gradient of the whole batch, not each process its own
     sync_batchnorm: bool = False  # BatchNorm sees the whole batch, not each process its shard
     version: int = VERSION
+
+    @property
+    def trained(self) -> str:
+        """The name of the network that is trained: a frozen backbone is none of it."""
+        return "features" if self.backbone.frozen else self.model
+
+    @property
+    def network_options(self) -> dict[str, Any]:
+        """What ``build_model`` takes for it."""
+        return {} if self.backbone.frozen else self.backbone.options
 
 
 def check(config: RunConfig) -> None:

@@ -32,6 +32,8 @@ def backbone_of(request: Request) -> str:
         raise InputError(f"--model {request.model} and --backbone {name} both name the network: leave one of them out")
     if request.weights is not None and not name:
         raise InputError("--weights are those of a backbone: say --backbone NAME too")
+    if request.tune is not None and not name:
+        raise InputError("--tune says what of a backbone is trained: say --backbone NAME too")
     if name and not is_backbone(name) and name not in model_names():
         raise InputError(
             f"unknown backbone {name!r}; use timm/NAME, torchvision/NAME, transformers/NAME_OR_FOLDER, "
@@ -62,7 +64,10 @@ def resolved(request: Request, data: DataConfig, name: str) -> tuple[str, DataCo
         std=source.std,
     )
     found = weights_hash(source.network)
+    if request.tune not in (None, "head", "all"):
+        raise InputError(f"--tune {request.tune}: unknown; use head or all")
     network = BackboneConfig(
+        tune=request.tune or "head",
         weights=weights, weights_hash=found, input_size=size, interpolation=source.interpolation,
         architecture=source.architecture,
     )  # fmt: skip

@@ -20,6 +20,7 @@ from saddlescape.disk import expanded
 from saddlescape.errors import InputError
 from saddlescape.losses.logit_adjustment import post_hoc_adjust
 from saddlescape.records import files
+from saddlescape.runs.frozen import with_features
 from saddlescape.runs.images import Image, among, identify, require_same, trained_images
 from saddlescape.runs.opened import Opened, open_run
 from saddlescape.runs.plan import load_data, moved
@@ -55,8 +56,8 @@ def evaluate_run(
         dataset = other_data(opened, data, split, root=root, progress=progress, say=say)
     chosen = _chosen(dataset, split)
     where = resolve_device(device)
-    model = opened.model.to(device=where, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    loader = build_loader(chosen, opened.preprocess, batch_size=EVALUATION_BATCH, device=where)
+    model = opened.model_for(dataset).to(device=where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    loader = build_loader(chosen, dataset.preprocess, batch_size=EVALUATION_BATCH, device=where)
     adjust: Callable[[Tensor], Tensor] | None = None
     if post_hoc is not None:
         counts, tau = dataset.class_counts, post_hoc
@@ -69,7 +70,7 @@ def evaluate_run(
     # Answers of an unfinished run would pass for those of the finished one later on.
     if data is None and split == "test" and post_hoc is None and files.read_result(folder) is not None:
         try:
-            keep_predictions(folder, scorer, dataset, opened.preprocess)
+            keep_predictions(folder, scorer, dataset.source or dataset, opened.preprocess)
         except InputError as error:
             say(f"warning: the answers are not kept for the report: {error}")
     return scorer.scores(dataset.groups), class_report(scorer), dataset
@@ -127,7 +128,7 @@ def run_data(
         )
     repair = "restore the data as it was" + (", or score other images with --data" if held else "")
     require_same(opened.folder, config, opened.meta, dataset, repair, held)
-    return dataset
+    return with_features(config, dataset, opened.folder, say)
 
 
 def other_data(

@@ -31,6 +31,7 @@ from saddlescape.records.result_warnings import result_warnings
 from saddlescape.runs import config as configuration
 from saddlescape.runs.backbone import require_weights
 from saddlescape.runs.first_stage import first_stage_hash, load_first_stage
+from saddlescape.runs.frozen import image_preprocess, with_features
 from saddlescape.runs.images import require_same, write_images
 from saddlescape.training.checkpoint import Checkpoint, CheckpointFolder, Cursor
 from saddlescape.training.closed_form import fit_head
@@ -206,7 +207,7 @@ def _run(
     for problem in damaged:
         say(f"warning: {problem}; going on from the checkpoint before it")
     cursor = resumed.cursor if resumed is not None else Cursor(stage=1) if config.start else Cursor()
-    was = resumed.meta.get("preprocess", {}).get("white_level", 0.0) if resumed is not None else None
+    was = image_preprocess(resumed.meta).get("white_level", 0.0) if resumed is not None else None
     if was not in (None, dataset.preprocess.white_level):
         raise InputError(
             f"{folder} was trained on images whose values of 0 to {was or 65535:g} became 0 to 255, now those of 0 to "
@@ -216,15 +217,21 @@ def _run(
         require_same(folder, config, resumed.meta, dataset, OTHER_OUT)
     if ranks.first:
         _go_back(config, folder, cursor, say)
+    images = dataset.source or dataset
+    if config.backbone.frozen:  # the first process computes the features, the others read them
+        made = with_features(config, dataset, folder, say) if ranks.first else None
+        ranks.from_first(None)
+        dataset = made or with_features(config, dataset, folder)
     # Pretrained weights are fetched once: a resumed run takes all weights from its checkpoint.
     fresh = resumed is None and ranks.first
-    options: dict[str, Any] = dict(config.backbone.options)
-    if fresh and (config.pretrained or config.backbone.weights_hash):
+    pretrained = bool(config.backbone.weights_hash) and not config.backbone.frozen
+    options: dict[str, Any] = dict(config.network_options)
+    if fresh and (config.pretrained or pretrained):
         options |= {"pretrained": True, "weights": config.backbone.weights}
     # The head that the stage before left: `_build` makes the one of the stage itself where it has its own.
     head = config.stages[max(cursor.stage - 1, 0)].head
-    model = new_model(config.model, dataset, head, config.seed, **options)
-    if fresh and config.backbone.weights_hash:
+    model = new_model(config.trained, dataset, head, config.seed, **options)
+    if fresh and pretrained:
         require_weights(config, model)
     if resumed is None and config.start and ranks.first:
         source = folder / config.start
@@ -232,7 +239,7 @@ def _run(
             say(remark)
         say(f"first stage: that of {source} (weights {config.start_hash})")
     if resumed is None and dataset.base is not None and ranks.first:
-        write_images(folder, dataset, folder / config.start if config.start else None)
+        write_images(folder, images, folder / config.start if config.start else None)
     ranks.copy_first(model.state_dict().values())
     meta = {
         "draw_hash": dataset.draw_hash,
@@ -241,6 +248,7 @@ def _run(
         "class_counts": dataset.class_counts,
         "groups": dataset.groups,
         "preprocess": asdict(dataset.preprocess),
+        **({"image_preprocess": asdict(dataset.source.preprocess)} if dataset.source is not None else {}),
         "model": config.model,
         "head": config.stages[-1].head,
         "method": config.method,

@@ -4,32 +4,57 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
-from saddlescape.data.types import Preprocess
+from saddlescape.data.types import Dataset, Preprocess
 from saddlescape.errors import InputError
 from saddlescape.losses.registry import LOSSES
 from saddlescape.models.registry import build_model
 from saddlescape.records.config import RunConfig
 from saddlescape.records.files import CHECKPOINT, read_result
 from saddlescape.runs import config as configuration
+from saddlescape.runs.frozen import Standardized, image_preprocess, load_frozen
 from saddlescape.training.checkpoint import CheckpointFolder, Cursor
 
 
 @dataclass(frozen=True)
 class Opened:
-    """``model`` in eval mode on the CPU; ``classes`` maps output -> name; ``cursor`` says how far it was trained."""
+    """``trained`` is the network that was trained, in eval mode on the CPU, and ``trained_on`` the preprocessing of what
+    it sees; ``classes`` maps output -> name; ``cursor`` says how far it was trained."""
 
     folder: Path
     config: RunConfig
-    model: nn.Module
+    trained: nn.Module
     classes: list[str]
-    preprocess: Preprocess
+    trained_on: Preprocess
     cursor: Cursor
     meta: dict[str, Any]
+
+    @cached_property
+    def preprocess(self) -> Preprocess:
+        """Of what ``model`` sees: where a frozen backbone's head was trained on features, of the images before it."""
+        return _preprocess(image_preprocess(self.meta))
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The whole network, in eval mode on the CPU: ``trained``, behind the frozen backbone if there is one.
+
+        Raises:
+            InputError: the backbone cannot be built, or its weights are others now.
+        """
+        if not self.config.backbone.frozen:
+            return self.trained
+        model = load_frozen(self.config, len(self.classes), self.preprocess.channels)
+        model.head = Standardized(self.trained_on, cast(nn.Module, self.trained.head))
+        return model.eval()
+
+    def model_for(self, dataset: Dataset) -> nn.Module:
+        """The network that sees ``dataset``: ``trained`` for features of this run's backbone, else ``model``."""
+        return self.model if dataset.source is None else self.trained
 
     @property
     def logit_scale(self) -> float:
@@ -83,14 +108,13 @@ def open_run(folder: str | Path, cursor: Cursor | None = None) -> Opened:
         raise InputError(f"{folder} has no checkpoint yet: train at least one epoch")
     meta = checkpoint.meta
     try:
-        given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in meta["preprocess"].items()}
-        preprocess = Preprocess(**given)
+        preprocess = _preprocess(meta["preprocess"])
         classes = [str(name) for name in meta["classes"]]
         head = config.stages[checkpoint.cursor.stage].head
     except (KeyError, TypeError, IndexError) as error:
         raise InputError(f"{checkpoint.path / 'meta.json'}: incomplete ({error})") from error
     model = build_model(
-        config.model, len(classes), head=head, in_channels=preprocess.channels, **config.backbone.options  # type: ignore[arg-type]
+        config.trained, len(classes), head=head, in_channels=preprocess.channels, **config.network_options  # type: ignore[arg-type]
     )
     try:
         model.load_state_dict(checkpoint.model)
@@ -99,3 +123,7 @@ def open_run(folder: str | Path, cursor: Cursor | None = None) -> Opened:
             f"{checkpoint.path}: does not fit {config.model} ({str(error).splitlines()[-1].strip()})"
         ) from error
     return Opened(folder, config, model.eval(), classes, preprocess, checkpoint.cursor, meta)
+
+
+def _preprocess(raw: dict[str, Any]) -> Preprocess:
+    return Preprocess(**{key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()})

@@ -93,14 +93,14 @@ def _identified(request: Request) -> str:
     return request.data if found is None else str(found.resolve())
 
 
-def facts_of(dataset: Dataset, device: torch.device) -> Facts:
-    """What a method may know of the data and the device."""
+def facts_of(dataset: Dataset, device: torch.device, frozen: bool = False) -> Facts:
+    """What a method may know of the data and the device. ``frozen``: it sees a frozen backbone's features of them."""
     return Facts(
         dataset=dataset.name,
         class_counts=dataset.class_counts,
         image_size=dataset.preprocess.image_size,
         augment=dataset.augment,
-        features=dataset.preprocess.features,
+        features=frozen or dataset.preprocess.features,
         device_type=device.type,
     )
 
@@ -118,8 +118,9 @@ def recipe_of(request: Request, facts: Facts) -> Recipe:
 
 def changed(config: RunConfig, dataset: Dataset) -> list[str]:
     """What in ``config`` differs from its recipe at the same length, as ``field value (recipe value)``."""
-    recipe = resolve(config.method, facts_of(dataset, torch.device(config.device)), epochs=config.stages[0].epochs)
-    lines = [] if recipe.model == config.model else [f"model {config.model} ({recipe.model})"]
+    facts = facts_of(dataset, torch.device(config.device), config.backbone.frozen)
+    recipe = resolve(config.method, facts, epochs=config.stages[0].epochs)
+    lines = [] if recipe.model == config.trained else [f"model {config.model} ({recipe.model})"]
     for mine, theirs in zip(config.stages, recipe.stages, strict=False):
         for field_ in dataclasses.fields(mine):
             ours, usual = getattr(mine, field_.name), getattr(theirs, field_.name)
@@ -186,7 +187,7 @@ def plan(
     dataset = loaded.data[data]
     if not table and not name:  # a person's own images: write down the size that was chosen
         data = dataclasses.replace(data, image_size=dataset.preprocess.image_size)
-    facts = facts_of(dataset, device)
+    facts = facts_of(dataset, device, network.frozen)
     recipe = recipe_of(dataclasses.replace(request, model=name or request.model), facts)
     check_stages(recipe.stages)
     notes = [*backbone_notes, *dataset.notes, *recipe.notes]
@@ -196,6 +197,8 @@ def plan(
     if begun is not None and request.precision == "auto":
         precision = begun.precision
         loaded.faster.setdefault(recipe.model, (precision, f"{precision}: as the rows that were begun before"))
+    elif request.precision == "auto" and facts.features:
+        precision = "float32"
     elif request.precision == "auto" and device.type == "cpu" and steps < MEASURED_RUN_STEPS:
         precision = "float32"
         notes.append(f"float32, eager: {steps} steps are too few to tune for")
@@ -211,7 +214,7 @@ def plan(
     if compiled is None and begun is not None:
         compiled = begun.compile
     elif compiled is None:
-        compiled = device.type == "cpu" and steps >= LONG_RUN_STEPS and can_compile()
+        compiled = device.type == "cpu" and steps >= LONG_RUN_STEPS and not facts.features and can_compile()
         if compiled:
             notes.append(f"torch.compile: {steps} steps repay the compiler's start; --no-compile to do without")
     elif compiled and not can_compile():

@@ -7,6 +7,7 @@ import torch
 from saddlescape.data.types import Dataset
 from saddlescape.parallel.ranks import Ranks, check_sync_batchnorm
 from saddlescape.records.config import RunConfig, check
+from saddlescape.runs.frozen import placeholder
 from saddlescape.training.closed_form import check_head_fit
 from saddlescape.training.parts import assemble, check_shared, new_model, next_head
 from saddlescape.training.precision import Precision
@@ -25,9 +26,11 @@ def rehearse(config: RunConfig, dataset: Dataset) -> None:
     ranks = Ranks(size=config.processes, sync_ascent=config.sync_sam)
     if config.sync_batchnorm:
         check_sync_batchnorm(torch.device(config.device))
+    if config.backbone.frozen:
+        dataset = placeholder(dataset)
     state = torch.get_rng_state()
     try:
-        model = new_model(config.model, dataset, config.stages[0].head, config.seed, **config.backbone.options)
+        model = new_model(config.trained, dataset, config.stages[0].head, config.seed, **config.network_options)
         for index, stage in enumerate(config.stages):
             if index:
                 model.head = next_head(stage, config.stages[index - 1], model, dataset.num_classes, config.seed)

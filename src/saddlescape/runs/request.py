@@ -118,6 +118,7 @@ class TrainOptions(SeededOptions, GridOptions):
         backbone: Start from a pretrained network: timm/NAME, torchvision/NAME, transformers/NAME_OR_FOLDER,
             package.module:function of yours, or a model of ours with --weights.
         weights: File with the backbone's weights (.safetensors or .pt), in place of the ones that it brings.
+        tune: What of the backbone is trained: head (on features that are computed once; the default) or all of it.
         pretrained: Older spelling: --model timm/NAME --pretrained is --backbone timm/NAME.
         profile: Shape of the drawn long tail: exp or step.
         draw_seed: Seed of which images are drawn or held out.
@@ -133,6 +134,7 @@ class TrainOptions(SeededOptions, GridOptions):
     augment: Annotated[str | None, TRAINING] = None
     backbone: Annotated[str | None, TRAINING] = None
     weights: Annotated[str | None, TRAINING] = None
+    tune: Annotated[str | None, TRAINING] = None
     pretrained: Annotated[bool, TRAINING] = False
     profile: Annotated[str, DATA] = "exp"
     draw_seed: Annotated[Whole, DATA] = 0

@@ -55,7 +55,7 @@ def tune(
     base, dataset, notes = plan(request, progress, loaded, configuration.begun(folder / "trial-000"))
     for note in notes:
         say(note)
-    ranges = space(recipe_of(request, facts_of(dataset, resolve_device(base.device))), searches)
+    ranges = space(recipe_of(request, facts_of(dataset, resolve_device(base.device), base.backbone.frozen)), searches)
     files.make_folder(folder, "choose another --out")
     _same_search(folder, base, ranges, dataset)
     done = files.read_rows(folder / TRIALS)
