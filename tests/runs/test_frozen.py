@@ -49,7 +49,7 @@ def train(runs: Path, method: str, **changes: Any) -> dict[str, Any]:
 def test_the_head_is_trained_on_standardised_features_and_answers_for_images(runs: Path) -> None:
     opened = open_run(runs / "la")
     data = run_data(opened)
-    assert data.source is not None and data.preprocess.features and opened.config.trained == "features"
+    assert data.source is not None and data.preprocess.features and opened.config.network == "features"
     images, features = data.source.test.images[:50], data.test.images[:50]  # type: ignore[union-attr]
     shown = data.preprocess.normalize(data.train.images).flatten(1)  # type: ignore[union-attr]
     torch.testing.assert_close(shown.mean(dim=0), torch.zeros(shown.shape[1]), atol=1e-4, rtol=0)

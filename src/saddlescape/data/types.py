@@ -40,8 +40,9 @@ class Dataset:
     validation splits. ``base`` is the folder below which the names of a person's own images identify them. Both are
     empty for named sets, whose splits are fixed, and for data split by position. ``skipped`` are files that could
     not be read, with the reason. ``augment`` is the recommended training augmentation (a name known to
-    ``saddlescape.data.augment``). ``source`` is the images that features were computed of. ``original_labels`` [C] are the labels in the source's own files where ours are
-    others (``imagenet-lt`` and ``inat2018`` are re-indexed by frequency).
+    ``saddlescape.data.augment``). ``original_labels`` [C] are the labels in the source's own files where ours are
+    others (``imagenet-lt`` and ``inat2018`` are re-indexed by frequency). ``source``: the images whose features these
+    are.
     """
 
     name: str

@@ -118,8 +118,9 @@ class BackboneConfig:
     input_size: Index = 0  # pixels a side that smaller images are scaled to inside the network
     interpolation: Annotated[str, one_of("bilinear", "bicubic")] = "bilinear"
     architecture: str = ""  # JSON, of transformers
-    # What is trained: the head, on features that are computed once; or all of the network.
-    tune: Annotated[str, one_of("head", "all")] = "all"
+    # What is trained: the head on features that are computed once, beside it layers of normalisation or small matrices
+    # (LoRA), or all of the network.
+    tune: Annotated[str, one_of("head", "norm", "lora", "all")] = "all"
 
     @property
     def frozen(self) -> bool:
@@ -159,7 +160,7 @@ class RunConfig:
     version: int = VERSION
 
     @property
-    def trained(self) -> str:
+    def network(self) -> str:
         """The name of the network that is trained: a frozen backbone is none of it."""
         return "features" if self.backbone.frozen else self.model
 

@@ -67,7 +67,7 @@ def resolved(request: Request, data: DataConfig, name: str) -> tuple[str, DataCo
     if request.tune not in (None, "head", "all"):
         raise InputError(f"--tune {request.tune}: unknown; use head or all")
     network = BackboneConfig(
-        tune=request.tune or "head",
+        tune=request.tune or ("all" if request.pretrained else "head"),
         weights=weights, weights_hash=found, input_size=size, interpolation=source.interpolation,
         architecture=source.architecture,
     )  # fmt: skip

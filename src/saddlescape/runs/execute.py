@@ -230,7 +230,7 @@ def _run(
         options |= {"pretrained": True, "weights": config.backbone.weights}
     # The head that the stage before left: `_build` makes the one of the stage itself where it has its own.
     head = config.stages[max(cursor.stage - 1, 0)].head
-    model = new_model(config.trained, dataset, head, config.seed, **options)
+    model = new_model(config.network, dataset, head, config.seed, **options)
     if fresh and pretrained:
         require_weights(config, model)
     if resumed is None and config.start and ranks.first:

@@ -23,8 +23,8 @@ from saddlescape.training.checkpoint import CheckpointFolder, Cursor
 
 @dataclass(frozen=True)
 class Opened:
-    """``trained`` is the network that was trained, in eval mode on the CPU, and ``trained_on`` the preprocessing of what
-    it sees; ``classes`` maps output -> name; ``cursor`` says how far it was trained."""
+    """``trained`` is the network that was trained, in eval mode on the CPU; ``trained_on`` is the preprocessing of
+    what it sees; ``classes`` maps output -> name; ``cursor`` says how far it was trained."""
 
     folder: Path
     config: RunConfig
@@ -114,7 +114,7 @@ def open_run(folder: str | Path, cursor: Cursor | None = None) -> Opened:
     except (KeyError, TypeError, IndexError) as error:
         raise InputError(f"{checkpoint.path / 'meta.json'}: incomplete ({error})") from error
     model = build_model(
-        config.trained, len(classes), head=head, in_channels=preprocess.channels, **config.network_options  # type: ignore[arg-type]
+        config.network, len(classes), head=head, in_channels=preprocess.channels, **config.network_options  # type: ignore[arg-type]
     )
     try:
         model.load_state_dict(checkpoint.model)

@@ -120,7 +120,7 @@ def changed(config: RunConfig, dataset: Dataset) -> list[str]:
     """What in ``config`` differs from its recipe at the same length, as ``field value (recipe value)``."""
     facts = facts_of(dataset, torch.device(config.device), config.backbone.frozen)
     recipe = resolve(config.method, facts, epochs=config.stages[0].epochs)
-    lines = [] if recipe.model == config.trained else [f"model {config.model} ({recipe.model})"]
+    lines = [] if recipe.model == config.network else [f"model {config.model} ({recipe.model})"]
     for mine, theirs in zip(config.stages, recipe.stages, strict=False):
         for field_ in dataclasses.fields(mine):
             ours, usual = getattr(mine, field_.name), getattr(theirs, field_.name)

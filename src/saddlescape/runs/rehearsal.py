@@ -30,7 +30,7 @@ def rehearse(config: RunConfig, dataset: Dataset) -> None:
         dataset = placeholder(dataset)
     state = torch.get_rng_state()
     try:
-        model = new_model(config.trained, dataset, config.stages[0].head, config.seed, **config.network_options)
+        model = new_model(config.network, dataset, config.stages[0].head, config.seed, **config.network_options)
         for index, stage in enumerate(config.stages):
             if index:
                 model.head = next_head(stage, config.stages[index - 1], model, dataset.num_classes, config.seed)

@@ -118,7 +118,7 @@ class TrainOptions(SeededOptions, GridOptions):
         backbone: Start from a pretrained network: timm/NAME, torchvision/NAME, transformers/NAME_OR_FOLDER,
             package.module:function of yours, or a model of ours with --weights.
         weights: File with the backbone's weights (.safetensors or .pt), in place of the ones that it brings.
-        tune: What of the backbone is trained: head (on features that are computed once; the default) or all of it.
+        tune: What of the backbone is trained: head (on features that are computed once; the default) or all.
         pretrained: Older spelling: --model timm/NAME --pretrained is --backbone timm/NAME.
         profile: Shape of the drawn long tail: exp or step.
         draw_seed: Seed of which images are drawn or held out.
