@@ -171,8 +171,8 @@ class _Making:
         self.say(f"features of {self.config.model}: {self.done:,} of {self.total:,} images{ahead}")
 
     def _key(self, split: Split) -> str:
-        about = [VERSION, self.config.model, asdict(self.config.backbone), asdict(self.dataset.preprocess)]
-        about[2].pop("weights")  # where they lie; their hash counts
+        backbone = asdict(replace(self.config.backbone, weights=""))  # where they lie; their hash counts
+        about = [VERSION, self.config.model, backbone, asdict(self.dataset.preprocess)]
         digest = hashlib.sha256(f"{json.dumps(about)}\n{draw_hash(split)}\n".encode())
         if not isinstance(split, ArraySplit):  # on disk: their pixels have not been read
             for i in range(len(split)):

@@ -49,7 +49,7 @@ class Opened:
         if not self.config.backbone.frozen:
             return self.trained
         model = load_frozen(self.config, len(self.classes), self.preprocess.channels)
-        model.head = Standardized(self.trained_on, cast(nn.Module, self.trained.head))
+        model.classifier = Standardized(self.trained_on, cast(nn.Module, self.trained.head))
         return model.eval()
 
     def model_for(self, dataset: Dataset) -> nn.Module:
@@ -126,4 +126,5 @@ def open_run(folder: str | Path, cursor: Cursor | None = None) -> Opened:
 
 
 def _preprocess(raw: dict[str, Any]) -> Preprocess:
-    return Preprocess(**{key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()})
+    given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
+    return Preprocess(**given)

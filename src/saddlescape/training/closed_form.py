@@ -85,7 +85,8 @@ def _nearest_class_mean(
 
 def _plda(stage: Stage, parts: Parts, features: torch.Tensor, labels: torch.Tensor) -> dict[str, float | str]:
     head: Any = parts.model.head
-    shrinkage = float(stage.head_fit_options.get("shrinkage", 0.1))
+    given = stage.head_fit_options.get("shrinkage")
+    shrinkage = head.choose(features, labels) if given is None else float(given)
     between = head.fit(features, labels, shrinkage)
     return {"shrinkage": shrinkage, "between": float(between.sum()), "directions": int((between > 0).sum())}
 

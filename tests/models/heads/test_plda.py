@@ -12,6 +12,7 @@ from torch import Tensor
 
 from saddlescape.errors import InputError
 from saddlescape.models import CentroidHead, PLDAHead
+from saddlescape.models.heads import plda
 
 LABELS = torch.tensor([0] * 30 + [1] * 9 + [2] * 4 + [3] * 2 + [4])  # class 4 has one image
 WIDTH, CLASSES = 5, 5
@@ -32,6 +33,21 @@ def fitted(labels: Tensor = LABELS, shrinkage: float = 0.1, classes: int = CLASS
 
 def length_one(h: np.ndarray, mean: np.ndarray) -> np.ndarray:
     return np.array([(row - mean) / np.sqrt(((row - mean) ** 2).sum()) for row in h])
+
+
+def test_shrinkage_is_chosen_on_every_fifth_image_of_each_class() -> None:
+    labels = torch.arange(4).repeat_interleave(torch.tensor([40, 20, 10, 5]))
+    noise = torch.randn(len(labels), 60, generator=torch.Generator().manual_seed(1))
+    features = noise + 0.3 * torch.randn(4, 60, generator=torch.Generator().manual_seed(2))[labels]
+    held = torch.arange(len(labels)) % 5 == 4
+    reached = []
+    for shrinkage in plda.SHRINKAGES:
+        head = PLDAHead(60, 4)
+        head.fit(features[~held], labels[~held], shrinkage)
+        right = head(features[held]).argmax(dim=1) == labels[held]
+        reached.append(sum(float(right[labels[held] == label].float().mean()) for label in range(4)))
+    assert len(set(reached)) > 1
+    assert PLDAHead(60, 4).choose(features, labels) == plda.SHRINKAGES[reached.index(max(reached))]
 
 
 @pytest.mark.parametrize("shrinkage", [0.01, 0.1, 1.0])

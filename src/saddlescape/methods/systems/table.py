@@ -29,6 +29,11 @@ def _balanced(first: Stage, own: Numbers, **changes: Any) -> Stage:
     return classifier_stage(first, own, sampler="class-aware", sampler_options=numbers(own, "k"), **changes)
 
 
+def _plda(facts: Facts, own: Numbers, first: Stage) -> tuple[Stage, ...]:
+    """On features the shrinkage is chosen when the head is fitted."""
+    return first, fitted_stage(first, "plda", **({} if facts.features else numbers(own, "shrinkage")))
+
+
 def _mislas(facts: Facts, own: Numbers, first: Stage) -> tuple[Stage, ...]:
     smoothing: Options = {**numbers(own, "smooth_head", "smooth_tail"), "shape": str(own["shape"])}
     factors = {"head.linear": float(own["lr_factor"])}
@@ -127,7 +132,7 @@ SYSTEMS: dict[str, System] = {
     "plda": System(
         "probabilistic linear discriminant analysis of the features: the tail borrows the head's covariance",
         "Ioffe, ECCV 2006; on long tails, this library",
-        lambda facts, own, first: (first, fitted_stage(first, "plda", **numbers(own, "shrinkage"))),
+        _plda,
         any_sum=True,
     ),
     "mislas": System(
