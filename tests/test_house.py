@@ -43,6 +43,11 @@ def test_torch_is_not_imported_before_it_is_needed(script):
     assert done.returncode == 0, done.stderr
 
 
+def test_numpy_is_not_imported_for_help():
+    done = python("from saddlescape.cli.app import run; run(['--help'])\nimport sys; sys.exit('numpy' in sys.modules)")
+    assert done.returncode == 0, done.stderr
+
+
 def test_instruments_import_with_little_more_than_torch():
     script = f"""
 import sys
@@ -98,6 +103,15 @@ def test_every_name_handed_on_is_there(room):
     assert len(module.__all__) == len(set(module.__all__))
     for name in module.__all__:
         assert hasattr(module, name), name
+
+
+def test_no_two_public_classes_share_a_name():
+    places: dict[str, list[str]] = {}
+    for path in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(path.name)
+    assert {name: files for name, files in places.items() if len(files) > 1} == {}
 
 
 def test_one_version():

@@ -8,11 +8,12 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from saddlescape.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 OUTPUT_SUFFIXES = ("md", "json", "jsonl", "toml", "html")  # beside runs: tables, searches, pages
 REPAIR = "make room or choose another folder"
@@ -127,6 +128,8 @@ def write_npz(
 ) -> None:  # fmt: skip
     """Write arrays as ``.npz`` that names its format ``form``: in a JSON text ``meta`` where there are facts beside the
     arrays, else in an array ``format``. Raises InputError, as ``whole``."""
+    import numpy as np  # late: it takes 0.1 s to import, which --help does not need
+
     named: dict[str, Any] = {"format": np.array(form)}
     if meta is not None:
         named = {"meta": np.array(json.dumps({"format": form, **meta}))}
@@ -140,6 +143,8 @@ def read_npz(path: str | Path, form: str) -> tuple[dict[str, np.ndarray], dict[s
     Raises:
         InputError: missing, damaged or of another format; names the file.
     """
+    import numpy as np
+
     repair = "delete it and write it again"
     try:
         with np.load(path, allow_pickle=False) as archive:

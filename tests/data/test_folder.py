@@ -307,7 +307,7 @@ def test_classes_with_names_of_splits_stay_classes(
     tree(tmp_path, ("bus", "car"))
     tree(tmp_path / word, inner) if inner else tree(tmp_path, (word,))
     if inner and word.startswith("train"):  # may be a split beside a stray folder, or a class with folders inside
-        with pytest.raises(InputError, match=f"bus/ has images but is no split, while {word}/ has class folders"):
+        with pytest.raises(InputError, match=f"bus/ has images but is not a split, while {word}/ has class folders"):
             load(tmp_path)
         return
     assert load(tmp_path).classes == sorted(["bus", "car", word])

@@ -45,9 +45,9 @@ def test_boolean_labels_mean_0_and_1() -> None:
         (torch.tensor([0, 1, 2]), r"must hold 2 labels"),
         (torch.tensor([[0, 1, 0], [1, 0, 0]]), r"must hold 2 labels.*or soft labels \(float \[2, 3\]\)"),
         (torch.tensor([[0.5, 0.5], [1.0, 0.0]]), r"must hold 2 labels"),
-        (torch.tensor([[0.5, 0.5, 1.0], [1.0, 0.0, 0.0]]), r"soft target 0 is no distribution"),
-        (torch.tensor([[1.0, 0.0, 0.0], [1.5, -0.5, 0.0]]), r"soft target 1 is no distribution"),
-        (torch.tensor([[1.0, 0.0, 0.0], [float("nan"), 0.0, 1.0]]), r"soft target 1 is no distribution"),
+        (torch.tensor([[0.5, 0.5, 1.0], [1.0, 0.0, 0.0]]), r"soft target 0 is not a distribution"),
+        (torch.tensor([[1.0, 0.0, 0.0], [1.5, -0.5, 0.0]]), r"soft target 1 is not a distribution"),
+        (torch.tensor([[1.0, 0.0, 0.0], [float("nan"), 0.0, 1.0]]), r"soft target 1 is not a distribution"),
         (torch.tensor([0, 1], device="meta"), "logits are on cpu but target is on meta"),
     ],
 )

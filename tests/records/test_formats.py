@@ -11,9 +11,9 @@ import pytest
 
 from saddlescape.records.config import DataConfig, RunConfig, Stage
 from saddlescape.records.course import GroupMoment, Moment
-from saddlescape.records.curvature import Curvature, CurvatureFile, GaussNewton, GroupCurvature, Parts, ResidualPart
+from saddlescape.records.curvature import Curvature, CurvatureFile, GaussNewton, GroupCurvature, ResidualPart, Shares
 from saddlescape.records.escape import Arm, ArmEpoch, EscapeFile, TailGain, Verdict
-from saddlescape.records.metrics import Epoch, Scores
+from saddlescape.records.metrics import EpochRow, SplitScores
 from saddlescape.records.record import MeasuredFile
 from saddlescape.records.result import Result
 from saddlescape.records.rho_advice import Advice, AdviceFile, From, Gain, Hint, Radius, TrainedWith
@@ -22,7 +22,7 @@ from saddlescape.records.surface import SurfaceFact, SurfaceFacts
 FORMATS = Path(__file__).parents[2] / "docs" / "formats.md"
 
 
-@pytest.mark.parametrize("record", [RunConfig, DataConfig, Stage, Epoch, Scores, Result, MeasuredFile])
+@pytest.mark.parametrize("record", [RunConfig, DataConfig, Stage, EpochRow, SplitScores, Result, MeasuredFile])
 def test_every_field_is_documented(record: Any) -> None:
     fields = [field.name for field in dataclasses.fields(record)] if dataclasses.is_dataclass(record) else None
     documented = set(re.findall(r"`(\w+)`", FORMATS.read_text(encoding="utf-8")))
@@ -35,7 +35,7 @@ SHARED = set(MeasuredFile.__struct_fields__)  # described once for all
 @pytest.mark.parametrize(
     ("name", "records"),
     [
-        ("curvature.json", [CurvatureFile, Curvature, GroupCurvature, GaussNewton, ResidualPart, Parts]),
+        ("curvature.json", [CurvatureFile, Curvature, GroupCurvature, GaussNewton, ResidualPart, Shares]),
         ("curvature-course.jsonl", [Moment, GroupMoment]),
         ("rho-advice.json", [AdviceFile, Advice, Gain, Radius, Hint, From, TrainedWith]),
         ("surface-....json", [SurfaceFacts, SurfaceFact]),

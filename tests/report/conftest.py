@@ -14,7 +14,7 @@ from saddlescape import disk
 from saddlescape.records import files, metrics
 from saddlescape.records.config import DataConfig, RunConfig, Stage
 from saddlescape.records.course import CourseFile, GroupMoment, Moment
-from saddlescape.records.curvature import Curvature, CurvatureFile, GaussNewton, Parts
+from saddlescape.records.curvature import Curvature, CurvatureFile, GaussNewton, Shares
 from saddlescape.records.escape import Arm, ArmEpoch, EscapeFile, Verdict
 from saddlescape.records.predictions import SAMPLES, SAMPLES_FORMAT, Predictions, TailErrors
 from saddlescape.records.result import Result
@@ -92,8 +92,8 @@ def _measured(
             nonconvexity=abs(low / high), residual_min=0.01, residual_max=0.02, converged_min=True, converged_max=True,
             negative_curvature_proved=True, negative_mass=[0.1, 0.3], num_params=1000, loss=0.1 * (label + 1),
             file=f"curvature/class_{label}.npz" if min(label, size - 1 - label) < 4 else None,
-            gauss_newton=GaussNewton(lambda_max=high + 0.5), at_lambda_max=Parts(gauss_newton=high, residual_part=0.0),
-            at_lambda_min=Parts(gauss_newton=0.5, residual_part=low - 0.5),
+            gauss_newton=GaussNewton(lambda_max=high + 0.5), at_lambda_max=Shares(gauss_newton=high, residual_part=0.0),
+            at_lambda_min=Shares(gauss_newton=0.5, residual_part=low - 0.5),
         ))  # fmt: skip
 
     def gain(factor: float) -> Gain:

@@ -23,7 +23,7 @@ from saddlescape.methods.recipe import Facts
 from saddlescape.methods.systems import SYSTEMS, System
 from saddlescape.records import files
 from saddlescape.records.config import Stage
-from saddlescape.records.metrics import Epoch, epoch_of
+from saddlescape.records.metrics import EpochRow, epoch_of
 from saddlescape.runs import config as configuration
 from saddlescape.runs import execute as module
 from saddlescape.runs.execute import execute
@@ -81,7 +81,7 @@ def test_a_run_without_validation_selects_nothing(start: Start, tmp_path: Path) 
 def test_best_and_selected_are_taken_from_the_rows_by_their_epoch(planned: Any) -> None:
     config, dataset, _ = planned(epochs=4)
 
-    def row(epoch: int, test: float, val: float) -> Epoch:
+    def row(epoch: int, test: float, val: float) -> EpochRow:
         scores = {
             "accuracy": test,
             "balanced_accuracy": test,

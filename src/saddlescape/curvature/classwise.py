@@ -81,8 +81,8 @@ def class_spectra(
         ``{label: Spectrum}`` in the order asked for.
 
     Raises:
-        InputError: a class that is not in the data; a loss that is no scalar mean; dropout in train mode; random data;
-            NaN weights; a model or operator with no Hessian.
+        InputError: a class that is not in the data; a loss that is not a scalar mean; dropout in train mode; random
+            data; NaN weights; a model or operator with no Hessian.
 
     Memory: the model, one batch's activations, what ``keep_bytes`` allows, and ``lanczos_steps x P`` numbers.
     """
@@ -95,7 +95,7 @@ def class_spectra(
         model, loss_fn, samples, batch_size=batch_size, check=check, params=params, forward=forward, mode=mode,
         dtype=dtype,
     )  # fmt: skip
-    tell = _teller(progress)
+    say = _printer(progress)
     found: dict[int, Spectrum] = {}
     started = time.monotonic()
     settings = repr((lanczos_steps, probes, batch_size, seed, kind, mode, max_samples, options, function.names))
@@ -117,7 +117,7 @@ def class_spectra(
                 spectrum = _one(
                     operator,
                     store,
-                    tell=partial(_tell_step, tell, name, lanczos_steps * probes),
+                    on_step=partial(_say_step, say, name, lanczos_steps * probes),
                     lanczos_steps=lanczos_steps,
                     probes=probes,
                     seed=seed,
@@ -131,7 +131,7 @@ def class_spectra(
         left = (time.monotonic() - started) / (done + 1) * (len(sets) - done - 1)
         low, high = ("" if settled else " (not converged)" for settled in spectrum.converged_ends)
         figures = f"lambda_min {spectrum.lambda_min:.4g}{low}, lambda_max {spectrum.lambda_max:.4g}{high}"
-        tell(f"{name}: {figures}; {done + 1} of {len(sets)}, about {left:.0f} s left")
+        say(f"{name}: {figures}; {done + 1} of {len(sets)}, about {left:.0f} s left")
     return found
 
 
@@ -147,7 +147,7 @@ def _one(
     operator: HessianOperator,
     store: _Store | None,
     *,
-    tell: Callable[[int], Any],
+    on_step: Callable[[int], Any],
     seed: int,
     lanczos_steps: int,
     **options: Any,
@@ -157,7 +157,7 @@ def _one(
 
     def after_step(probe: int, run: Factorization) -> None:
         if run.steps % _SAVE_EVERY == 0:
-            tell(probe * lanczos_steps + run.steps)
+            on_step(probe * lanczos_steps + run.steps)
             if store:
                 store.save_partial(runs)
 
@@ -249,11 +249,11 @@ def _identity(operator: HessianOperator, settings: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def _tell_step(tell: Callable[[str], Any], name: str, total: int, steps: int) -> None:
-    tell(f"{name}: step {steps} of {total}")
+def _say_step(say: Callable[[str], Any], name: str, total: int, steps: int) -> None:
+    say(f"{name}: step {steps} of {total}")
 
 
-def _teller(progress: bool | Callable[[str], Any]) -> Callable[[str], Any]:
+def _printer(progress: bool | Callable[[str], Any]) -> Callable[[str], Any]:
     if callable(progress):
         return progress
     if progress:

@@ -74,7 +74,7 @@ def nonconvexity(low: float, high: float, rounding: float = 0.0) -> float:
     """|low / high|, the ratio of the smallest to the largest eigenvalue; both matter, so read it beside them.
 
     Infinite where nothing is positive beyond ``rounding`` but something negative; NaN where nothing is either (a
-    plateau): a quotient of roundings is no figure.
+    plateau): a quotient of rounding errors means nothing.
     """
     if high > rounding:
         return abs(low / high)

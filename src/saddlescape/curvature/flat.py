@@ -47,7 +47,7 @@ def select_parameters(model: nn.Module, params: Selection = None) -> dict[str, T
             if isinstance(item, Tensor):
                 if id(item) not in names:
                     raise InputError(
-                        f"params= holds a tensor of shape {tuple(item.shape)} that is no parameter of this model"
+                        f"params= holds a tensor of shape {tuple(item.shape)} that is not a parameter of this model"
                     )
                 wanted.add(names[id(item)])
                 continue
@@ -58,7 +58,7 @@ def select_parameters(model: nn.Module, params: Selection = None) -> dict[str, T
             }
             if not hits:
                 raise InputError(
-                    f"params= names {item!r}, which is no parameter of this model; it has {_some(everything)}"
+                    f"params= names {item!r}, which is not a parameter of this model; it has {_some(everything)}"
                 )
             wanted |= hits
         chosen = {name: p for name, p in everything.items() if name in wanted}

@@ -30,14 +30,14 @@ class MeanLoss:
     """``total(logits, targets, weights)`` is ``sum_i weights_i * loss_i``; ``normalisers(targets)`` what a mean
     divides by.
 
-    ``name`` states which normaliser was found: ``"samples"`` or ``"class weights"``. ``per_sample`` tells whether
+    ``name`` states which normaliser was found: ``"samples"`` or ``"class weights"``. ``per_sample`` says whether
     values per sample exist; if not, all weights of one call must be equal.
     """
 
     def __init__(self, loss_fn: Callable[..., Any], logits: Tensor, targets: Any) -> None:
         """``logits``, ``targets``: a first batch, to find out what ``loss_fn`` returns.
 
-        Raises ``InputError`` for a loss that is no scalar, NaN, or no mean over samples.
+        Raises ``InputError`` for a loss that is not a scalar, is NaN, or is not a mean over samples.
         """
         self.loss_fn, self._dtype = loss_fn, logits.dtype
         with torch.no_grad():
@@ -80,7 +80,7 @@ class MeanLoss:
         if not _close(mean, (first * half + second * (n - half)) / n):
             average = float((first * half + second * (n - half)) / n)
             raise InputError(
-                f"loss_fn is no mean over samples: {float(mean):.6g} on a batch of {n}, but its halves average to"
+                f"loss_fn is not a mean over samples: {float(mean):.6g} on a batch of {n}, but its halves average to"
                 f" {average:.6g}; give an nn.Module with weight= and reduction=, or a loss with reduction='mean'"
             )
 

@@ -29,7 +29,7 @@ class Spectrum:
 
     ``ritz_values``, ``ritz_weights`` float64 [probes, steps]: nodes and weights of the quadrature, ascending, weights
     summing to 1 per probe. A probe whose space was exhausted early repeats its last value with weight 0;
-    ``steps_taken`` [probes] tells how many are real and ``exhausted`` [probes] which ones are exact.
+    ``steps_taken`` [probes] counts the real ones and ``exhausted`` [probes] which ones are exact.
 
     ``lambda_min``, ``lambda_max``: Rayleigh quotients of vectors, so ``lambda_min`` is never below the true smallest
     eigenvalue. ``residuals`` = (of lambda_min, of lambda_max), true ``||Hv - theta v||``: some eigenvalue lies within.
@@ -98,7 +98,7 @@ class Spectrum:
     def negative_mass(self) -> tuple[float, float]:
         """Interval (99 %) for the share of negative eigenvalues; see ``mass_below`` for other levels.
 
-        Eigenvalues that rounding cannot tell from zero count as not negative.
+        Eigenvalues that rounding cannot separate from zero count as not negative.
         """
         return self.mass_below(-self.rounding)
 
@@ -165,7 +165,7 @@ class Spectrum:
                 meta[name] = tuple(meta[name])
             return cls(**{**meta, **{name: torch.from_numpy(arrays[name]) for name in _ARRAYS}})
         except (KeyError, TypeError) as problem:
-            raise InputError(f"{path} is no complete spectrum file: {problem}") from None
+            raise InputError(f"{path} is not a complete spectrum file: {problem}") from None
 
 
 _ARRAYS = ("ritz_values", "ritz_weights")

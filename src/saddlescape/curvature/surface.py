@@ -6,7 +6,7 @@ Directions, as they are known:
   tensor with
   two or more dimensions scaled to the norm of the same slice of the weights; zero for biases and normalisation;
 - *eigen*: unit eigenvectors of the loss's own Hessian, d1 of its smallest and d2 of its largest eigenvalue: the
-  picture of a saddle. Near the middle the surface is ``L + a g'd1 + b g'd2 + (lambda_min a^2 + lambda_max b^2) / 2``.
+  image of a saddle. Near the middle the surface is ``L + a g'd1 + b g'd2 + (lambda_min a^2 + lambda_max b^2) / 2``.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Surface:
                 seed=meta["seed"],
             )
         except KeyError as problem:
-            raise InputError(f"{path} is no complete surface file: {problem} is missing") from None
+            raise InputError(f"{path} is not a complete surface file: {problem} is missing") from None
 
 
 _ARRAYS = ("alphas", "betas", "losses", "slopes", "curvatures", "center")
@@ -186,5 +186,5 @@ def filter_normalised(function: LossFunction, seed: int, stream: int = 3001) -> 
 
 
 def _signed(vector: Tensor) -> Tensor:
-    """An eigenvector has no sign of its own: its largest entry is made positive, so that pictures agree."""
+    """An eigenvector has no sign of its own: its largest entry is made positive, so that figures agree."""
     return vector * torch.sign(vector[vector.abs().argmax()])

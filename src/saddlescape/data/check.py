@@ -14,7 +14,7 @@ from saddlescape.counts import class_groups
 from saddlescape.data.decode import Unreadable, each
 from saddlescape.data.draw import count_labels
 from saddlescape.data.reader import open_image
-from saddlescape.data.sources.found import Progress, Request
+from saddlescape.data.sources.found import Progress, SourceRequest
 from saddlescape.data.sources.registry import find, name_of
 from saddlescape.data.types import ArraySplit, Images
 from saddlescape.data.white_level import measure
@@ -126,7 +126,8 @@ def check(
         InputError: the layout cannot be understood at all.
     """
     name = name_of(name_or_path)
-    found = find(Request(name=name, root=expanded(root) if root is not None else None, lenient=True, progress=progress))
+    place = expanded(root) if root is not None else None
+    found = find(SourceRequest(name=name, root=place, lenient=True, progress=progress))
     given = {"train": found.train, "val": found.val, "test": found.test}
     splits = {split: images for split, images in given.items() if images is not None}
     counts = {split: count_labels(images.labels, len(found.classes)) for split, images in splits.items()}

@@ -152,7 +152,7 @@ def spread(total: int, most: int) -> list[int]:
 
 
 def draw_hash(*splits: Split) -> str:
-    """What tells two draws of images apart: SHA-256 over labels and images in their order, 16 hex digits.
+    """The identity of a draw of images: SHA-256 over labels and images in their order, 16 hex digits.
 
     Of images in memory their pixels count (uint8, with the shape); of images on disk their path below the folder that
     all share, and their size in bytes.

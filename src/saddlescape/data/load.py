@@ -16,7 +16,7 @@ from saddlescape.data.draw import count_labels, thinned
 from saddlescape.data.images import draw_hash, spread
 from saddlescape.data.paths import PackedPaths
 from saddlescape.data.reader import open_image
-from saddlescape.data.sources.found import Found, Progress, Request
+from saddlescape.data.sources.found import Found, Progress, SourceRequest
 from saddlescape.data.sources.registry import find, name_of
 from saddlescape.data.split import left_over, with_test
 from saddlescape.data.types import ArraySplit, Dataset, FileSplit, Images, Preprocess, Split
@@ -97,7 +97,7 @@ def load(
         raise InputError(f"background is {background}: a grey level lies between 0 and 255")
     if image_size is not None and image_size < 1:
         raise InputError(f"image_size is {image_size}: it must be at least 1 pixel")
-    request = Request(
+    request = SourceRequest(
         name=name_of(name_or_path),
         root=expanded(root) if root is not None else None,
         test=_existing(test),

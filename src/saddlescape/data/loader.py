@@ -25,7 +25,7 @@ def build_loader(split: Split, preprocess: Preprocess, **settings: Any) -> Resid
 
 
 class Loader(Protocol):
-    """What is joined: batches as a function of (seed, epoch, batch number)."""
+    """Batches as a pure function of (seed, epoch, batch number)."""
 
     def __len__(self) -> int: ...
 

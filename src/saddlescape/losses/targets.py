@@ -67,4 +67,6 @@ def _check_soft(target: Tensor) -> None:
     wrong = ~((target.sum(dim=1, dtype=torch.float32) - 1).abs() <= 1e-2) | (target < 0).any(dim=1)
     if wrong.any():
         at = int(wrong.nonzero()[0])
-        raise InputError(f"soft target {at} is no distribution: entries must be >= 0 and sum to 1, divide by the sum")
+        raise InputError(
+            f"soft target {at} is not a distribution: entries must be >= 0 and sum to 1, divide by the sum"
+        )

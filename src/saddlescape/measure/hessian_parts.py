@@ -16,7 +16,7 @@ from saddlescape.curvature import FunctionOperator, GaussNewtonOperator, Hessian
 from saddlescape.curvature.guards import random_vector
 from saddlescape.curvature.samples import Samples
 from saddlescape.curvature.sums import unit
-from saddlescape.records.curvature import GaussNewton, Parts, ResidualPart
+from saddlescape.records.curvature import GaussNewton, ResidualPart, Shares
 
 MOST = 40  # products for the extremes of one part
 
@@ -74,8 +74,8 @@ def _rest(whole: HessianOperator, part: HessianOperator) -> FunctionOperator:
     return FunctionOperator(lambda v: whole(v) - part(v), whole.dim, whole.like)
 
 
-def _split(whole: HessianOperator, part: HessianOperator, vector: Tensor) -> Parts:
+def _split(whole: HessianOperator, part: HessianOperator, vector: Tensor) -> Shares:
     """``v'Gv`` and ``v'(H - G)v`` for a unit vector."""
     all_of_it = float(vector.double() @ whole(vector).double())
     gauss_newton = float(vector.double() @ part(vector).double())
-    return Parts(gauss_newton=gauss_newton, residual_part=all_of_it - gauss_newton)
+    return Shares(gauss_newton=gauss_newton, residual_part=all_of_it - gauss_newton)

@@ -33,7 +33,7 @@ class OptionAShortcut(nn.Module):
         return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.padding, self.padding))
 
 
-class BasicBlock(nn.Module):
+class CifarBlock(nn.Module):
     def __init__(self, in_planes: int, planes: int, stride: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_planes, planes, 3, stride=stride, padding=1, bias=False)
@@ -79,8 +79,8 @@ class ResNetCifar(Network):
 
     @staticmethod
     def _layer(in_planes: int, planes: int, blocks: int, stride: int) -> nn.Sequential:
-        first = BasicBlock(in_planes, planes, stride)
-        return nn.Sequential(first, *(BasicBlock(planes, planes, 1) for _ in range(blocks - 1)))
+        first = CifarBlock(in_planes, planes, stride)
+        return nn.Sequential(first, *(CifarBlock(planes, planes, 1) for _ in range(blocks - 1)))
 
     def features(self, x: Tensor) -> Tensor:
         out = F.relu(self.bn1(self.conv1(x)))

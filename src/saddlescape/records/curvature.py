@@ -30,7 +30,7 @@ class ResidualPart(Record, frozen=True, kw_only=True):
     converged_max: bool | None = None
 
 
-class Parts(Record, frozen=True, kw_only=True):
+class Shares(Record, frozen=True, kw_only=True):
     """How v'Hv divides between the Gauss-Newton part and the rest."""
 
     gauss_newton: float
@@ -75,8 +75,8 @@ class Figures(Record, frozen=True, kw_only=True):
     file: str | None = None  # of the spectrum, within the run
     gauss_newton: GaussNewton | None = None
     residual_part: ResidualPart | None = None
-    at_lambda_min: Parts | None = None
-    at_lambda_max: Parts | None = None
+    at_lambda_min: Shares | None = None
+    at_lambda_max: Shares | None = None
     seconds: float | None = None
 
 

@@ -12,7 +12,7 @@ from saddlescape.records import files
 from saddlescape.records.record import Record, convert
 
 
-class Scores(Record, frozen=True, kw_only=True):
+class SplitScores(Record, frozen=True, kw_only=True):
     """Percent, ``loss`` in nats; null for a class or group without images and where logits were not finite."""
 
     accuracy: float | None = None
@@ -27,7 +27,7 @@ class Scores(Record, frozen=True, kw_only=True):
     tail: float | None = None
 
 
-class Epoch(Record, frozen=True, kw_only=True):
+class EpochRow(Record, frozen=True, kw_only=True):
     """One epoch; ``stage`` is an index and ``epoch`` 0-based within its stage. ``rho``: null without SAM."""
 
     stage: int
@@ -42,34 +42,34 @@ class Epoch(Record, frozen=True, kw_only=True):
     images_per_second: float | None = None
     work: float | None = None  # passes over the training set, forward and backward; None in older files
     fitted: Any = None  # of a head fitted in closed form: what was fitted
-    test: Scores | None = None  # where the epoch was evaluated
-    val: Scores | None = None
+    test: SplitScores | None = None  # where the epoch was evaluated
+    val: SplitScores | None = None
 
 
 OPTIONAL = ("fitted", "test", "val")  # left out where there are none
 
 
-def epoch_of(row: dict[str, Any], stage: int, name: str) -> Epoch:
+def epoch_of(row: dict[str, Any], stage: int, name: str) -> EpochRow:
     """What training reports of an epoch, as a record. Raises TypeError for a field that the file does not have."""
-    scores: dict[str, Any] = {split: Scores(**row[split]) for split in ("test", "val") if split in row}
-    return Epoch(stage=stage, name=name, **(row | scores))
+    scores: dict[str, Any] = {split: SplitScores(**row[split]) for split in ("test", "val") if split in row}
+    return EpochRow(stage=stage, name=name, **(row | scores))
 
 
-def append(path: Path, epoch: Epoch) -> None:
+def append(path: Path, epoch: EpochRow) -> None:
     files.append_row(path, _as_row(epoch))
 
 
-def keep(path: Path, epochs: Iterable[Epoch]) -> None:
+def keep(path: Path, epochs: Iterable[EpochRow]) -> None:
     """Rewrite the file with just these rows."""
     files.keep_rows(path, map(_as_row, epochs))
 
 
-def read_metrics(path: Path) -> list[Epoch]:
+def read_metrics(path: Path) -> list[EpochRow]:
     """The rows; none where there is no file. Raises InputError for a damaged one, by its line."""
     rows = files.read_rows(path, {"stage", "epoch"})
-    return [convert(row, Epoch, f"{path}, line {number}") for number, row in enumerate(rows, start=1)]
+    return [convert(row, EpochRow, f"{path}, line {number}") for number, row in enumerate(rows, start=1)]
 
 
-def _as_row(epoch: Epoch) -> dict[str, Any]:
+def _as_row(epoch: EpochRow) -> dict[str, Any]:
     row: dict[str, Any] = msgspec.to_builtins(epoch)
     return {name: value for name, value in row.items() if value is not None or name not in OPTIONAL}

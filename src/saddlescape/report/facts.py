@@ -16,7 +16,7 @@ LEFT_OUT = {"method", "seed", "version", "data.root", "start", "start_hash"}
 
 
 @dataclass(frozen=True)
-class Facts:
+class RunFacts:
     """``columns``: methods; ``main``, ``differing``, ``same``: (what, a value a method)."""
 
     columns: list[str]
@@ -25,7 +25,7 @@ class Facts:
     same: list[tuple[str, str]]
 
 
-def facts(runs: Sequence[RunData]) -> Facts:
+def facts(runs: Sequence[RunData]) -> RunFacts:
     """A column a method; where seeds of one differ, all values are listed."""
     methods = by_method(runs)
     rows = [("seeds", [listed([str(run.seed) for run in seeds], 8) for seeds in methods.values()])]
@@ -34,7 +34,7 @@ def facts(runs: Sequence[RunData]) -> Facts:
     flat = [[_flat(run.settings) for run in seeds] for seeds in methods.values()]
     keys = list(dict.fromkeys(key for seeds in flat for one in seeds for key in one if key not in LEFT_OUT))
     settings = [(key, [_joined([one.get(key, "-") for one in seeds]) for seeds in flat]) for key in keys]
-    return Facts(
+    return RunFacts(
         list(methods),
         [row for row in rows if any(value not in ("", "n/a") for value in row[1])],
         [row for row in settings if len(set(row[1])) > 1],

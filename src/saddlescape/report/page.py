@@ -29,7 +29,7 @@ from saddlescape.records.predictions import TailErrors
 from saddlescape.report import plots, table, text
 from saddlescape.report.calibration import class_scores
 from saddlescape.report.drawing import Figure, Relief
-from saddlescape.report.facts import Facts, facts
+from saddlescape.report.facts import RunFacts, facts
 from saddlescape.report.palette import exchange
 from saddlescape.report.plotly_figure import figure as plotly_figure
 from saddlescape.report.read import Missing, RunData, read, studies
@@ -96,7 +96,7 @@ class Study:
     classes: list[ClassRow]
     samples: list[Sample]
     mistakes: list[tuple[str, list[Mistake]]]
-    facts: Facts
+    facts: RunFacts
     made: str
     notes: list[tuple[str, str]]  # text, runs
     script: str  # the commands that measure what is missing

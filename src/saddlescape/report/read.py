@@ -20,7 +20,7 @@ from saddlescape.records.config import RunConfig, read_config
 from saddlescape.records.course import CourseFile, GroupMoment, Moment
 from saddlescape.records.curvature import Curvature, CurvatureFile
 from saddlescape.records.escape import EscapeFile
-from saddlescape.records.metrics import Epoch, read_metrics
+from saddlescape.records.metrics import EpochRow, read_metrics
 from saddlescape.records.milestones import beginnings
 from saddlescape.records.predictions import (
     PREDICTIONS,
@@ -90,7 +90,7 @@ class RunData:
     path: Path
     plan: RunConfig | None = None
     settings: dict[str, Any] = field(default_factory=dict)  # config.toml as it is
-    epochs: list[Epoch] = field(default_factory=list)
+    epochs: list[EpochRow] = field(default_factory=list)
     result: Result | None = None
     raw_result: dict[str, Any] | None = None
     curvature: CurvatureFile | None = None

@@ -25,7 +25,7 @@ from saddlescape.errors import InputError, counted
 from saddlescape.parallel.ranks import ALONE, Ranks, device_of, sync_batchnorm
 from saddlescape.records import files, metrics
 from saddlescape.records.config import RunConfig, Stage
-from saddlescape.records.metrics import Epoch
+from saddlescape.records.metrics import EpochRow
 from saddlescape.records.result import Result
 from saddlescape.records.result_warnings import result_warnings
 from saddlescape.runs import config as configuration
@@ -361,7 +361,7 @@ def _go_back(config: RunConfig, folder: Path, cursor: Cursor, say: Say) -> None:
         say(f"warning: {path} has {len(rows)} of {done} rows; best epoch and times lack the others")
 
 
-def summarise(config: RunConfig, dataset: Dataset, rows: Sequence[Epoch]) -> Result:
+def summarise(config: RunConfig, dataset: Dataset, rows: Sequence[EpochRow]) -> Result:
     """``result.json`` from the rows of ``metrics.jsonl``; see ``Result``.
 
     Raises:

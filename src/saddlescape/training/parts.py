@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from saddlescape.data.types import Batch, Dataset
+from saddlescape.data.loader import Loader
+from saddlescape.data.types import Dataset
 from saddlescape.errors import InputError
 from saddlescape.losses.base import ClassLoss
 from saddlescape.models.heads import make_head
@@ -26,14 +27,6 @@ from saddlescape.training.objective import Objective
 from saddlescape.training.objectives import OBJECTIVES
 from saddlescape.training.precision import Precision
 from saddlescape.training.trainable import is_frozen, parameter_groups
-
-
-class Loader(Protocol):
-    """Batches as a pure function of (seed, epoch, batch number)."""
-
-    def __len__(self) -> int: ...
-
-    def epoch(self, t: int, start_batch: int = 0) -> Iterator[Batch]: ...
 
 
 @dataclass

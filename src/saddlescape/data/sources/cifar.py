@@ -16,7 +16,7 @@ import torch
 from saddlescape.data.download import fetch, unpack
 from saddlescape.data.places import data_roots
 from saddlescape.data.sources.classes import read_class_names
-from saddlescape.data.sources.found import Found, Progress, Request
+from saddlescape.data.sources.found import Found, Progress, SourceRequest
 from saddlescape.data.sources.parquet import ShardedTable, missing_shards, shards_under, split_of
 from saddlescape.data.types import ArraySplit, Images, Preprocess
 from saddlescape.errors import InputError
@@ -40,7 +40,7 @@ CIFAR100_CLASSES = _CIFAR100_NAMES.split()
 
 
 @dataclass(frozen=True)
-class Layout:
+class CifarLayout:
     """How one CIFAR set lies on disk. ``train`` and ``test``: pickle name -> (MD5 of the published file, images).
 
     ``archive`` is the published file and its MD5, with ``folder`` inside; ``meta`` is for other readers of the folder.
@@ -57,7 +57,7 @@ class Layout:
 
 
 LAYOUTS = {
-    "cifar10": Layout(
+    "cifar10": CifarLayout(
         classes=CIFAR10_CLASSES,
         folder="cifar-10-batches-py",
         archive=("cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a"),
@@ -73,7 +73,7 @@ LAYOUTS = {
         label_key="labels",
         parquet_label="label",
     ),
-    "cifar100": Layout(
+    "cifar100": CifarLayout(
         classes=CIFAR100_CLASSES,
         folder="cifar-100-python",
         archive=("cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85"),
@@ -86,7 +86,7 @@ LAYOUTS = {
 }
 
 
-def load_cifar(request: Request) -> Found:
+def load_cifar(request: SourceRequest) -> Found:
     """Find and read ``request.name`` under ``request.root``, ``$SADDLESCAPE_DATA`` or the user cache.
 
     In each of these the folder itself, its sub-folder of that name and the original archive's folder are tried; the
@@ -110,7 +110,7 @@ def load_cifar(request: Request) -> Found:
     )
 
 
-def _repaired(request: Request, folder: Path, layout: Layout) -> Found:
+def _repaired(request: SourceRequest, folder: Path, layout: CifarLayout) -> Found:
     """Read the pickles; where they are incomplete or damaged and a download is allowed, fetch them again in place."""
     try:
         return _from_pickles(request.name, folder, layout)
@@ -140,13 +140,13 @@ def fetch_cifar(name: str, root: Path, progress: Progress | None = None) -> Path
     return folder
 
 
-def _candidates(root: Path, name: str, layout: Layout) -> list[Path]:
+def _candidates(root: Path, name: str, layout: CifarLayout) -> list[Path]:
     own = [root / name, root / layout.folder, root / name / layout.folder]
     # The root itself only where its content says which set it is, or nothing else is inside.
     return [*own, *([root] if _is_own(root, name, layout) else [])]
 
 
-def _is_own(root: Path, name: str, layout: Layout) -> bool:
+def _is_own(root: Path, name: str, layout: CifarLayout) -> bool:
     if _has_pickles(root, layout):
         return True
     shards = [shard for shard in shards_under(root) if split_of(shard) == "train"]
@@ -155,7 +155,7 @@ def _is_own(root: Path, name: str, layout: Layout) -> bool:
     return layout.parquet_label in ShardedTable(shards[:1]).files[0].schema_arrow.names
 
 
-def _has_pickles(folder: Path, layout: Layout) -> bool:
+def _has_pickles(folder: Path, layout: CifarLayout) -> bool:
     # "train" and "test" are also what folders of images are called: only files count.
     return any((folder / name).is_file() for name in layout.train)
 
@@ -164,7 +164,7 @@ def _has_parquet(folder: Path) -> bool:
     return any(split_of(shard) == "train" for shard in shards_under(folder))
 
 
-def _from_parquet(name: str, folder: Path, layout: Layout) -> Found:
+def _from_parquet(name: str, folder: Path, layout: CifarLayout) -> Found:
     shards = shards_under(folder)
     found: dict[str, Images] = {}
     notes: list[str] = []
@@ -183,7 +183,7 @@ def _from_parquet(name: str, folder: Path, layout: Layout) -> Found:
     return _found(name, f"parquet shards in {folder}", list(classes), found["train"], found["test"], notes)
 
 
-def _from_pickles(name: str, folder: Path, layout: Layout) -> Found:
+def _from_pickles(name: str, folder: Path, layout: CifarLayout) -> Found:
     notes: list[str] = []
     train, test = (_read_batches(folder, files, layout, notes) for files in (layout.train, layout.test))
     return _found(name, f"original pickles in {folder}", list(layout.classes), train, test, notes)
@@ -200,7 +200,7 @@ def _found(name: str, kind: str, classes: list[str], train: Images, test: Images
     )  # fmt: skip
 
 
-def _read_batches(folder: Path, files: dict[str, tuple[str, int]], layout: Layout, notes: list[str]) -> ArraySplit:
+def _read_batches(folder: Path, files: dict[str, tuple[str, int]], layout: CifarLayout, notes: list[str]) -> ArraySplit:
     images, labels, where = [], [], []
     for file, (md5, published) in files.items():
         path = folder / file
@@ -222,7 +222,7 @@ def _read_batches(folder: Path, files: dict[str, tuple[str, int]], layout: Layou
     return ArraySplit(torch.from_numpy(np.concatenate(images)), torch.from_numpy(np.concatenate(labels)), where)
 
 
-def _validated(path: Path, batch: Any, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
+def _validated(path: Path, batch: Any, layout: CifarLayout) -> tuple[np.ndarray, np.ndarray]:
     if not isinstance(batch, dict):
         raise InputError(f"{path}: holds a {type(batch).__name__}, expected CIFAR's dictionary of data and labels")
     batch = {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in batch.items()}

@@ -8,13 +8,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from saddlescape.data.sources.found import Found, Request
+from saddlescape.data.sources.found import Found, SourceRequest
 from saddlescape.data.types import ArraySplit, Preprocess
 
 TRAIN_PER_CLASS = 120
 
 
-def load_digits(request: Request) -> Found:
+def load_digits(request: SourceRequest) -> Found:
     """120 training images of every digit (1,200) and the other 597 for testing: a fixed draw, the same for all seeds.
 
     Grey levels 0..16 become 0..255 (rounded). Normalisation: mean and std of the 1,200 training images.

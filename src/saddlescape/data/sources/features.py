@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from saddlescape.data.preprocess import Preprocess
 from saddlescape.data.sources.classes import read_class_names
-from saddlescape.data.sources.found import Found, Request
+from saddlescape.data.sources.found import Found, SourceRequest
 from saddlescape.data.types import ArraySplit
 from saddlescape.errors import InputError
 
@@ -25,7 +25,7 @@ EXPECTED = "arrays features [N, d] and labels [N]; test_features and test_labels
 _SPLITS = {"train": ("", "train_"), "test": ("test_",), "val": ("val_",)}
 
 
-def load_features(request: Request) -> Found:
+def load_features(request: SourceRequest) -> Found:
     """An ``.npz`` or ``.safetensors`` file, or a folder of ``.npy`` files, with the arrays of :data:`EXPECTED`.
 
     ``train_features`` and ``train_labels`` are other names of the first two. Labels are integers 0..C-1, or names.

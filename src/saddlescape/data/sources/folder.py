@@ -11,7 +11,7 @@ import torch
 
 from saddlescape.data.reader import looks_like_image
 from saddlescape.data.sources.classes import plain_name
-from saddlescape.data.sources.found import Found, Request
+from saddlescape.data.sources.found import Found, SourceRequest
 from saddlescape.data.types import FileSplit
 from saddlescape.disk import is_output
 from saddlescape.errors import InputError, counted
@@ -34,7 +34,7 @@ LAYOUT = (
 )
 
 
-def load_folder(request: Request) -> Found:
+def load_folder(request: SourceRequest) -> Found:
     """Classes are the sorted names of the training folders (Unicode NFC); the other splits are mapped **by name**.
 
     The layout is that of splits where every folder with images has the name of a split and ``train/`` has class
@@ -119,8 +119,8 @@ def _splits(root: Path, notes: list[str]) -> dict[str, Path]:
     beside = [folder.name for folder in others if images_below(folder, [])]
     if beside:
         raise InputError(
-            f"{root}: {beside[0]}/ has images but is no split, while {parts['train'].name}/ has class folders inside: "
-            f"move {beside[0]}/ elsewhere, or rename {parts['train'].name}/ if it is a class"
+            f"{root}: {beside[0]}/ has images but is not a split, while {parts['train'].name}/ has class folders "
+            f"inside: move {beside[0]}/ elsewhere, or rename {parts['train'].name}/ if it is a class"
         )
     if others:
         notes.append(f"folders beside the splits, without images: {', '.join(folder.name for folder in others)}")

@@ -70,7 +70,7 @@ class Found:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class SourceRequest:
     """What a source is asked for. ``where`` is the path of a folder, list or parquet; ``root`` holds named data sets.
 
     ``lenient``: entries that point to no file are put into ``Found.unreadable`` rather than refused. ``ties``: the

@@ -26,14 +26,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saddlescape.data.places import data_roots
-from saddlescape.data.sources.found import Found, Published, Request
+from saddlescape.data.sources.found import Found, Published, SourceRequest
 from saddlescape.data.sources.listfile import Lines, are_integers, class_names, files_of, parse_list, read_text
 from saddlescape.data.types import Preprocess
 from saddlescape.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class ListLayout:
     """How one set lies on disk, and what was published of it."""
 
     train: str
@@ -46,7 +46,7 @@ class Layout:
 
 
 LAYOUTS = {
-    "imagenet-lt": Layout(
+    "imagenet-lt": ListLayout(
         train="ImageNet_LT_train.txt",
         test="ImageNet_LT_test.txt",
         published=Published(classes=1000, train=115_846, largest=1280, smallest=5, test_per_class=50),
@@ -57,7 +57,7 @@ LAYOUTS = {
         names="LOC_synset_mapping.txt",
         advice="train/ and val/ are ImageNet's (ILSVRC 2012), one folder a synset in each",
     ),
-    "inat2018": Layout(
+    "inat2018": ListLayout(
         train="iNaturalist18_train.txt",
         test="iNaturalist18_val.txt",
         published=Published(classes=8142, train=437_513, largest=1000, smallest=2, test_per_class=3),
@@ -75,7 +75,7 @@ TIES = ("stable", "reference")
 _PROBES = 32
 
 
-def load_frequency_lists(request: Request) -> Found:
+def load_frequency_lists(request: SourceRequest) -> Found:
     """Find lists and images of ``request.name`` under ``request.root``, ``$SADDLESCAPE_DATA`` or the user cache.
 
     Lists lie in that folder, in a folder of the set's name, or in ``lists``, ``data_txt`` or ``splits`` in one of
@@ -134,11 +134,11 @@ def load_frequency_lists(request: Request) -> Found:
     )
 
 
-def _places(root: Path, layout: Layout) -> list[Path]:
+def _places(root: Path, layout: ListLayout) -> list[Path]:
     return [root, *(root / folder for folder in layout.folders if (root / folder).is_dir())]
 
 
-def _list_file(name: str, file: str, places: Sequence[Path], layout: Layout) -> Path:
+def _list_file(name: str, file: str, places: Sequence[Path], layout: ListLayout) -> Path:
     for place in places:
         for folder in LIST_FOLDERS:
             if (place / folder / file).is_file():
@@ -211,7 +211,7 @@ def _base(train: Lines, candidates: Sequence[Path]) -> Path:
     return max(options, key=lambda place: sum((place / path).is_file() for path in probes))
 
 
-def _files(lines: Lines, base: Path, request: Request) -> list[str | None]:
+def _files(lines: Lines, base: Path, request: SourceRequest) -> list[str | None]:
     """The file of each line, or None: folder by folder, since one listing is far cheaper than a question a file."""
     paths = [path.replace("\\", "/") for path in lines.paths]
     inside: dict[str, list[int]] = defaultdict(list)

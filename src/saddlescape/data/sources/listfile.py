@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from saddlescape.data.paths import PackedPaths
 from saddlescape.data.sources.classes import read_class_names
 from saddlescape.data.sources.folder import IMAGE_SUFFIXES
-from saddlescape.data.sources.found import Found, Request
+from saddlescape.data.sources.found import Found, SourceRequest
 from saddlescape.data.types import FileSplit
 from saddlescape.errors import InputError, counted
 
@@ -45,7 +45,7 @@ class Lines:
         return f"{self.file} line {self.numbers[i]}"
 
 
-def load_list(request: Request) -> Found:
+def load_list(request: SourceRequest) -> Found:
     """Read a list, and its partner for testing.
 
     The partner is ``request.test``, else the file beside it whose name has ``test`` (or ``val``) in place of

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from saddlescape.data.sources.classes import read_class_names
 from saddlescape.data.sources.features import found_in
-from saddlescape.data.sources.found import Found, Request
+from saddlescape.data.sources.found import Found, SourceRequest
 from saddlescape.data.types import EncodedSplit
 from saddlescape.errors import InputError, MissingExtraError, counted
 
@@ -27,7 +27,7 @@ _SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "te
            "validation": "val", "dev": "val"}  # fmt: skip
 
 
-def load_parquet(request: Request) -> Found:
+def load_parquet(request: SourceRequest) -> Found:
     """A folder of shards named ``train-*.parquet``, ``test-*`` and ``validation-*`` (training is enough), or one file.
 
     Class names: the schema's Hugging Face ``ClassLabel`` names, else ``classes.txt`` beside the shards, else the label

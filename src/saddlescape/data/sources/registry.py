@@ -15,14 +15,14 @@ from saddlescape.data.sources.classes import look_alikes
 from saddlescape.data.sources.features import SUFFIXES as FEATURES
 from saddlescape.data.sources.features import load_features, npy_files
 from saddlescape.data.sources.folder import load_folder
-from saddlescape.data.sources.found import Found, Request
+from saddlescape.data.sources.found import Found, SourceRequest
 from saddlescape.data.sources.listfile import load_list
 from saddlescape.data.sources.parquet import load_parquet, shards_under
 from saddlescape.disk import expanded
 from saddlescape.errors import InputError
 from saddlescape.names import SOURCES, TAKES
 
-Loader = Callable[[Request], Found]
+Reader = Callable[[SourceRequest], Found]
 
 _ARCHIVES = frozenset({".zip", ".tar", ".gz", ".tgz", ".rar", ".7z", ".bz2", ".xz"})
 _OTHER = frozenset(
@@ -36,13 +36,13 @@ def dataset_names() -> dict[str, str]:
     return {name: line for name, (_, line) in SOURCES.items()}
 
 
-def _loader(name: str) -> Loader:
+def _loader(name: str) -> Reader:
     module, _, function = SOURCES[name][0].partition(":")
-    loader: Loader = getattr(importlib.import_module(f"saddlescape.data.sources.{module}"), function)
+    loader: Reader = getattr(importlib.import_module(f"saddlescape.data.sources.{module}"), function)
     return loader
 
 
-def find(request: Request) -> Found:
+def find(request: SourceRequest) -> Found:
     """Read what ``request.name`` names: a known data set, else a folder, a list or parquet. Raises ``InputError``.
 
     A known name means the data set, also where the current folder has an entry of that name (a note says so); a path
@@ -57,7 +57,7 @@ def find(request: Request) -> Found:
     return replace(found, name=called, notes=[*found.notes, *look_alikes(found.classes)])
 
 
-def _known(request: Request) -> Found:
+def _known(request: SourceRequest) -> Found:
     name = request.name
     own = Path(name).exists() and Path.cwd() not in [root.resolve() for root in data_roots(request.root)]
     hint = f"{name} here means the data set of that name; for your own {name} in this folder give ./{name}"
@@ -69,11 +69,11 @@ def _known(request: Request) -> Found:
 
 
 def name_of(data: str | Path) -> str:
-    """What ``Request.name`` is for this; a ``Path`` is a path, also where its text is a known name."""
+    """What ``SourceRequest.name`` is for this; a ``Path`` is a path, also where its text is a known name."""
     return f"./{data}" if isinstance(data, Path) and str(data) in SOURCES else str(data)
 
 
-def _at_path(request: Request) -> Found:
+def _at_path(request: SourceRequest) -> Found:
     name = request.name
     if re.match(r"[a-z][a-z0-9+.-]+://", name, flags=re.IGNORECASE):
         raise InputError(f"{name}: an address; data is read from disk: fetch it first, then give {TAKES}")
@@ -92,7 +92,7 @@ def locate(name: str, root: Path | None) -> Path | None:
     return next((place for place in places if place.exists()), None)
 
 
-def _read(path: Path, request: Request) -> Found:
+def _read(path: Path, request: SourceRequest) -> Found:
     if path.suffix.lower() in FEATURES or (path.is_dir() and npy_files(path)):
         return load_features(request)
     if path.is_dir():

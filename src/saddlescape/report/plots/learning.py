@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from saddlescape.records.metrics import Epoch
+from saddlescape.records.metrics import EpochRow
 from saddlescape.report.drawing import Figure, Mark, Panel, Panels, Series, Value, log_if_positive, over_seeds
 from saddlescape.report.read import GROUPS, RunData
 from saddlescape.report.select import by_method, looks
 
-Pick = Callable[[Epoch], Value]
+Pick = Callable[[EpochRow], Value]
 LOSS = "Training loss, as trained"  # falls, so that there is room for words at its top
 
 
