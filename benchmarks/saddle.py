@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = options_of(__doc__, timed=False)
     parser.add_argument("plain", type=Path)
     parser.add_argument("sam", type=Path)
-    parser.add_argument("--picture", type=Path)
+    parser.add_argument("--image", type=Path, help="a PNG to draw into")
     parser.add_argument("--command", action="append", default=[], help="command that made the runs, kept in the file")
     run = Run("saddle", parser, argv)
     try:
@@ -48,8 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     found = verdict(runs["sgd"], runs["sam"])
-    if run.options.picture:
-        picture(runs, run.options.picture)
+    if run.options.image:
+        draw(runs, run.options.image)
     return run.write([], markdown(runs, found), commands=run.options.command, runs=runs, verdict=found)
 
 
@@ -200,7 +200,7 @@ def _number(row: dict[str, Any], name: str) -> str:
     return "-" if value is None else f"{value:.3g}"
 
 
-def picture(runs: dict[str, Any], path: Path) -> None:
+def draw(runs: dict[str, Any], path: Path) -> None:
     """lambda_min over the epochs, class by class, and against the class's loss."""
     import matplotlib
 

@@ -31,7 +31,7 @@ from common import (
     warm_up,
 )
 from convolution_bound import convolutions, cost, fastest_pass
-from peers.loop import Loop, Pictures, ResNet, full_batches, picture_loader
+from peers.loop import Images, Loop, ResNet, full_batches, image_loader
 from torch import nn
 
 from saddlescape.data import class_counts, load
@@ -80,7 +80,7 @@ def load_images(name: str) -> Dataset:
 
 
 def noise(counts: list[int], size: int) -> Dataset:
-    """``counts[c]`` pictures of class c, ``size`` x ``size`` random pixels, that go by the recipes of CIFAR-10."""
+    """``counts[c]`` images of class c, ``size`` x ``size`` random pixels, that go by the recipes of CIFAR-10."""
     generator = torch.Generator().manual_seed(SEED)
     labels = torch.repeat_interleave(torch.arange(10), torch.tensor(counts))
     pixels = torch.randint(0, 256, (len(labels), 3, size, size), dtype=torch.uint8, generator=generator)
@@ -171,8 +171,8 @@ class Peer:
 def peer_batches(setting: Setting, workers: int) -> Iterator[list[torch.Tensor]]:
     split, preprocess = cast(ArraySplit, setting.dataset.train), setting.dataset.preprocess
     pixels = split.images.permute(0, 2, 3, 1).contiguous().numpy()
-    pictures = Pictures(pixels, split.labels.tolist(), preprocess.mean, preprocess.std)
-    return full_batches(picture_loader(pictures, setting.batch, workers, setting.device.type == "cuda"))
+    images = Images(pixels, split.labels.tolist(), preprocess.mean, preprocess.std)
+    return full_batches(image_loader(images, setting.batch, workers, setting.device.type == "cuda"))
 
 
 # --- measurements -------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The peer "DataLoader": a plain torch ``DataLoader`` over image files, Pillow picture by picture.
+"""The peer "DataLoader": a plain torch ``DataLoader`` over image files, Pillow image by image.
 
 What the published ImageNet scripts do with torchvision, written out with Pillow and torch because torchvision is not a
 dependency: open, RGB, random resized crop (cut out, then scaled), flip, colour jitter, to a float tensor, normalise;
@@ -21,24 +21,24 @@ Sample = tuple[Tensor, int]
 
 
 class TrainTransform:
-    """A PIL picture -> float32 [3, size, size]: RandomResizedCrop, flip, ColorJitter(0.4, 0.4, 0.4), normalise."""
+    """A PIL image -> float32 [3, size, size]: RandomResizedCrop, flip, ColorJitter(0.4, 0.4, 0.4), normalise."""
 
     def __init__(self, size: int, mean: Sequence[float], std: Sequence[float], jitter: bool = True) -> None:
         self.size, self.jitter = size, jitter
         self.mean, self.std = torch.tensor(mean).view(-1, 1, 1), torch.tensor(std).view(-1, 1, 1)
 
-    def __call__(self, picture: Image.Image) -> Tensor:
-        left, top, width, height = random_box(*picture.size)
-        picture = picture.crop((left, top, left + width, top + height))
-        picture = picture.resize((self.size, self.size), Image.Resampling.BILINEAR)
+    def __call__(self, image: Image.Image) -> Tensor:
+        left, top, width, height = random_box(*image.size)
+        image = image.crop((left, top, left + width, top + height))
+        image = image.resize((self.size, self.size), Image.Resampling.BILINEAR)
         if random.random() < 0.5:
-            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         if self.jitter:
             enhancers = [ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color]
             random.shuffle(enhancers)
             for enhancer in enhancers:
-                picture = enhancer(picture).enhance(random.uniform(0.6, 1.4))
-        tensor = torch.from_numpy(np.array(picture, copy=True)).permute(2, 0, 1).contiguous().float().div(255)
+                image = enhancer(image).enhance(random.uniform(0.6, 1.4))
+        tensor = torch.from_numpy(np.array(image, copy=True)).permute(2, 0, 1).contiguous().float().div(255)
         return tensor.sub_(self.mean).div_(self.std)
 
 
@@ -65,8 +65,8 @@ class ImageFiles(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         path, label = self.samples[index]
-        with Image.open(path) as picture:
-            return self.transform(picture.convert("RGB")), label
+        with Image.open(path) as image:
+            return self.transform(image.convert("RGB")), label
 
 
 class PlainLoader:

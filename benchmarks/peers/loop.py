@@ -1,6 +1,6 @@
 """The peer "loop": long-tailed CIFAR training as the published scripts do it, re-created plainly from its description.
 
-What makes it the loop: images are PIL pictures that a ``DataLoader`` crops, flips and normalises one by one; the
+What makes it the loop: images are PIL's, which a ``DataLoader`` crops, flips and normalises one by one; the
 network runs eagerly in float32 on contiguous NCHW tensors; SAM visits parameter after parameter in Python; loss and
 accuracies are fetched from the device every step for the progress line. Everything here is torch's, NumPy's and PIL's:
 nothing of ours takes part.
@@ -22,19 +22,19 @@ from torch.utils.data import DataLoader, Dataset
 
 
 def crop_flip_normalize(
-    picture: Image.Image, top: int, left: int, flip: bool, padding: int, mean: Sequence[float], std: Sequence[float]
+    image: Image.Image, top: int, left: int, flip: bool, padding: int, mean: Sequence[float], std: Sequence[float]
 ) -> Tensor:
-    """Crop a zero-padded picture back to its size at (``top``, ``left``), mirror it, make it float32 [C, H, W]."""
-    width, height = picture.size
-    picture = ImageOps.expand(picture, border=padding, fill=0).crop((left, top, left + width, top + height))
+    """Crop a zero-padded image back to its size at (``top``, ``left``), mirror it, make it float32 [C, H, W]."""
+    width, height = image.size
+    image = ImageOps.expand(image, border=padding, fill=0).crop((left, top, left + width, top + height))
     if flip:
-        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    tensor = torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous().float().div(255)
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float().div(255)
     return tensor.sub_(torch.tensor(mean).view(-1, 1, 1)).div_(torch.tensor(std).view(-1, 1, 1))
 
 
-class Pictures(Dataset[tuple[Tensor, int]]):
-    """``pixels`` uint8 [N, H, W, 3] and ``labels`` [N]: a picture is augmented anew each time it is asked for."""
+class Images(Dataset[tuple[Tensor, int]]):
+    """``pixels`` uint8 [N, H, W, 3] and ``labels`` [N]: an image is augmented anew each time it is asked for."""
 
     def __init__(
         self, pixels: NDArray[np.uint8], labels: Sequence[int], mean: Sequence[float], std: Sequence[float]
@@ -47,12 +47,12 @@ class Pictures(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         top, left = (int(torch.randint(0, 9, (1,))) for _ in range(2))
         flip = bool(torch.rand(1) < 0.5)
-        picture = Image.fromarray(self.pixels[index])
-        return crop_flip_normalize(picture, top, left, flip, 4, self.mean, self.std), self.labels[index]
+        image = Image.fromarray(self.pixels[index])
+        return crop_flip_normalize(image, top, left, flip, 4, self.mean, self.std), self.labels[index]
 
 
-def picture_loader(pictures: Pictures, batch_size: int, workers: int, pin_memory: bool) -> DataLoader[list[Tensor]]:
-    return DataLoader(pictures, batch_size=batch_size, shuffle=True, num_workers=workers, pin_memory=pin_memory)
+def image_loader(images: Images, batch_size: int, workers: int, pin_memory: bool) -> DataLoader[list[Tensor]]:
+    return DataLoader(images, batch_size=batch_size, shuffle=True, num_workers=workers, pin_memory=pin_memory)
 
 
 def full_batches(loader: DataLoader[list[Tensor]]) -> Iterator[list[Tensor]]:

@@ -47,7 +47,7 @@ def test_two_runs_by_the_command_line(script: types.ModuleType, tmp_path: Path, 
         assert saddlescape(train) == 0
         assert saddlescape(["curvature", str(run), *few, "--lanczos-steps", "8"]) == 0
     out = tmp_path / "saddle.json"
-    argv = [*map(str, runs), "--out", str(out), "--picture", str(tmp_path / "saddle.png")]
+    argv = [*map(str, runs), "--out", str(out), "--image", str(tmp_path / "saddle.png")]
     assert script.main(argv) == 2  # one line that says what to run
     assert "--over-training" in capsys.readouterr().err
     for run in runs:

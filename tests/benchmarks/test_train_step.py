@@ -78,15 +78,15 @@ def test_both_augment_alike(script: types.ModuleType, setting: object) -> None:
 
     images = setting.dataset.train.images[:6]  # type: ignore[attr-defined]
     preprocess = setting.dataset.preprocess  # type: ignore[attr-defined]
-    # Ours mirrors a picture before it crops, the peer after: a mirrored crop at column x is one at 8 - x of the mirror.
+    # Ours mirrors an image before it crops, the peer after: a mirrored crop at column x is one at 8 - x of the mirror.
     top, left = torch.tensor([0, 8, 4, 1, 7, 3]), torch.tensor([8, 0, 4, 6, 2, 5])
     flip = torch.tensor([True, False, True, False, True, False])
     mine = preprocess.normalize(crop_flip(images, top, left, flip, padding=4))
     for index, pixels in enumerate(images.permute(0, 2, 3, 1).numpy()):
         mirrored = bool(flip[index])
         column = 8 - int(left[index]) if mirrored else int(left[index])
-        picture = Image.fromarray(np.ascontiguousarray(pixels))
-        theirs = crop_flip_normalize(picture, int(top[index]), column, mirrored, 4, preprocess.mean, preprocess.std)
+        image = Image.fromarray(np.ascontiguousarray(pixels))
+        theirs = crop_flip_normalize(image, int(top[index]), column, mirrored, 4, preprocess.mean, preprocess.std)
         torch.testing.assert_close(mine[index], theirs, rtol=0, atol=2e-6)
 
 

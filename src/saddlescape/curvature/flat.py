@@ -24,8 +24,8 @@ def select_parameters(model: nn.Module, params: Selection = None) -> dict[str, T
 
     A parameter that is registered under several names has the first one; any of them selects it.
 
-    Raises ``InputError`` for a name that is not there, a parameter of another model, a complex parameter, or an empty
-    selection.
+    Raises:
+        InputError: a name that is not there, a parameter of another model, a complex parameter, or an empty selection.
     """
     everything: dict[str, Tensor] = {
         name: p for name, p in model.named_parameters() if p.is_floating_point() or p.is_complex()

@@ -111,11 +111,6 @@ class Factorization:
         """Ritz values [steps], ascending, and the eigenvectors of T, [steps, steps] in columns; float64, host."""
         return tridiagonal_eigen(self.alphas, self.betas[:-1])
 
-    def ritz_residuals(self) -> tuple[Tensor, Tensor]:
-        """Ritz values and their estimated residual norms ``beta_m |s_m|``."""
-        values, vectors = self.eigen()
-        return values, self.betas[-1] * vectors[-1].abs()
-
     @exactly
     def ritz_vectors(self, columns: Tensor) -> Tensor:
         """``columns`` [steps, k] of eigenvectors of T -> unit Ritz vectors [k, P]."""

@@ -37,7 +37,8 @@ class MeanLoss:
     def __init__(self, loss_fn: Callable[..., Any], logits: Tensor, targets: Any) -> None:
         """``logits``, ``targets``: a first batch, to find out what ``loss_fn`` returns.
 
-        Raises ``InputError`` for a loss that is not a scalar, is NaN, or is not a mean over samples.
+        Raises:
+            InputError: a loss that is not a scalar, is NaN, or is not a mean over samples.
         """
         self.loss_fn, self._dtype = loss_fn, logits.dtype
         with torch.no_grad():

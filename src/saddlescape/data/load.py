@@ -87,7 +87,8 @@ def load(
     the rule: ``"name"``, by the images' names; ``"position"``, by their positions, as in runs of older versions;
     ``"none"``, all images are the test set, to be scored by a trained network, and some of its classes suffice.
 
-    Raises ``InputError``: one line for anything that is wrong with the input.
+    Raises:
+        InputError: one line for anything that is wrong with the input.
     """
     if bad_images not in ("error", "skip"):
         raise InputError(f"bad_images is {bad_images!r}: choose 'error' or 'skip'")

@@ -36,7 +36,7 @@ READER_VERSION = 2
 Source = str | Path | bytes | Image.Image
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels of the upright image
 
-# Pillow's own hard limit against decompression bombs: a image beyond it is refused before it is decoded.
+# Pillow's own hard limit against decompression bombs: an image beyond it is refused before it is decoded.
 MAX_PIXELS = 178_956_970
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 _TRANSPOSE = Image.Transpose
@@ -386,7 +386,7 @@ def _raw_mode(image: Image.Image) -> str:
 
 
 def _low_bytes(image: Image.Image, stream: io.BufferedIOBase) -> Image.Image | None:
-    """The lower 8 of 16 bits a channel, as a image of its own: Pillow, asked to read the other byte order.
+    """The lower 8 of 16 bits a channel, as an image of its own: Pillow, asked to read the other byte order.
 
     None where ``image`` keeps all its bits. Raises ``InputError`` for 16-bit grey with transparency, for which Pillow
     has no other order. ``image`` must not be loaded yet.
@@ -409,7 +409,7 @@ def _low_bytes(image: Image.Image, stream: io.BufferedIOBase) -> Image.Image | N
 
 
 def _deep_colour(image: Image.Image, low: Image.Image) -> NDArray[np.int64]:
-    """Values of all 16 bits, int64 [H, W, 3 or 4], from a image of the upper and one of the lower bytes."""
+    """Values of all 16 bits, int64 [H, W, 3 or 4], from an image of the upper and one of the lower bytes."""
     return np.asarray(image).astype(np.int64) * 256 + np.asarray(low)
 
 

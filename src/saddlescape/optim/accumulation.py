@@ -39,7 +39,8 @@ def accumulated_closure(
 
     Returns the closure; it returns the weighted loss, detached, 0-dim.
 
-    Raises InputError: no parts, or weights that do not fit them or do not add up to a positive number.
+    Raises:
+        InputError: no parts, or weights that do not fit them or do not add up to a positive number.
     """
     if not parts:
         raise InputError("accumulated_closure: parts is empty; give at least one micro-batch")

@@ -15,8 +15,9 @@ def checked_labels(targets: Tensor, num_classes: int, name: str) -> Tensor:
     point [N, C], of which the largest entry counts (the first of equal ones). Values are looked at on the CPU only:
     on an accelerator that would make the host wait in every step.
 
-    Raises InputError, in the name of the optimiser ``name``: another shape, or on the CPU a label outside 0..C-1 or
-    with a fraction.
+    Raises:
+        InputError: in the name of the optimiser ``name``: another shape, or on the CPU a label outside 0..C-1 or with a
+            fraction.
     """
     if not isinstance(targets, Tensor):
         raise InputError(f"{name}: targets must be a tensor of labels [N], got a {type(targets).__name__}")

@@ -24,7 +24,8 @@ def is_normalisation(module: nn.Module) -> bool:
 def normalisation_parameters(model: nn.Module | None, name: str) -> list[Tensor]:
     """The parameters of the normalisation layers of ``model``.
 
-    Raises InputError, in the name of the optimiser ``name``: no model, or no such layer in it.
+    Raises:
+        InputError: in the name of the optimiser ``name``: no model, or no such layer in it.
     """
     if model is None:
         raise InputError(f"{name}: layers='norm' needs model=, in which to find them")

@@ -48,7 +48,7 @@ class PartialSAM(SplitOptimizer):
         class_aware: False draws the part from all images alike.
         threshold: classes with fewer images are tail; None: as for :class:`~saddlescape.optim.ImbSAM`.
         seed: of the generator that draws; its state is in the state dict.
-        freeze_bn_stats: running statistics see the pass over the whole batch only, since the part is no fair sample
+        freeze_bn_stats: running statistics see the pass over the whole batch only, since the part is not a fair sample
             of the data; False lets both passes count.
 
     Attributes: ``tail`` is the mask [C] of the tail classes (all False when not ``class_aware``); ``grad_norm`` is

@@ -85,7 +85,8 @@ def build_optimizer(
     radius) and ``t_thr``. A new optimiser is one more entry of ``OPTIMIZERS``: name -> function of
     ``(base, rho=, model=, **kw)``, and of class_counts= where it is named in ``NEED_CLASS_COUNTS``.
 
-    Raises InputError: an unknown name or option, no class counts where they are needed, or what the class raises.
+    Raises:
+        InputError: an unknown name or option, no class counts where they are needed, or what the class raises.
     """
     try:
         build = OPTIMIZERS[name]

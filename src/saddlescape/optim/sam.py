@@ -95,7 +95,8 @@ class SAM(WrappedOptimizer):
     3. weights are restored unconditionally, there only where the second pass left a gradient; 4. the copies are not
     in ``state``, so never in a checkpoint; 5. groups with ``rho`` 0 do not count in the norm.
 
-    Raises InputError for a bare ``step()``, for a first pass that leaves no gradient at all, and as the base class.
+    Raises:
+        InputError: a bare ``step()``, a first pass that leaves no gradient at all, and as the base class.
     """
 
     def __init__(

@@ -118,7 +118,7 @@ class SplitOptimizer(WrappedOptimizer):
         ``average`` turns tensors, in place, into their means over all processes, all of which call it equally often and
         in one order. The closure's losses must be scaled such that the mean over the processes of their means is the
         loss of the whole batch. The descent is then that of the whole batch; so is every ascent with ``ascent``, while
-        without it each process climbs by its own shard. ``rank`` tells the processes' random draws apart.
+        without it each process climbs by its own shard. ``rank`` keeps the processes' random draws apart.
         A model in DistributedDataParallel needs none of this. Neither copied nor saved with the optimiser.
         """
         self._sharing = Sharing(average, rank, ascent)

@@ -51,8 +51,9 @@ class WrappedOptimizer(Optimizer):
         freeze_bn_stats: leave running statistics as one plain pass would.
         clip_grad_norm: clip the gradient of the descent step to this global norm, after unscaling, before the step.
 
-    Raises InputError: the base is not a built optimiser, needs a closure itself (LBFGS), has an option called ``rho``
-    (Adadelta), or a number is out of range.
+    Raises:
+        InputError: the base is not a built optimiser, needs a closure itself (LBFGS), has an option called ``rho``
+            (Adadelta), or a number is out of range.
     """
 
     # With this mark GradScaler.step(optimizer) hands over its scale and its verdict instead of deciding alone, so
@@ -303,7 +304,7 @@ class WrappedOptimizer(Optimizer):
 
     @contextlib.contextmanager
     def _a_pass(self, whole: bool = True) -> Iterator[None]:
-        """Around a call of the closure: only the first one over the whole batch is no repetition."""
+        """Around a call of the closure: all but the first one over the whole batch are repetitions."""
         with passes.repeated(self._seen or not whole):
             yield
         self._seen = self._seen or whole

@@ -81,7 +81,7 @@ def compare(got: Tensor, chances: dict[bytes, float]) -> float:
     seen: dict[bytes, int] = defaultdict(int)
     for image in got.permute(0, 2, 3, 1).contiguous().numpy():
         seen[image.tobytes()] += 1
-    assert set(seen) <= set(chances), "a image that no sub-policy gives"
+    assert set(seen) <= set(chances), "an image that no sub-policy gives"
     total = len(got)
     common = [key for key, chance in chances.items() if chance * total >= 5]
     observed = [seen[key] for key in common]

@@ -282,7 +282,8 @@ def _encode(text: str, encoding: str) -> bytes:
 def restricted_loads(content: bytes, called: str) -> Any:
     """Unpickle data only: lists, dictionaries, numbers, text, bytes and NumPy arrays. Nothing else is ever executed.
 
-    Raises ``InputError`` (naming ``called``) for a pickle that asks for anything else, or is damaged.
+    Raises:
+        InputError: a pickle that asks for anything else, or is damaged; names ``called``.
     """
     try:
         return _Restricted(io.BytesIO(content), encoding="latin1").load()

@@ -13,7 +13,8 @@ def read_class_names(folder: Path) -> list[str] | None:
     """The names in ``folder/classes.txt``, or None where there is no such file. UTF-8, blank lines ignored,
     in Unicode NFC.
 
-    Raises ``InputError`` if the file is empty, not UTF-8, or names a class twice.
+    Raises:
+        InputError: the file is empty, not UTF-8, or names a class twice.
     """
     path = folder / "classes.txt"
     if not path.is_file():

@@ -46,8 +46,9 @@ def load_folder(request: SourceRequest) -> Found:
     is the test set. A ``test/`` or ``val/`` with images but without class folders is unlabelled: a note says so, and it
     is not used.
 
-    Raises ``InputError`` for a link to nothing in the place of a split or class, a folder that cannot be listed, and
-    images with neither a class nor a split (with ``request.lenient`` these go into ``Found.unreadable``).
+    Raises:
+        InputError: a link to nothing in the place of a split or class, a folder that cannot be listed, or images with
+            neither a class nor a split (with ``request.lenient`` these go into ``Found.unreadable``).
     """
     root = request.where or Path()
     notes: list[str] = []

@@ -185,7 +185,8 @@ class Table:
 def read_table(path: Path, text: str, base: Path) -> Table | None:
     """The list as a table with columns of its own, or None where it is plain "path label" lines.
 
-    Raises ``InputError`` for a table in which no column names images.
+    Raises:
+        InputError: a table in which no column names images.
     """
     rows = _equal_rows(text)
     if rows is None:

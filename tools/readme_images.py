@@ -1,6 +1,6 @@
 """Make the README's figure and, from the demo, those of docs/.
 
-    python tools/readme_pictures.py docs/images [runs/demo]
+    python tools/readme_images.py docs/images [runs/demo]
 
 The README's comes from a committed result; the top of the page from a headless Chromium (extra ``browser``), the
 spectra from the report's figures.
@@ -50,7 +50,7 @@ def from_demo(demo: Path, images: Path) -> None:
 
     chromium = shutil.which("chromium")
     if chromium is None:
-        sys.exit("readme_pictures: no chromium on this machine; install it with the system's package manager")
+        sys.exit("readme_images: no chromium on this machine; install it with the system's package manager")
     with tempfile.TemporaryDirectory() as scratch:
         page_path = Path(scratch) / "report.html"
         write_page([demo], page_path)
