@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import re
 import subprocess
 import sys
 
 import pytest
 
 import saddlescape
-from saddlescape.cli.app import COMMANDS, GROUPS
+from saddlescape.cli.app import COMMANDS, GROUPS, build
 from saddlescape.methods.grammar import OPTIMIZERS
 from saddlescape.methods.recipe import Facts
 from saddlescape.methods.resolve import resolve
@@ -103,3 +104,9 @@ def test_check_says_what_was_understood(cli, photos):
     assert "train: 23 images, 12 to 4 per class (imbalance 3)" in outcome.out
     assert "test: 7 images" in outcome.out
     assert outcome.out.rstrip().endswith("ready to train")
+
+
+def test_every_flag_of_every_command_says_what_it_is() -> None:
+    flags = [line for line in build().generate_docs("markdown").splitlines() if line.startswith("* `")]
+    assert len(flags) > 150
+    assert [line for line in flags if re.match(r"\* `[^`]+`: *(\*\[.*)?$", line)] == []

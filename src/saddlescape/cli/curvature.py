@@ -54,53 +54,36 @@ def curvature(
 
     Example: saddlescape curvature runs/ce-drw --over-training
 
-    Parameters
-    ----------
-    run:
-        A run folder.
-    classes:
-        Class names, their numbers, head, mid, tail or all (default: all; with --advise-rho: tail and head).
-    groups:
-        Also a spectrum of the mean loss of head, mid and tail.
-    over_training:
-        Instead, the course over the kept checkpoints (train with --keep-every) -> curvature-course.jsonl.
-    advise_rho:
-        Instead, from which rho on SAM amplifies each class's most negative direction -> rho-advice.json.
-    checkpoint:
-        A folder under RUN/checkpoint, such as s0-e00020-b000000 (default: the newest).
-    loss:
-        ce: cross-entropy on the raw logits; train: the run's own loss, margins included.
-    extremes_only:
-        Certified lambda_min and lambda_max alone: cheaper, without density, trace and share of negative mass.
-    lanczos_steps, probes:
-        Depth and number of Lanczos runs per class.
-    samples_per_class:
-        Measure a fixed random sample of larger classes; the sampling error is shown. Default: all images
-        (--over-training: 256, --advise-rho: 512).
-    samples_per_group:
-        With --groups, a fixed random sample of the images of each group, for data of many classes. Default: all.
-    augmented_views:
-        Measure so many views of each image, augmented as in training and drawn once, in place of the image as it is.
-        (The paper's own analysis augments, but anew in each product.)
-    gauss_newton:
-        Show the Gauss-Newton part and the rest of the Hessian beside the whole.
-    tol:
-        Residual, beside the value, at which a pair is settled (default 0.001; --over-training, --advise-rho: 0.01).
-    products:
-        Most Hessian products: to settle extremes that Lanczos has not (default 100), or per class and checkpoint with
-        --over-training (60) or class with --advise-rho (100).
-    rho:
-        Radii to try with --advise-rho.
-    batch_size:
-        Images at a time; bounds memory, moves no figure.
-    dtype:
-        float32 or float64.
-    device:
-        auto, cpu, cuda or cuda:N.
-    root:
-        Folder with the data, if it has moved.
-    seed:
-        Of random starts and samples.
+    Args:
+        run: A run folder.
+        classes: Class names, their numbers, head, mid, tail or all (default: all; with --advise-rho: tail and head).
+        groups: Also a spectrum of the mean loss of head, mid and tail.
+        over_training: Instead, the course over the kept checkpoints (train with --keep-every) ->
+            curvature-course.jsonl.
+        advise_rho: Instead, from which rho on SAM amplifies each class's most negative direction -> rho-advice.json.
+        checkpoint: A folder under RUN/checkpoint, such as s0-e00020-b000000 (default: the newest).
+        loss: ce: cross-entropy on the raw logits; train: the run's own loss, margins included.
+        extremes_only: Certified lambda_min and lambda_max alone: cheaper, without density, trace and share of negative
+            mass.
+        lanczos_steps: Steps of each Lanczos run.
+        probes: Lanczos runs per class, each from another random vector.
+        samples_per_class: Measure a fixed random sample of larger classes; the sampling error is shown. Default: all
+            images (--over-training: 256, --advise-rho: 512).
+        samples_per_group: With --groups, a fixed random sample of the images of each group, for data of many classes.
+            Default: all.
+        augmented_views: Measure so many views of each image, augmented as in training and drawn once, in place of the
+            image as it is. (The paper's own analysis augments, but anew in each product.)
+        gauss_newton: Show the Gauss-Newton part and the rest of the Hessian beside the whole.
+        tol: Residual, beside the value, at which a pair is settled (default 0.001; --over-training, --advise-rho:
+            0.01).
+        products: Most Hessian products: to settle extremes that Lanczos has not (default 100), or per class and
+            checkpoint with --over-training (60) or class with --advise-rho (100).
+        rho: Radii to try with --advise-rho.
+        batch_size: Images at a time; bounds memory, moves no figure.
+        dtype: float32 or float64.
+        device: auto, cpu, cuda or cuda:N.
+        root: Folder with the data, if it has moved.
+        seed: Of random starts and samples.
     """
     from saddlescape.cli.processes import joined
 

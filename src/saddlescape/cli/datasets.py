@@ -38,16 +38,11 @@ def check(data: str, /, *, root: str | None = None, json: Path | None = None, wo
 
     Example: saddlescape datasets check photos/
 
-    Parameters
-    ----------
-    data:
-        A name or a path, as for train.
-    root:
-        Folder with the data; default $SADDLESCAPE_DATA, then the user cache.
-    json:
-        Also write everything that was found to this file.
-    workers:
-        Threads that read images; default one a core.
+    Args:
+        data: A name or a path, as for train.
+        root: Folder with the data; default $SADDLESCAPE_DATA, then the user cache.
+        json: Also write everything that was found to this file.
+        workers: Threads that read images; default one a core.
     """
     from saddlescape.data import check as check_data
     from saddlescape.errors import InputError

@@ -38,32 +38,19 @@ def escape(
 
     Example: saddlescape escape runs/ce-drw --checkpoint s0-e00160-b000000
 
-    Parameters
-    ----------
-    run:
-        A run folder.
-    checkpoint:
-        Where to start: a folder under RUN/checkpoint (default: the newest).
-    epochs:
-        Epochs of each arm.
-    lr:
-        Constant learning rate of each arm.
-    arms:
-        Optimisers with their radii: sgd pgd@0.5 sam@0.1 momentum-sam@1.5 (default: nine arms).
-    seeds:
-        Seeds of the order of images (default: 0); several make the noise known.
-    classes:
-        Whose curvature is followed (default: the tail).
-    samples_per_class:
-        Images of each larger class that curvature is measured on.
-    products:
-        Most Hessian products per class and epoch.
-    device:
-        auto, cpu, cuda or cuda:N.
-    root:
-        Folder with the data, if it has moved.
-    out:
-        The result file (default: RUN/escape.json).
+    Args:
+        run: A run folder.
+        checkpoint: Where to start: a folder under RUN/checkpoint (default: the newest).
+        epochs: Epochs of each arm.
+        lr: Constant learning rate of each arm.
+        arms: Optimisers with their radii: sgd pgd@0.5 sam@0.1 momentum-sam@1.5 (default: nine arms).
+        seeds: Seeds of the order of images (default: 0); several make the noise known.
+        classes: Whose curvature is followed (default: the tail).
+        samples_per_class: Images of each larger class that curvature is measured on.
+        products: Most Hessian products per class and epoch.
+        device: auto, cpu, cuda or cuda:N.
+        root: Folder with the data, if it has moved.
+        out: The result file (default: RUN/escape.json).
     """
     from saddlescape.measure import escape as experiment
     from saddlescape.measure.subject import open_subject, parse_classes

@@ -27,23 +27,16 @@ def evaluate(
 
     Example: saddlescape evaluate runs/vs-sam --post-hoc 1.0
 
-    Parameters
-    ----------
-    run:
-        A run folder.
-    data:
-        Other images of some of the same classes (a name or a path), matched by name. Without a test set of their own
-        all are scored. Images that the run was trained on are left out.
-    root:
-        Folder with the data, if it has moved.
-    split:
-        test, val or train.
-    post_hoc:
-        Subtract tau * log(class frequency) from the logits (Menon et al., ICLR 2021); for a model trained with ce.
-    device:
-        auto, cpu, cuda or cuda:N.
-    out:
-        Also write the scores to this JSON file.
+    Args:
+        run: A run folder.
+        data: Other images of some of the same classes (a name or a path), matched by name. Without a test set of their
+            own all are scored. Images that the run was trained on are left out.
+        root: Folder with the data, if it has moved.
+        split: test, val or train.
+        post_hoc: Subtract tau * log(class frequency) from the logits (Menon et al., ICLR 2021); for a model trained
+            with ce.
+        device: auto, cpu, cuda or cuda:N.
+        out: Also write the scores to this JSON file.
     """
     import dataclasses
     import math

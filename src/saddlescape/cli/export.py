@@ -12,14 +12,10 @@ def export(run: Path, /, *, out: Path | None = None, onnx: bool = False) -> None
 
     Example: saddlescape export runs/vs-sam --out model.pt2
 
-    Parameters
-    ----------
-    run:
-        A run folder.
-    out:
-        File to write; the ending decides the format: .pt2 or .onnx (default: model.pt2 in the run folder).
-    onnx:
-        Short for --out RUN/model.onnx.
+    Args:
+        run: A run folder.
+        out: File to write; the ending decides the format: .pt2 or .onnx (default: model.pt2 in the run folder).
+        onnx: Short for --out RUN/model.onnx.
     """
     from saddlescape.errors import InputError, counted
     from saddlescape.runs.export import export as write

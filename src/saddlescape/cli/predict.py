@@ -13,18 +13,13 @@ def predict(run: Path, /, *images: Path, top: Whole = 5, json: bool = False, csv
 
     Example: saddlescape predict runs/vs-sam photo.jpg folder "more/**/*.png" --csv classes.csv
 
-    Parameters
-    ----------
-    run:
-        A run folder.
-    images:
-        Image files of any size and format, folders of them, patterns in quotes; for a run on features, files of them.
-    top:
-        How many classes to print.
-    json:
-        Print one JSON object a line instead.
-    csv:
-        Write a table to this file instead: image, then class and probability from the most probable on.
+    Args:
+        run: A run folder.
+        images: Image files of any size and format, folders of them, patterns in quotes; for a run on features, files of
+            them.
+        top: How many classes to print.
+        json: Print one JSON object a line instead.
+        csv: Write a table to this file instead: image, then class and probability from the most probable on.
     """
     import csv as table
     import io

@@ -23,16 +23,11 @@ def report(
 
     Example: saddlescape report runs/grid --figures figures
 
-    Parameters
-    ----------
-    paths:
-        Run folders, and folders of runs (grids).
-    out:
-        The page.
-    figures:
-        Also write each figure as PDF, SVG and PNG into this folder, in a paper's style.
-    title:
-        Headline of the page.
+    Args:
+        paths: Run folders, and folders of runs (grids).
+        out: The page.
+        figures: Also write each figure as PDF, SVG and PNG into this folder, in a paper's style.
+        title: Headline of the page.
     """
     if not paths:
         raise InputError("give a run folder or a folder of runs: saddlescape report runs/ce-drw")

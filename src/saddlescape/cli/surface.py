@@ -38,31 +38,24 @@ def surface(
 
     Example: saddlescape surface runs/ce-drw --directions random --span 1 --steps 51
 
-    Parameters
-    ----------
-    run:
-        A run folder.
-    directions:
-        eigen: unit eigenvectors of lambda_min and lambda_max, each class along its own; random: filter-normalised.
-    line:
-        A line along the first direction instead of a plane.
-    classes:
-        Class names, their numbers, head, mid, tail or all: a surface for each (default: one of the mean over all
-        images).
-    span:
-        From -span to span along each direction.
-    steps:
-        Points along each direction.
-    checkpoint:
-        A folder under RUN/checkpoint (default: the newest).
-    loss:
-        ce: cross-entropy on the raw logits; train: the run's own loss, margins included.
-    samples_per_class:
-        Evaluate on a fixed random sample of larger classes.
-    batch_size, dtype, device, root, seed:
-        As for curvature.
-    out:
-        File to write (.npz; a .json with the facts lies beside it).
+    Args:
+        run: A run folder.
+        directions: eigen: unit eigenvectors of lambda_min and lambda_max, each class along its own; random:
+            filter-normalised.
+        line: A line along the first direction instead of a plane.
+        classes: Class names, their numbers, head, mid, tail or all: a surface for each (default: one of the mean over
+            all images).
+        span: From -span to span along each direction.
+        steps: Points along each direction.
+        checkpoint: A folder under RUN/checkpoint (default: the newest).
+        loss: ce: cross-entropy on the raw logits; train: the run's own loss, margins included.
+        samples_per_class: Evaluate on a fixed random sample of larger classes.
+        batch_size: Images at a time; bounds memory, moves no figure.
+        dtype: float32 or float64.
+        device: auto, cpu, cuda or cuda:N.
+        root: Folder with the data, if it has moved.
+        seed: Of random directions and samples.
+        out: File to write (.npz; a .json with the facts lies beside it).
     """
     import math
 
