@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from saddlescape.errors import InputError
-from saddlescape.methods import own_data, single_stage
+from saddlescape.methods import fine_tuning, own_data, single_stage
 from saddlescape.methods.grammar import TERMS, Sum, parse
 from saddlescape.methods.recipe import Facts, Recipe
 from saddlescape.methods.systems import SYSTEMS
@@ -82,8 +82,11 @@ def resolve(
     flags: Mapping[str, Any] | None = None,
     settings: Sequence[str] = (),
     model: str | None = None,
+    tune: str = "",
 ) -> Recipe:
     """Fill in a recipe.
+
+    ``tune``: of a pretrained network ``model``, what is trained of it beside the head (see ``methods.fine_tuning``).
 
     ``method`` None takes the default for the data. ``budget``: as many epochs as bring the work of all stages closest
     to it (see ``training.epoch.work``). ``flags`` overrides fields of every stage (None values are
@@ -98,11 +101,14 @@ def resolve(
     if budget is not None:
         if epochs is not None:
             raise InputError("--epochs and --budget both say how long to train: leave one of them out")
-        fill = partial(resolve, method, facts, flags=flags, settings=settings, model=model)
+        fill = partial(resolve, method, facts, flags=flags, settings=settings, model=model, tune=tune)
         return _within(fill, budget, facts.images)
     published = recipes()
     notes: list[str] = []
-    if facts.dataset in published and facts.dataset not in ("own", "features") and not facts.features:
+    if tune:
+        table = fine_tuning.table_of(tune)
+        method = fine_tuning.DEFAULT if method is None else method
+    elif facts.dataset in published and facts.dataset not in ("own", "features") and not facts.features:
         table = published[facts.dataset]
         method = PAPER_DEFAULT if method is None else method
     else:
@@ -120,13 +126,16 @@ def resolve(
         recipe = build_system(system, SYSTEMS[system], first, facts, table, epochs)
     else:
         recipe = single_stage.build(first, facts, table, epochs)
+    if tune:
+        recipe = fine_tuning.fine_tuned(recipe, tune)
+    begin = next(number for number, stage in enumerate(recipe.stages) if _trains(stage))
     given = {name: value for name, value in (flags or {}).items() if value is not None}
     stages = [
-        dataclasses.replace(stage, **{k: v for k, v in given.items() if _applies(stage, k, number)})
+        dataclasses.replace(stage, **{k: v for k, v in given.items() if _applies(stage, k, number == begin)})
         for number, stage in enumerate(recipe.stages)
     ]
     for name in given:
-        if not any(_applies(stage, name, number) for number, stage in enumerate(recipe.stages)):
+        if not any(_applies(stage, name, number == begin) for number, stage in enumerate(recipe.stages)):
             raise InputError(
                 f"--{name.replace('_', '-')} has no meaning for {recipe.method}: no stage of it uses {name}"
             )
@@ -194,10 +203,10 @@ def _trains(stage: Stage) -> bool:
     return not stage.head_fit
 
 
-def _applies(stage: Stage, name: str, number: int) -> bool:
+def _applies(stage: Stage, name: str, first: bool) -> bool:
     """Whether a flag is for this stage: lr and batch size are the first one's, later ones have their own."""
     if name in ("lr", "batch_size"):
-        return number == 0
+        return first
     return name != "rho" or bool(stage.rho)
 
 

@@ -166,9 +166,10 @@ def feature_dim(network: nn.Module, name: str, channels: int, size: int) -> int:
 
 
 def weights_hash(network: nn.Module) -> str:
-    """SHA-256 (16 hex digits) of all parameters and buffers with their names."""
+    """SHA-256 (16 hex digits) of all parameters and buffers with their names, but for what LoRA adds."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
+    state = {k.replace(".base_layer.", "."): v for k, v in network.state_dict().items() if ".lora_" not in k}
+    for name, tensor in sorted(state.items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return digest.hexdigest()[:16]

@@ -14,6 +14,7 @@ from saddlescape.models import resnet
 from saddlescape.models.backbone import Backbone, feature_dim, is_backbone, load_backbone
 from saddlescape.models.heads import HeadKind, make_head
 from saddlescape.models.identity import Identity
+from saddlescape.models.lora import add_lora
 from saddlescape.models.resnet import ResNet
 from saddlescape.models.resnet_cifar import ResNetCifar
 from saddlescape.models.small_cnn import SmallCNN
@@ -47,8 +48,8 @@ def build_model(
             [N, in_channels, 1, 1] are features), or a backbone (see ``saddlescape.models.backbone``): "timm/<name>",
             "package.module:function" ...
         options: of a backbone ``pretrained=True`` (the provider's weights), ``weights=FILE``, ``input_size`` (pixels a
-            side that other images are scaled to), ``interpolation``, ``architecture``, and the provider's own; any of
-            them makes a backbone of our own networks too.
+            side that other images are scaled to), ``interpolation``, ``architecture``, ``lora`` (rank of small
+            matrices beside its attention), and the provider's own; any of them makes a backbone of our own networks.
         head: a key of ``HEADS``: "linear", "cosine" for LDAM, and those of the two-stage and contrastive systems.
 
     ``model.features(x)`` is what the head sees, [N, d]; ``model.head`` reads and replaces the head;
@@ -92,6 +93,7 @@ def _backbone(
     in_channels: int,
     input_size: int = 0,
     interpolation: str = "bilinear",
+    lora: int = 0,
     pretrained: bool = False,
     **options: Any,
 ) -> Backbone:
@@ -100,6 +102,8 @@ def _backbone(
     own = None if is_backbone(name) else partial(own_network, name)
     source = load_backbone(name, pretrained=pretrained, own=own, **options)
     channels = options.get("in_chans", 3)
+    if lora:
+        add_lora(source.network, lora, name)
     width = feature_dim(source.network, name, channels, input_size or source.image_size)
     return Backbone(
         source.network, make_head(head, width, num_classes), width, input_size, interpolation, channels

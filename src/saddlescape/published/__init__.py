@@ -1,5 +1,5 @@
-"""Published numbers as data: ``recipes.toml`` (how each row is trained), ``systems.toml`` (named systems),
-``results.json`` (what was published)."""
+"""Published numbers as data: ``recipes.toml`` (how each row is trained), ``fine_tuning.toml`` (pretrained
+networks), ``systems.toml`` (named systems), ``results.json`` (what was published)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ from typing import Any
 def recipes() -> dict[str, Any]:
     """Training recipes per data set."""
     return tomllib.loads(resources.files(__name__).joinpath("recipes.toml").read_text(encoding="utf-8"))
+
+
+@cache
+def fine_tuning() -> dict[str, Any]:
+    """How pretrained networks are trained further."""
+    return tomllib.loads(resources.files(__name__).joinpath("fine_tuning.toml").read_text(encoding="utf-8"))
 
 
 @cache

@@ -13,6 +13,8 @@ from saddlescape.errors import InputError
 from saddlescape.records.record import LARGEST, may_be, one_of, violation
 
 VERSION = 1
+TUNE = ("head", "norm", "lora", "all")
+LORA_RANK = 8  # of --tune lora
 
 Count = Annotated[int, may_be("a whole number of at least 1", ge=1)]
 Index = Annotated[int, may_be("a whole number of at least 0", ge=0)]
@@ -63,11 +65,12 @@ class Stage:
 
     # What is trained, and from where.
     head: str = "linear"
-    head_fit: str = ""  # the head is fitted in closed form instead of trained: "tau-norm" | "ncm" | "plda"
+    head_fit: str = ""  # the head is fitted instead of trained: "tau-norm" | "ncm" | "plda" | "probe"
     head_fit_options: Options = field(default_factory=dict)
-    trainable: str = "all"  # "all" | "none" | "head" | "backbone" | names or their beginnings, e.g. "head.scale"
+    # "all" | "none" | "head" | "backbone" | "norm" | "lora" | names or their beginnings, e.g. "norm,head.scale"
+    trainable: str = "all"
     reset_head: bool = False  # a fresh head; else the one before is kept or built upon
-    backbone_mode: Annotated[str, one_of("train", "eval")] = "train"  # of BatchNorm's statistics: they move or not
+    backbone_mode: Annotated[str, one_of("train", "eval")] = "train"  # of BatchNorm's statistics and dropout
 
     # How the weights move.
     lr: Positive = 0.1
@@ -120,7 +123,7 @@ class BackboneConfig:
     architecture: str = ""  # JSON, of transformers
     # What is trained: the head on features that are computed once, beside it layers of normalisation or small matrices
     # (LoRA), or all of the network.
-    tune: Annotated[str, one_of("head", "norm", "lora", "all")] = "all"
+    tune: Annotated[str, one_of(*TUNE)] = "all"
 
     @property
     def frozen(self) -> bool:
@@ -128,10 +131,16 @@ class BackboneConfig:
         return bool(self.weights_hash) and self.tune == "head"
 
     @property
+    def trained(self) -> str:
+        """What of a pretrained network is trained beside the head: "norm", "lora", "all"; "": nothing."""
+        return self.tune if self.weights_hash and self.tune != "head" else ""
+
+    @property
     def options(self) -> dict[str, Any]:
         """What ``build_model`` takes beside the model's name to build the network without its weights."""
         fields = ("input_size", "interpolation", "architecture")
-        return {name: getattr(self, name) for name in fields} if self.weights_hash else {}
+        made = {name: getattr(self, name) for name in fields} if self.weights_hash else {}
+        return made | ({"lora": LORA_RANK} if self.trained == "lora" else {})
 
 
 @dataclass(frozen=True)

@@ -64,8 +64,6 @@ def resolved(request: Request, data: DataConfig, name: str) -> tuple[str, DataCo
         std=source.std,
     )
     found = weights_hash(source.network)
-    if request.tune not in (None, "head", "all"):
-        raise InputError(f"--tune {request.tune}: unknown; use head or all")
     network = BackboneConfig(
         tune=request.tune or ("all" if request.pretrained else "head"),
         weights=weights, weights_hash=found, input_size=size, interpolation=source.interpolation,

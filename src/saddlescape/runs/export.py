@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from saddlescape.disk import whole
 from saddlescape.errors import InputError, MissingExtraError
+from saddlescape.models.lora import merge_lora
 from saddlescape.runs.opened import Opened
 
 FORMATS = {".pt2": "torch.export", ".onnx": "ONNX"}
@@ -26,7 +28,7 @@ class Deployed(nn.Module):
 
     def __init__(self, opened: Opened) -> None:
         super().__init__()
-        self.model = opened.model
+        self.model = merge_lora(copy.deepcopy(opened.model))
         self.scale = opened.logit_scale
         self.unit, self.features = opened.preprocess.unit, opened.preprocess.features
         self.register_buffer("mean", torch.tensor(opened.preprocess.mean).view(1, -1, 1, 1))

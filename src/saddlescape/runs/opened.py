@@ -19,6 +19,7 @@ from saddlescape.records.files import CHECKPOINT, read_result
 from saddlescape.runs import config as configuration
 from saddlescape.runs.frozen import Standardized, image_preprocess, load_frozen
 from saddlescape.training.checkpoint import CheckpointFolder, Cursor
+from saddlescape.training.trainable import select_trainable
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,9 @@ def open_run(folder: str | Path, cursor: Cursor | None = None) -> Opened:
         raise InputError(
             f"{checkpoint.path}: does not fit {config.model} ({str(error).splitlines()[-1].strip()})"
         ) from error
+    if config.backbone.weights_hash:  # curvature is that of what is trained
+        spec = config.stages[checkpoint.cursor.stage].trainable
+        select_trainable(model, "head" if spec == "none" else spec)
     return Opened(folder, config, model.eval(), classes, preprocess, checkpoint.cursor, meta)
 
 

@@ -105,21 +105,22 @@ def facts_of(dataset: Dataset, device: torch.device, frozen: bool = False) -> Fa
     )
 
 
-def recipe_of(request: Request, facts: Facts) -> Recipe:
+def recipe_of(request: Request, facts: Facts, tune: str = "") -> Recipe:
     """The recipe that was asked for. Raises InputError as ``resolve`` does."""
     names = ("lr", "weight_decay", "batch_size", "augment")
     overrides: dict[str, Any] = {name: getattr(request, name) for name in names}
     overrides["rho"] = None if request.rho is None else (request.rho,)
     return resolve(
         request.method, facts, epochs=request.epochs, budget=request.budget, flags=overrides,
-        settings=request.settings, model=request.model,
+        settings=request.settings, model=request.model, tune=tune,
     )  # fmt: skip
 
 
 def changed(config: RunConfig, dataset: Dataset) -> list[str]:
     """What in ``config`` differs from its recipe at the same length, as ``field value (recipe value)``."""
-    facts = facts_of(dataset, torch.device(config.device), config.backbone.frozen)
-    recipe = resolve(config.method, facts, epochs=config.stages[0].epochs)
+    epochs = next((stage.epochs for stage in config.stages if not stage.head_fit), None)
+    facts, tune = facts_of(dataset, torch.device(config.device), config.backbone.frozen), config.backbone.trained
+    recipe = resolve(config.method, facts, epochs=epochs, tune=tune, model=config.model if tune else None)
     lines = [] if recipe.model == config.network else [f"model {config.model} ({recipe.model})"]
     for mine, theirs in zip(config.stages, recipe.stages, strict=False):
         for field_ in dataclasses.fields(mine):
@@ -188,7 +189,7 @@ def plan(
     if not table and not name:  # a person's own images: write down the size that was chosen
         data = dataclasses.replace(data, image_size=dataset.preprocess.image_size)
     facts = facts_of(dataset, device, network.frozen)
-    recipe = recipe_of(dataclasses.replace(request, model=name or request.model), facts)
+    recipe = recipe_of(dataclasses.replace(request, model=name or request.model), facts, network.trained)
     check_stages(recipe.stages)
     notes = [*backbone_notes, *dataset.notes, *recipe.notes]
     notes.sort(key=lambda line: not line.startswith("method "))  # which method, and why, comes first
@@ -256,7 +257,8 @@ def _faster(
     if not has_fast_bf16(device):
         return "float32", f"float32: this {device.type} has no fast bf16"
     names = ("float32", "bf16")
-    times = seconds_per_step(recipe.stages[0], dataset, recipe.model, names, device, **network.options)
+    stage = next((stage for stage in recipe.stages if not stage.head_fit), recipe.stages[0])
+    times = seconds_per_step(stage, dataset, recipe.model, names, device, **network.options)
     if len(times) < len(names):
         return "float32", "float32: too little data to measure bf16 on"
     if quick and times["float32"] < SLOW_STEP:

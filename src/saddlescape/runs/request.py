@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
-from saddlescape.records.config import Count
-from saddlescape.records.record import LARGEST, may_be
+from saddlescape.records.config import TUNE, Count
+from saddlescape.records.record import LARGEST, may_be, one_of
 
 
 def whole(type_: Any, tokens: Sequence[Any]) -> int:
@@ -118,7 +118,9 @@ class TrainOptions(SeededOptions, GridOptions):
         backbone: Start from a pretrained network: timm/NAME, torchvision/NAME, transformers/NAME_OR_FOLDER,
             package.module:function of yours, or a model of ours with --weights.
         weights: File with the backbone's weights (.safetensors or .pt), in place of the ones that it brings.
-        tune: What of the backbone is trained: head (on features that are computed once; the default) or all.
+        tune: What of the backbone is trained: head (on features that are computed
+            once; the default), norm (layers of normalisation, and the head), lora
+            (small matrices in a transformer's attention, and the head) or all.
         pretrained: Older spelling: --model timm/NAME --pretrained is --backbone timm/NAME.
         profile: Shape of the drawn long tail: exp or step.
         draw_seed: Seed of which images are drawn or held out.
@@ -134,7 +136,7 @@ class TrainOptions(SeededOptions, GridOptions):
     augment: Annotated[str | None, TRAINING] = None
     backbone: Annotated[str | None, TRAINING] = None
     weights: Annotated[str | None, TRAINING] = None
-    tune: Annotated[str | None, TRAINING] = None
+    tune: Annotated[Annotated[str, one_of(*TUNE)] | None, TRAINING] = None
     pretrained: Annotated[bool, TRAINING] = False
     profile: Annotated[str, DATA] = "exp"
     draw_seed: Annotated[Whole, DATA] = 0

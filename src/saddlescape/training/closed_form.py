@@ -20,6 +20,7 @@ from saddlescape.records.config import Stage
 from saddlescape.training.metrics import score
 from saddlescape.training.parts import Parts
 
+PROBE_STEPS = 200  # of L-BFGS
 TAUS = tuple(step / 10 for step in range(21))
 
 
@@ -73,6 +74,12 @@ def check_head_fit(stage: Stage) -> None:
         check(value)
 
 
+def check_decay(decay: float) -> None:
+    """Raises InputError below 0."""
+    if decay < 0:
+        raise InputError(f"decay is {decay:g}; it must be at least 0")
+
+
 def _nearest_class_mean(
     stage: Stage, parts: Parts, features: torch.Tensor, labels: torch.Tensor
 ) -> dict[str, float | str]:
@@ -111,10 +118,51 @@ def _tau_normalized(stage: Stage, parts: Parts, features: torch.Tensor, labels: 
     return {"tau": best, "chosen": "balanced accuracy on the validation split"}
 
 
+def _probe(stage: Stage, parts: Parts, features: torch.Tensor, labels: torch.Tensor) -> dict[str, float | str]:
+    """A linear head by the stage's loss on centred and scaled features (L-BFGS); a cosine one from class means.
+
+    The start of fine-tuning: Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform
+    Out-of-Distribution", ICLR 2022; class means: Shi et al., "Long-Tail Learning with Foundation Model", ICML 2024.
+    """
+    head: Any = parts.model.head
+    decay = float(stage.head_fit_options.get("decay", 1e-3))
+    x = features.float()
+    if not isinstance(head, nn.Linear):
+        weight = getattr(head, "weight", None)
+        if weight is None or weight.numel() != parts.num_classes * x.shape[1]:
+            return {"start": "as initialised"}
+        with torch.no_grad():
+            sums = x.new_zeros(parts.num_classes, x.shape[1]).index_add_(0, labels, nn.functional.normalize(x))
+            means = nn.functional.normalize(sums)
+            weight.copy_(means if weight.shape == means.shape else means.T)
+        return {"start": "class means"}
+    # One scale for all features: a weight for a feature that hardly varies would be so large that fine-tuning diverges.
+    mean, scale = x.mean(dim=0), x.std(dim=0).square().mean().sqrt()
+    x = (x - mean) / scale
+    weight = torch.zeros_like(head.weight).requires_grad_()
+    bias = torch.zeros_like(head.bias).requires_grad_()
+    loss_of_stage = parts.setting(0).loss.to(x.device)
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=PROBE_STEPS, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = loss_of_stage(x @ weight.T + bias, labels) + decay / 2 * weight.square().sum()
+        loss.backward()
+        return loss
+
+    with torch.enable_grad():
+        loss = optimizer.step(closure)
+    with torch.no_grad():
+        head.weight.copy_(weight / scale)
+        head.bias.copy_(bias - head.weight @ mean)
+    return {"decay": decay, "loss": float(loss.detach())}
+
+
 HEAD_FITS: dict[str, Callable[..., dict[str, float | str]]] = {
     "ncm": _nearest_class_mean,
     "plda": _plda,
     "tau-norm": _tau_normalized,
+    "probe": _probe,
 }
 
 # The option of each fit, and what complains of a value that it cannot take: before the stages that come first are run.
@@ -122,4 +170,5 @@ OPTIONS: dict[str, tuple[str, Callable[[Any], None]]] = {
     "ncm": ("mode", lambda mode: CentroidHead(1, 2).set_mode(mode)),
     "plda": ("shrinkage", check_shrinkage),
     "tau-norm": ("tau", lambda tau: TauNormalizedHead(1, 2).set_tau(tau)),
+    "probe": ("decay", check_decay),
 }

@@ -92,7 +92,7 @@ def set_epoch(parts: Parts, epoch: int, resumed: bool = False) -> tuple[float, f
     ``resumed``: in the middle of the epoch, so that the objective has seen its beginning already.
     """
     parts.model.train()
-    if parts.backbone_frozen and parts.backbone_mode == "eval":
+    if parts.backbone_mode == "eval":
         parts.model.eval()
         cast(nn.Module, parts.model.head).train()
     now = parts.setting(epoch)

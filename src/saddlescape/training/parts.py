@@ -26,7 +26,7 @@ from saddlescape.training.epoch import EpochSetting, at, loss_of
 from saddlescape.training.objective import Objective
 from saddlescape.training.objectives import OBJECTIVES
 from saddlescape.training.precision import Precision
-from saddlescape.training.trainable import is_frozen, parameter_groups
+from saddlescape.training.trainable import parameter_groups
 
 
 @dataclass
@@ -48,7 +48,6 @@ class Parts:
     full_batch: int  # only batches of this size go through ``forward`` if it is compiled; others through ``model``
     features: Callable[[], tuple[Tensor, Tensor]]  # of every training image, un-augmented, with the labels
     accumulate: int = 1
-    backbone_frozen: bool = False
     backbone_mode: str = "train"
     eval_every: int = 1
     step_options: dict[str, Any] = field(default_factory=dict)
@@ -137,7 +136,6 @@ def assemble(
         full_batch=ranks.shard_size(stage.batch_size) if compile_model else -1,
         features=functools.partial(training_features, model, dataset, device, precision, workers),
         accumulate=stage.accumulate,
-        backbone_frozen=is_frozen(stage.trainable),
         backbone_mode=stage.backbone_mode,
         eval_every=eval_every,
         step_options={} if scaler is None else {"scaler": scaler},

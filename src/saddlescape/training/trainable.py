@@ -19,28 +19,36 @@ def is_frozen(spec: str) -> bool:
 def select_trainable(model: nn.Module, spec: str) -> list[tuple[str, nn.Parameter]]:
     """Turn gradients on for the parameters that ``spec`` names and off for all others; returns the former, named.
 
-    "all", "none", "head", "backbone" (all but the head), or beginnings of names joined by commas, where "head." stands
-    for whatever the network calls its head: "head.scale", "head.alpha,head.beta".
+    "all", "none", "head", "backbone" (all but the head), "norm" (layers of normalisation), "lora" (the matrices of
+    ``models.lora``), or beginnings of names joined by commas, where "head." stands for whatever the network calls its
+    head: "head.scale", "head.alpha,head.beta", "norm,head".
 
     Raises:
         InputError: a name that no parameter begins with.
     """
     names = own_names(model)
+    kinds = {"all": {*names}, "backbone": {name for name in names if not _begins(name, "head")}}
+    kinds["norm"] = {name for name in names if name.rpartition(".")[0] in norms(model)}
+    kinds["lora"] = {name for name in names if "lora_" in name}
     wanted = [] if spec.strip() == "none" else [piece.strip() for piece in spec.split(",")]
     for piece in wanted:
-        if piece not in ("all", "backbone") and not any(_begins(name, piece) for name in names):
+        if piece in ("norm", "lora") and not kinds[piece]:
+            raise InputError(f"trainable is {spec!r}: this network has no {piece} parameters; train all of it")
+        if piece not in kinds and not any(_begins(name, piece) for name in names):
             known = ", ".join(name for name in names if name.startswith("head"))
             raise InputError(f"trainable is {spec!r}: no parameter is called {piece!r}; those of the head are {known}")
     chosen = []
     for name, parameter in names.items():
-        inside = any(
-            piece == "all" or (piece == "backbone" and not _begins(name, "head")) or _begins(name, piece)
-            for piece in wanted
-        )
+        inside = any(name in kinds[piece] if piece in kinds else _begins(name, piece) for piece in wanted)
         parameter.requires_grad_(inside)
         if inside:
             chosen.append((name, parameter))
     return chosen
+
+
+def norms(model: nn.Module) -> set[str]:
+    """Names of the layers of normalisation: BatchNorm, LayerNorm, GroupNorm, and others that are called so."""
+    return {name for name, module in model.named_modules() if "norm" in type(module).__name__.lower()}
 
 
 def own_names(model: nn.Module) -> dict[str, nn.Parameter]:
