@@ -13,7 +13,6 @@ from saddlescape.errors import InputError
 from saddlescape.records.record import LARGEST, may_be, one_of, violation
 
 VERSION = 1
-TUNE = ("head", "norm", "lora", "all")
 LORA_RANK = 8  # of --tune lora
 
 Count = Annotated[int, may_be("a whole number of at least 1", ge=1)]
@@ -123,7 +122,7 @@ class BackboneConfig:
     architecture: str = ""  # JSON, of transformers
     # What is trained: the head on features that are computed once, beside it layers of normalisation or small matrices
     # (LoRA), or all of the network.
-    tune: Annotated[str, one_of(*TUNE)] = "all"
+    tune: Annotated[str, one_of("head", "norm", "lora", "all")] = "all"
 
     @property
     def frozen(self) -> bool:

@@ -13,7 +13,7 @@ from saddlescape.disk import expanded
 from saddlescape.errors import InputError
 from saddlescape.models.backbone import is_backbone, load_backbone, weights_hash
 from saddlescape.models.registry import model_names, own_network
-from saddlescape.records.config import BackboneConfig, DataConfig, RunConfig
+from saddlescape.records.config import BackboneConfig, DataConfig, RunConfig, check_flags
 from saddlescape.runs.request import Request
 
 FIXED_SIZE = ("digits", "cifar10", "cifar100")  # images of these sets are scaled inside the network
@@ -30,6 +30,8 @@ def backbone_of(request: Request) -> str:
         raise InputError("--pretrained needs --model timm/NAME; --backbone takes networks from everywhere")
     if name and request.model not in (None, name):
         raise InputError(f"--model {request.model} and --backbone {name} both name the network: leave one of them out")
+    if request.tune is not None:
+        check_flags({"tune": request.tune}, BackboneConfig)
     if request.weights is not None and not name:
         raise InputError("--weights are those of a backbone: say --backbone NAME too")
     if request.tune is not None and not name:

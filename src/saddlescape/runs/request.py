@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
-from saddlescape.records.config import TUNE, Count
-from saddlescape.records.record import LARGEST, may_be, one_of
+from saddlescape.records.config import Count
+from saddlescape.records.record import LARGEST, may_be
 
 
 def whole(type_: Any, tokens: Sequence[Any]) -> int:
@@ -136,7 +136,7 @@ class TrainOptions(SeededOptions, GridOptions):
     augment: Annotated[str | None, TRAINING] = None
     backbone: Annotated[str | None, TRAINING] = None
     weights: Annotated[str | None, TRAINING] = None
-    tune: Annotated[Annotated[str, one_of(*TUNE)] | None, TRAINING] = None
+    tune: Annotated[str | None, TRAINING] = None
     pretrained: Annotated[bool, TRAINING] = False
     profile: Annotated[str, DATA] = "exp"
     draw_seed: Annotated[Whole, DATA] = 0
