@@ -195,7 +195,8 @@ def check_flags(raw: Any, kind: type) -> None:
     found = violation(raw, kind)
     if found is not None:
         path, value, allowed = found
-        raise InputError(f"{flag(path.rpartition('.')[2])} {value}: must be {allowed}")
+        name = next(part for part in reversed(path.split(".")) if not part.isdigit())  # of a list its own
+        raise InputError(f"{flag(name)} {value}: must be {allowed}")
 
 
 def flag(field: str) -> str:

@@ -132,6 +132,9 @@ def _fits(value: Any, kind: Any) -> bool:
 
 def _allowed(kind: Any) -> str:
     """The words for what a field of type ``kind`` may be; "" where any value of the type may stand."""
-    each = (kind, *typing.get_args(kind)) if typing.get_origin(kind) is not typing.Annotated else (kind,)
+    is_annotated = typing.get_origin(kind) is typing.Annotated
+    each = (kind,) if is_annotated else (kind, *typing.get_args(kind))
     metas = [meta for one in each for meta in getattr(one, "__metadata__", ()) if isinstance(meta, msgspec.Meta)]
+    if not metas and is_annotated:  # by something else, such as the group of a flag
+        return _allowed(typing.get_args(kind)[0])
     return str(metas[0].description) if metas else ""
