@@ -127,6 +127,8 @@ def test_what_the_page_on_accuracy_per_work_says() -> None:
     ours, peer = last["ours", 40], last["ce+drw", 40]["acc"]["mean"]
     assert f"`ours` has {ours['acc']['mean']:.1f} at 40 units (tail {ours['tail']['mean']:.1f})" in page
     assert f"and {ours['acc']['mean'] - peer:.1f} more than `ce+drw` at 40" in page
+    longer = last["ours", 80]
+    assert f"{longer['acc']['mean']:.1f} at 80 units (tail {longer['tail']['mean']:.1f})" in page
     known = tables.published("cifar10", 100.0, "ce+drw")["acc"]["mean"]
     assert f"the published {known:.1f} of `ce+drw` at 200 units" in page
     assert all(run["test_openings"] == 1 for run in content["runs"] if run["method"] == "ours")
