@@ -1,9 +1,10 @@
 """Our own recipe. Its terms depend on how long is trained.
 
 Up to 160 epochs: logit-adjusted cross-entropy, batches of 64, Nesterov, a learning rate that rises over a tenth of
-training and falls in a straight line to 0, weight decay 1e-3, crop and flip; one pass a step. Chosen on development
-images of CIFAR-10-LT at 20 epochs (recipe_terms-cifar10.json under benchmarks/results), where strong augmentation cost
-ten points and PLDA after it brought nothing. The terms of longer runs, one by one::
+training and falls in a straight line to 0, weight decay 1e-3, crop and flip; one pass a step. Batch, weight decay and
+augmentation were chosen on development images of CIFAR-10-LT at 20 epochs (recipe_terms-cifar10.json under
+benchmarks/results), where strong augmentation cost ten points and PLDA after it brought nothing.
+The terms of longer runs, one by one::
 
     --set train.objective=mixup
     --set train.augment=autoaugment-cutout
