@@ -140,3 +140,11 @@ TABLES = ("digits-lt-10-seeds", "digits-lt-300-epochs", "digits-lt-10-published"
 @pytest.mark.parametrize("name", TABLES)
 def test_a_table_and_its_page_say_the_same(name: str) -> None:
     assert tables.markdown(read(f"{name}.json")) == (RESULTS / f"{name}.md").read_text(encoding="utf-8")
+
+
+def test_the_figures_of_frozen_features() -> None:
+    rows = json.loads((RESULTS / "frozen_features-cifar10-lt.json").read_text())["results"]
+    said = {row["method"]: f"{row['accuracy']:.1f} ({row['tail']:.1f})" for row in rows if row["pixels"] == 128}
+    text = " ".join((ROOT / "docs" / "tutorial_pretrained.md").read_text().split())
+    assert said and all(f"`{method}` {figures}" in text for method, figures in said.items())
+    assert said["la"].replace("(", "(tail ") in " ".join((ROOT / "README.md").read_text().split())
