@@ -9,7 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from saddlescape.data.check import inspect, same
+from saddlescape.data import load
+from saddlescape.data.check import check, inspect, same
+from saddlescape.data.draw import count_labels
 from saddlescape.data.paths import PackedPaths
 from saddlescape.data.types import FileSplit
 from saddlescape.errors import InputError
@@ -55,3 +57,14 @@ def test_nothing_is_alike_in_nothing() -> None:
     hashes = np.zeros((4, 16), np.uint8)
     hashes[:, 15] = [1, 2, 1, 1]
     assert same(hashes, np.array([True, True, True, False])) == [[0, 2]]
+
+
+def test_the_split_is_the_one_that_training_has(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name, number in (("ant", 12), ("bee", 5), ("cat", 1)):
+        (tmp_path / "own" / name).mkdir(parents=True)
+        for i in range(number):
+            Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(tmp_path / "own" / name / f"{i}.png")
+    report, data = check(tmp_path / "own"), load(tmp_path / "own")
+    assert report.counts == {"train": data.class_counts, "test": count_labels(data.test.labels, 3)}
+    assert {note for note in report.notes if "groups" in note} == {note for note in data.notes if "groups" in note}

@@ -16,6 +16,7 @@ from saddlescape.data.draw import count_labels
 from saddlescape.data.reader import open_image
 from saddlescape.data.sources.found import Progress, SourceRequest
 from saddlescape.data.sources.registry import find, name_of
+from saddlescape.data.split import with_test
 from saddlescape.data.types import ArraySplit, Images
 from saddlescape.data.white_level import measure
 from saddlescape.disk import expanded
@@ -128,12 +129,11 @@ def check(
     name = name_of(name_or_path)
     place = expanded(root) if root is not None else None
     found = find(SourceRequest(name=name, root=place, lenient=True, progress=progress))
-    given = {"train": found.train, "val": found.val, "test": found.test}
+    notes = [*found.notes]
+    train, test = with_test(found, "name", notes)  # the split that training has
+    given = {"train": train, "val": found.val, "test": test}
     splits = {split: images for split, images in given.items() if images is not None}
     counts = {split: count_labels(images.labels, len(found.classes)) for split, images in splits.items()}
-    notes = [*found.notes]
-    if found.test is None:
-        notes.append("no test set: a fifth of each class would be set aside")
     if all(counts["train"]):
         notes.append(class_groups(counts["train"], name=found.name)[1])
     white_level, scale = measure(splits.values()) if found.preprocess is None else (0.0, [])
