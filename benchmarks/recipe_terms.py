@@ -43,10 +43,12 @@ TERMS: dict[str, tuple[str, ...]] = {
     "RandAugment": ("train.augment=randaugment",),
     "AutoAugment and Cutout": ("train.augment=autoaugment-cutout",),
     "mixup": ("train.objective=mixup",),
-    "SAM in the last third": ("train.optimizer=sam", "train.rho=0.1", "train.rho_start={late}"),
+    "SAM": ("train.optimizer=sam", "train.rho=0.1"),
+    "SAM in the second half": ("train.optimizer=sam", "train.rho=0.1", "train.rho_start={third}"),
+    "SAM in the last third": ("train.optimizer=sam", "train.rho=0.1", "train.rho_start={half}"),
     "SAM on a quarter of each batch": ("train.optimizer=partial-sam", "train.rho=0.2"),
 }  # fmt: skip
-"""Name -> settings; ``{late}`` is the epoch at 80 % of training."""
+"""Name -> settings; ``{late}``, ``{half}`` and ``{third}`` are epochs: at 80 %, a half and a third of the budget."""
 SAME = ("weight decay 1e-3", "crop and flip alone")  # what the recipe has itself
 
 
@@ -58,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", help="default: the recipe's")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--terms", nargs="+", choices=list(TERMS), default=list(TERMS))
+    parser.add_argument("--precision", default="auto", help="as of train")
+    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--runs", type=Path, required=True, help="folder of the run folders")
     run = Run("recipe_terms", parser, argv)
     given, loaded, rows = run.options, Loaded(), []
@@ -71,10 +75,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def trained(given: Any, loaded: Loaded, term: str, seed: int) -> dict[str, Any]:
     """The result of a run whose test set is the development images."""
     folder = given.runs / f"{term.replace(' ', '-')}-seed{seed}"
-    settings = tuple(each.format(late=int(0.8 * given.budget)) for each in TERMS[term])
+    starts = {"late": int(0.8 * given.budget), "half": int(given.budget / 2), "third": round(given.budget / 3)}
+    settings = tuple(each.format(**starts) for each in TERMS[term])
     request = Request(
         data=given.data, method="ours", imbalance=given.imbalance, budget=given.budget, model=given.model, seed=seed,
-        val="extra", settings=settings, eval_every=1000,
+        val="extra", settings=settings, eval_every=1000, precision=given.precision, compile=given.compile or None,
     )  # fmt: skip
     config, dataset, _ = plan(request, loaded=loaded, begun=begun(folder))
     assert dataset.val is not None
