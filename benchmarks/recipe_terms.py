@@ -75,15 +75,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 def trained(given: Any, loaded: Loaded, term: str, seed: int) -> dict[str, Any]:
     """The result of a run whose test set is the development images."""
     folder = given.runs / f"{term.replace(' ', '-')}-seed{seed}"
-    starts = {"late": int(0.8 * given.budget), "half": int(given.budget / 2), "third": round(given.budget / 3)}
-    settings = tuple(each.format(**starts) for each in TERMS[term])
     request = Request(
         data=given.data, method="ours", imbalance=given.imbalance, budget=given.budget, model=given.model, seed=seed,
-        val="extra", settings=settings, eval_every=1000, precision=given.precision, compile=given.compile or None,
+        val="extra", settings=settings_of(term, given.budget), eval_every=1000,
+        precision=given.precision, compile=given.compile or None,
     )  # fmt: skip
     config, dataset, _ = plan(request, loaded=loaded, begun=begun(folder))
     assert dataset.val is not None
     return execute(config, replace(dataset, test=dataset.val, val=None), folder)
+
+
+def settings_of(term: str, budget: float) -> tuple[str, ...]:
+    starts = {"late": int(0.8 * budget), "half": int(budget / 2), "third": round(budget / 3)}
+    return tuple(each.format(**starts) for each in TERMS[term])
 
 
 def table(rows: Sequence[dict[str, Any]]) -> list[str]:

@@ -18,8 +18,8 @@ def test_every_term_changes_the_recipe_and_no_two_alike(script: types.ModuleType
     counts = [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
     facts = Facts(dataset="cifar10", class_counts=counts, image_size=32, augment="crop-flip")
     found = [
-        resolve("ours", facts, budget=40, settings=[each.format(late=32) for each in settings]).stages
-        for term, settings in script.TERMS.items()
+        resolve("ours", facts, budget=40, settings=script.settings_of(term, 40)).stages
+        for term in script.TERMS
         if term not in script.SAME
     ]
     assert all(one not in found[:number] for number, one in enumerate(found))
