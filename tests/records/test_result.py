@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from saddlescape.records.config import BackboneConfig, DataConfig, RunConfig
 from saddlescape.records.record import convert
 from saddlescape.records.result import Result
 from saddlescape.records.result_warnings import result_warnings
@@ -26,6 +29,7 @@ def test_the_best_epoch_is_one_of_the_last_stage(
     assert convert(raw, Result, "result.json").best_of_stage == said
 
 
+TUNES = ("head", "norm", "lora", "all")
 FINE: dict[str, object] = {
     "per_class": [70.0, 60.0, 50.0], "balanced_accuracy": 60.0, "ece": 4.0, "classes": ["a", "b", "c"],
     "class_counts": [300, 60, 20],
@@ -53,3 +57,27 @@ def test_what_to_know_before_a_run_is_trusted(
     result = convert({"method": "ce", "dataset": "d", **FINE, **changed}, Result, "result.json")
     found = result_warnings(result, train_accuracy, steps)
     assert len(found) == len(said) and all(part in line for part, line in zip(said, found, strict=True)), found
+
+
+@pytest.mark.parametrize(
+    ("kind", "changed"),
+    [
+        ("scratch", {}),
+        ("all", {"pretrained": True}),  # of older versions
+        ("features", {"model": "features"}),
+        *((tune, {"backbone": BackboneConfig(weights_hash="0" * 16, tune=tune)}) for tune in TUNES),
+    ],
+)
+def test_no_warning_advises_what_the_run_did_already(kind: str, changed: dict[str, Any]) -> None:
+    config = RunConfig(**{"method": "ce", "model": "resnet20", "seed": 0, "data": DataConfig(name="d"), "stages": (),
+                          **changed})  # fmt: skip
+    assert config.start_kind == kind
+    found = []
+    for scores, known in (([0.0, 0.0, 100.0], 40.0), ([70.0, 60.0, 10.0], 40.0), ([70.0, 70.0, 70.0], 40.0)):
+        faults = {"per_class": scores, "balanced_accuracy": sum(scores) / 3, "ece": 30.0}
+        result = convert({"method": "ce", "dataset": "d", **FINE, **faults}, Result, "result.json")
+        found += result_warnings(result, known, 5, config.start_kind)
+    text = " ".join(found)
+    assert all(fault in text for fault in ("nothing was learned", "cut short", "far below", "calibration error"))
+    assert ("start from a pretrained network" in text) == (kind == "scratch")
+    assert ("--tune head" in text) == (kind in ("norm", "lora", "all"))

@@ -168,6 +168,14 @@ class RunConfig:
     version: int = VERSION
 
     @property
+    def start_kind(self) -> str:
+        """What training began with: "scratch", "features" of a person's own, or what of a pretrained network is
+        trained ("head", "norm", "lora", "all")."""
+        if self.backbone.weights_hash:
+            return self.backbone.tune
+        return "all" if self.pretrained else "features" if self.model == "features" else "scratch"
+
+    @property
     def network(self) -> str:
         """The name of the network that is trained: a frozen backbone is none of it."""
         return "features" if self.backbone.frozen else self.model

@@ -11,15 +11,28 @@ FEW_STEPS = 2000  # a run of more was not cut short, whatever it has learned
 FALLEN = 4  # a class with less than this part of the others' mean accuracy has fallen
 CALIBRATION_ERROR = 10.0  # percent
 NAMED = 3  # classes at most
+# What to do about a run that learned nothing, by what it began with (``RunConfig.start_kind``); "": unknown.
+REMEDIES = {
+    "": "train longer (--epochs)",
+    "scratch": "train longer (--epochs) or start from a pretrained network (--backbone)",
+    "features": "train longer (--epochs) or use the features of another network",
+    "head": "train longer (--epochs), use another --backbone, or train more of this one (--tune)",
+    "norm": "use another rate (--lr), or train the head alone (--tune head)",
+    "lora": "use another rate (--lr), or train the head alone (--tune head)",
+    "all": "use another rate (--lr), or train the head alone (--tune head)",
+}
 
 
-def result_warnings(result: Result, train_accuracy: float | None = None, steps: int = 0) -> list[str]:
+def result_warnings(
+    result: Result, train_accuracy: float | None = None, steps: int = 0, start: str = ""
+) -> list[str]:
     """One sentence for each fault, with its remedy.
 
     Args:
         result: The scores after the last epoch; its ``warnings`` are not read.
         train_accuracy: Percent of the training images, where each has its own label (no mixtures); None: unknown.
         steps: Steps of all trained stages.
+        start: What the run began with, a key of ``REMEDIES``.
     """
     scored = {c: value for c, value in enumerate(result.per_class) if value is not None}
     balanced, chance = result.balanced_accuracy, 100 / max(len(scored), 2)
@@ -27,8 +40,7 @@ def result_warnings(result: Result, train_accuracy: float | None = None, steps: 
     learned = balanced is None or len(scored) < 2 or balanced > chance + min((100 - chance) / 10, chance / 2)
     if not learned:
         found.append(
-            f"balanced accuracy {balanced:.1f} %, chance is {chance:.3g} %: nothing was learned; train longer "
-            "(--epochs) or start from a pretrained network"
+            f"balanced accuracy {balanced:.1f} %, chance is {chance:.3g} %: nothing was learned; {REMEDIES[start]}"
         )
     elif steps < FEW_STEPS and train_accuracy is not None and train_accuracy < 50 + chance / 2:
         found.append(

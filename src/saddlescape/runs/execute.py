@@ -427,7 +427,7 @@ def summarise(config: RunConfig, dataset: Dataset, rows: Sequence[EpochRow]) -> 
     steps = sum(stage.epochs * -(-sum(dataset.class_counts) // stage.batch_size) for stage in stages)
     trained = [row.train_accuracy for row in rows if config.stages[row.stage] is stages[-1]] if stages else []
     known = trained[-1] if trained and stages[-1].objective == "classify" else None
-    return msgspec.structs.replace(result, warnings=result_warnings(result, known, steps))
+    return msgspec.structs.replace(result, warnings=result_warnings(result, known, steps, config.start_kind))
 
 
 def _commit() -> str:
