@@ -1,7 +1,8 @@
 """Runs every command and every Python block of the documents (Sybil); each document in a folder of its own.
 
 A line ``saddlescape ...`` in a console block is run as printed. Lines that would train for hours (they name a CIFAR
-set) are run with ``--dry-run`` added: everything is decided and loaded, nothing is trained. ``make`` and ``pip`` lines
+set) are run with ``--dry-run`` added: everything is decided and loaded, nothing is trained. A network of timm, whose
+weights come from another host, gives its place to EfficientNet-Lite0 of the test extra. ``make`` and ``pip`` lines
 are held against the Makefile and pyproject.toml, since the tests themselves run inside them. A line
 ``python tools/...`` is run on the digits, whatever data there are.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -63,6 +65,7 @@ def run_command(line: str, namespace: dict[str, Any]) -> None:
             if cifar_root() is None:
                 pytest.skip("no CIFAR data here: set SADDLESCAPE_DATA")
             arguments = [*arguments, "--dry-run"]
+        arguments = ["lite0:lite0" if word.startswith("timm/") else word for word in arguments]
         assert run(arguments) == 0, f"failed: {line}"
     elif program == "python" and arguments[0].startswith("tools/"):
         nothing = {"SADDLESCAPE_DATA": str(Path.cwd() / "nothing")}
@@ -91,6 +94,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             Image.new("RGB", (40, 36), (shade, 10 * i, 255 - shade)).save(
                 folder / ("one.png" if i == 0 else f"{i}.png")
             )
+    shutil.copy(ROOT / "tests" / "models" / "lite0.py", here)
     before, data = Path.cwd(), cifar_root()
     with pytest.MonkeyPatch.context() as patch:
         if data is not None:
