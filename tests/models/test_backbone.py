@@ -117,7 +117,8 @@ def test_every_provider_gives_features_and_preprocessing(
     elif "/" in name:
         request.getfixturevalue(name.partition("/")[0])
     source = load_backbone(name)
-    if name in ("mine:cut", "mine:last", "mine:maps"):  # no description: ImageNet's usual one
+    assert source.assumed == (name in ("mine:cut", "mine:last", "mine:maps"))
+    if source.assumed:  # no description: ImageNet's usual one
         assert (source.image_size, source.resize_to, source.mean[0]) == (224, 256, 0.485)
     else:
         assert (source.image_size, source.resize_to, source.interpolation) == (32, 40, "bicubic")

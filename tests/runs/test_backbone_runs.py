@@ -21,6 +21,7 @@ from saddlescape.runs.opened import open_run
 from saddlescape.runs.prediction import predict
 
 LITE0 = "tests.models.lite0:lite0"
+MEAN = 3 * (127 / 255,)
 FAST: dict[str, Any] = {"imbalance": 20, "method": "la", "epochs": 1, "image_size": 32, "backbone": LITE0}
 
 
@@ -36,7 +37,7 @@ def test_the_configuration_has_backbone_weights_and_preprocessing(run: Path) -> 
     config = configuration.load(run)
     assert config.model == LITE0
     assert (config.backbone.input_size, len(config.backbone.weights_hash)) == (32, 16)
-    assert (config.data.mean, config.data.image_size) == ((0.485, 0.456, 0.406), 0)
+    assert (config.data.mean, config.data.interpolation, config.data.image_size) == (MEAN, "bicubic", 0)
     opened = open_run(run)
     assert opened.preprocess.mean == pytest.approx((sum(config.data.mean) / 3,))  # grey digits
     theirs = lite0().state_dict()
@@ -73,8 +74,8 @@ def test_weights_from_a_file_and_images_of_ones_own(planned, tmp_path: Path) -> 
     config, dataset, notes = planned(**(FAST | fields))
     assert config.backbone.weights == str(tmp_path / "w.pt")
     assert (config.data.image_size, config.data.resize_to, dataset.train.images.shape[-1]) == (32, 37, 32)
-    assert dataset.preprocess.mean == config.data.mean == (0.485, 0.456, 0.406)
-    assert any(config.backbone.weights_hash in note for note in notes)
+    assert dataset.preprocess.mean == config.data.mean == MEAN
+    assert any(config.backbone.weights_hash in note and "ImageNet" not in note for note in notes)
     moved = dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, weights="elsewhere.pt"))
     assert configuration.differences(config, moved)[0] == []
 

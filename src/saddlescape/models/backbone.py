@@ -54,7 +54,8 @@ class Source:
     """A network without its classifier, and how its images were made.
 
     Shorter side scaled to ``resize_to``, the centre of ``image_size`` x ``image_size`` cut out, ``mean`` and ``std`` of
-    pixels in [0, 1]. ``architecture`` (JSON) is what transformers builds the network from where its folder is missing.
+    pixels in [0, 1]; ``assumed``: ImageNet's, for the network brings none. ``architecture`` (JSON) is what transformers
+    builds the network from where its folder is missing.
     """
 
     network: nn.Module
@@ -64,6 +65,7 @@ class Source:
     mean: tuple[float, ...] = IMAGENET["mean"]
     std: tuple[float, ...] = IMAGENET["std"]
     architecture: str = ""
+    assumed: bool = False
 
 
 class Backbone(Network):
@@ -134,7 +136,7 @@ def load_backbone(
     if own is not None:
         if pretrained and not weights:
             raise InputError(f"backbone {name!r} brings no weights: give --weights FILE, or use timm/{name}")
-        source = Source(network=own())
+        source = Source(network=own(), assumed=True)
     elif ":" in name:
         source = _of_function(name, options)
     else:
@@ -269,6 +271,7 @@ def _by_config(network: nn.Module, given: Any) -> Source:
         interpolation=interpolation if interpolation in INTERPOLATIONS else "bicubic",
         mean=tuple(map(float, words.get("mean", IMAGENET["mean"]))),
         std=tuple(map(float, words.get("std", IMAGENET["std"]))),
+        assumed="mean" not in words,
     )
 
 
@@ -366,6 +369,7 @@ def _transformers(name: str, pretrained: bool, options: dict[str, Any], architec
         resize_to=max(side, _side(words.get("size"), side) if words.get("do_center_crop") else int(side / share)),
         interpolation="bicubic" if words.get("resample") == 3 else "bilinear",
         mean=tuple(words.get("image_mean") or IMAGENET["mean"]), std=tuple(words.get("image_std") or IMAGENET["std"]),
+        assumed=not words.get("image_mean"),
     )  # fmt: skip
 
 

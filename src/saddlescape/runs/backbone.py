@@ -73,6 +73,8 @@ def resolved(request: Request, data: DataConfig, name: str) -> tuple[str, DataCo
     )  # fmt: skip
     millions = sum(each.numel() for each in source.network.parameters()) / 1e6
     note = f"backbone {name}: {millions:.1f} million parameters, weights {found}, {size} x {size} pixels"
+    if source.assumed:
+        note += "; it brings no mean and std: ImageNet's are taken; if it was trained with others, set its default_cfg"
     return name, data, network, note
 
 
