@@ -71,7 +71,7 @@ for room in {INSTRUMENTS!r}:
     for name in module.__all__:
         getattr(module, name)
 loaded = [name for name in sys.modules if name.startswith("saddlescape.")]
-base = ("errors", "counts", "disk", "names", "passes")
+base = ("errors", "counts", "density", "disk", "names", "passes")
 strangers = [name for name in loaded if name.split(".")[1] not in {INSTRUMENTS!r} + base]
 sys.exit(f"the instruments pull in {{strangers}}" if strangers else 0)
 """

@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from saddlescape.curvature import class_spectra
-from saddlescape.curvature import classwise as module
+from saddlescape.curvature import GaussNewtonOperator, class_spectra
 from saddlescape.errors import InputError
 
 
@@ -61,7 +60,7 @@ def test_class_weights_cancel(net):
 
 def test_gauss_newton_hides_the_negative_curvature(net):
     whole = class_spectra(net.model, F.cross_entropy, net.data, lanczos_steps=30)
-    part = class_spectra(net.model, F.cross_entropy, net.data, lanczos_steps=30, kind="gauss_newton")
+    part = class_spectra(net.model, F.cross_entropy, net.data, lanczos_steps=30, operator=GaussNewtonOperator)
     for label in whole:
         assert whole[label].is_saddle_proof and not part[label].is_saddle_proof
         assert part[label].kind == "gauss_newton"
@@ -77,63 +76,18 @@ def test_class_of_one_image(net):
     assert found[7].num_samples == 1 and found[7].lambda_max > 0
 
 
-def test_sample_of_a_class_is_fixed_and_told(net):
-    found = class_spectra(net.model, F.cross_entropy, net.data, lanczos_steps=5, max_samples=5)
-    again = class_spectra(net.model, F.cross_entropy, net.data, lanczos_steps=5, max_samples=5)
-    assert (found[0].num_samples, found[0].num_available) == (5, 12) and found[0].sampling_error > 0
-    assert (found[2].num_samples, found[2].num_available, found[2].sampling_error) == (4, 4, 0.0)
-    assert found[0].lambda_max == again[0].lambda_max
-
-
-def test_resumes_finished_classes_and_the_run_in_progress(net, tmp_path, monkeypatch):
-    whole = class_spectra(net.model, F.cross_entropy, net.data, lanczos_steps=12)
-    monkeypatch.setattr(module, "_SAVE_EVERY", 5)
-
-    def stop_in_class_1(line):
-        if line.startswith("class 1: step 10"):
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        class_spectra(
-            net.model, F.cross_entropy, net.data, lanczos_steps=12, save_to=tmp_path, progress=stop_in_class_1
-        )
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["class_0.npz", "class_1.partial.npz"]
+def test_a_line_for_each_class_with_its_figures(net):
     lines = []
-    again = class_spectra(
-        net.model, F.cross_entropy, net.data, lanczos_steps=12, save_to=tmp_path, progress=lines.append
-    )
-    assert not any(line.startswith(("class 0: step", "class 1: step")) for line in lines)
-    for label in whole:
-        assert torch.equal(again[label].ritz_values, whole[label].ritz_values)
-        assert again[label].trace == whole[label].trace
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["class_0.npz", "class_1.npz", "class_2.npz"]
-    with torch.no_grad():
-        net.model[7].bias.add_(0.5)
-    changed = class_spectra(net.model, F.cross_entropy, net.data, lanczos_steps=12, save_to=tmp_path)
-    assert changed[0].lambda_max != whole[0].lambda_max
-
-
-def test_another_loss_is_not_taken_for_the_same(net, tmp_path):
-    options = {"lanczos_steps": 4, "save_to": tmp_path, "classes": [0]}
-    plain = class_spectra(net.model, lambda z, t: F.cross_entropy(z, t), net.data, **options)
-    smooth = class_spectra(net.model, lambda z, t: F.cross_entropy(z, t, label_smoothing=0.3), net.data, **options)
-    assert smooth[0].lambda_max != plain[0].lambda_max
-
-
-def test_damaged_file_is_measured_again(net, tmp_path):
-    whole = class_spectra(net.model, F.cross_entropy, net.data, lanczos_steps=4, save_to=tmp_path)
-    (tmp_path / "class_1.npz").write_bytes(b"no zip")
-    again = class_spectra(net.model, F.cross_entropy, net.data, lanczos_steps=4, save_to=tmp_path)
-    assert again[1].lambda_max == whole[1].lambda_max
+    found = class_spectra(net.model, F.cross_entropy, net.data, lanczos_steps=3, progress=lines.append)
+    assert [line.split(":")[0] for line in lines] == ["class 0", "class 1", "class 2"]
+    assert f"lambda_max {found[2].lambda_max:.4g} (not converged); 3 of 3, about 0 s left" in lines[2]
 
 
 def test_wrong_arguments_are_told(net):
     for options, words in [
-        ({"kind": "fisher"}, "kind"),
         ({"classes": []}, "no class"),
         ({"probes": 0}, "probes"),
         ({"lanczos_steps": 0}, "at least 1 step"),
-        ({"max_samples": 0}, "max_samples"),
         ({"mode": "both"}, "mode"),
     ]:
         with pytest.raises(InputError, match=words):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -17,7 +15,7 @@ from saddlescape.curvature import (
     spectrum,
     spectrum_of,
 )
-from saddlescape.curvature.density import density, mass_below, negative_mass, quadrature
+from saddlescape.curvature.density import mass_below, negative_mass, quadrature
 from saddlescape.curvature.guards import random_vector
 from saddlescape.errors import InputError
 
@@ -114,38 +112,6 @@ def test_density_integrates_to_one_and_has_the_right_mean(net):
     own = np.linspace(-30, 30, 5001)
     same, height = found.density(own, sigma=0.1)
     assert np.array_equal(same, own) and np.trapezoid(height, own) == pytest.approx(1, abs=1e-6)
-
-
-@pytest.mark.parametrize("span", [1e-4, 1.0, 100.0, 1e5])
-def test_density_integrates_to_one_at_every_scale(span):
-    values = torch.linspace(-0.1, 1, 30, dtype=torch.float64)[None] * span
-    weights = torch.full((1, 30), 1 / 30, dtype=torch.float64)
-    grid, height = density(values, weights)
-    assert np.trapezoid(height, grid) == pytest.approx(1, abs=1e-9)
-    # The bandwidth neither falls between two grid points nor hides the spectrum.
-    assert 0.02 * span * 1.1 < grid.max() - grid.min() < 2 * span * 1.1
-
-
-def test_reference_bandwidth_by_formula():
-    values, weights = (
-        torch.tensor([[-2.0, 8.0]], dtype=torch.float64),
-        torch.tensor([[0.25, 0.75]], dtype=torch.float64),
-    )
-    points = np.array([-2.01, 0.0, 8.02])
-    height = density(values, weights, grid=points, sigma="reference")[1]
-    variance = 1e-5 * 10
-    truth = [
-        sum(
-            w * math.exp(-((x - t) ** 2) / (2 * variance)) / math.sqrt(2 * math.pi * variance)
-            for t, w in ((-2, 0.25), (8, 0.75))
-        )
-        for x in points
-    ]
-    np.testing.assert_allclose(height, truth, rtol=1e-12, atol=1e-300)
-    with pytest.raises(InputError, match="sigma"):
-        density(values, weights, sigma=-1)
-    with pytest.raises(InputError, match="sigma"):
-        density(values, weights, sigma="wide")
 
 
 def test_refine_reaches_what_few_steps_do_not():

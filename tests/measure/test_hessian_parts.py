@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from saddlescape.curvature.samples import gather
+from saddlescape.curvature import build_operator
 from saddlescape.measure.hessian_parts import hessian_parts
 
 
@@ -25,11 +25,12 @@ class Bowls(nn.Module):
 def test_extremes_of_the_parts_are_good_to_one_percent_or_flagged() -> None:
     """The second eigenvalue lies close by the first: where the value seems settled, it may be between the two."""
     h = torch.cat([torch.tensor([-10.0, -8.9, 8.9, 10.0]), torch.linspace(-4, 4, 400)]).double()
-    model, samples = Bowls(h), gather((torch.zeros(4, 1).double(), torch.zeros(4, dtype=torch.long)))
+    data = torch.zeros(4, 1).double(), torch.zeros(4, dtype=torch.long)
+    whole = build_operator(Bowls(h), lambda z, t: z.mean(), data)
     unsettled = 0
     for seed in range(20):
         vectors = torch.nn.functional.normalize(torch.randn(2, 404, generator=torch.Generator().manual_seed(seed)))
-        found = hessian_parts(model, lambda z, t: z.mean(), samples, vectors, batch_size=4, tol=1e-3, seed=seed)
+        found = hessian_parts(whole, vectors, tol=1e-3, seed=seed)
         part = found["residual_part"]
         assert part.rounding > 0
         for settled, value, truth in (

@@ -17,8 +17,9 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor, nn
 
 from saddlescape.curvature import Spectrum, class_spectra, extreme_eigenpairs
+from saddlescape.disk import write_npz
 from saddlescape.measure import spectra
-from saddlescape.measure.spectra import Depth, measure_run, settings_of
+from saddlescape.measure.spectra import Depth, Item, measure_run, settings_of
 from saddlescape.measure.subject import Subject, open_subject
 from saddlescape.records.curvature import CurvatureFile
 
@@ -128,6 +129,20 @@ def test_it_goes_on_from_the_step_and_the_class_where_it_was_cut_off(run: Path, 
         subject.model, nn.CrossEntropyLoss(), (images, targets), lanczos_steps=27, trace_probes=0, tol=depth.tol
     )[8]
     assert (rows[0].lambda_min, rows[0].lambda_max) == (whole.lambda_min, whole.lambda_max)
+
+
+@pytest.mark.parametrize("spoil", ["damaged", "of other settings"])
+def test_lanczos_runs_that_do_not_belong_here_are_not_continued(run: Path, subject: Subject, spoil: str) -> None:
+    depth = Depth(lanczos_steps=26, refine=0, trace_probes=0, gauss_newton=False)
+    path = run / spectra.spectrum_path(subject, Item("8", 8, (8,))).with_suffix(".partial.npz")
+    path.parent.mkdir(parents=True)
+    if spoil == "damaged":
+        path.write_bytes(b"no zip")
+    else:
+        write_npz(path, spectra.PARTIAL, {}, {"identity": "other", "runs": 1})
+    said: list[str] = []
+    measure_run(subject, depth, classes=[8], say=said.append, patience=0)
+    assert "class 8: step 25" in said[0] and not path.exists()
 
 
 def test_a_class_that_is_quick_has_one_line(subject: Subject) -> None:

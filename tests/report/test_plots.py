@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 import pytest
-import torch
 
-from saddlescape.curvature.density import density as by_torch
+from saddlescape.density import density
 from saddlescape.report import plots
 from saddlescape.report.calibration import calibration
 from saddlescape.report.drawing import Figure, Heatmap, Panel, Panels, Relief, Series, binned
@@ -100,7 +99,7 @@ def test_densities(runs: list[RunData], pair: list[Path]) -> None:
     whole, below = drawing.panels[3].series
     low, high = drawing.panels[3].x_range or (0, 0)
     grid = np.array(whole.x, float)
-    wanted = by_torch(torch.from_numpy(values), torch.from_numpy(weights), grid=grid, sigma=(high - low) / 400)[1]
+    wanted = density(values, weights, grid=grid, sigma=(high - low) / 400)[1]
     seen = np.array(whole.y, float) > (drawing.panels[3].y_range or (0, 0))[0]
     np.testing.assert_allclose(np.array(whole.y, float)[seen], wanted[seen])
     assert max(x for x in below.x if x is not None) <= 0 < max(x for x in whole.x if x is not None)

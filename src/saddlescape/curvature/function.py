@@ -105,11 +105,6 @@ class LossFunction:
         """The weights as one vector [P]."""
         return flatten(self.parameters)
 
-    def state_tensors(self) -> list[Tensor]:
-        """Weights, buffers and the loss's own tensors: all that the function depends on beside the data."""
-        own = list(self.loss_fn.state_dict().values()) if isinstance(self.loss_fn, nn.Module) else []
-        return [*self.parameters, *self._constants.values(), *(x for x in own if isinstance(x, Tensor))]
-
     def split(self, vector: Tensor) -> list[Tensor]:
         """A vector [P] as a tensor per parameter (views)."""
         return unflatten(vector, self.shapes)
@@ -233,25 +228,6 @@ class LossFunction:
                 f"the network could not be traced ({type(problem).__name__}): products by double backward"
             )
             return None
-
-
-def loss_function(
-    model: nn.Module,
-    loss_fn: Callable[..., Any],
-    samples: Samples,
-    *,
-    batch_size: int,
-    check: bool = True,
-    **options: Any,
-) -> LossFunction:
-    """The function of all data that are measured, looked through for what has no Hessian: how a measurement begins.
-
-    ``options`` go to ``LossFunction``.
-    """
-    function = LossFunction(model, loss_fn, **options)
-    if check:
-        function.examine(samples, batch_size)
-    return function
 
 
 class DoubleBackward:

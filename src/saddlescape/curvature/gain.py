@@ -17,12 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from saddlescape.curvature.extremes import Eigenpair, certify, extremes
-from saddlescape.curvature.flat import Selection
-from saddlescape.curvature.function import loss_function
+from saddlescape.curvature.extremes import certify, extremes
 from saddlescape.curvature.guards import exactly
-from saddlescape.curvature.operator import HessianOperator
-from saddlescape.curvature.samples import gather, split_by_class
+from saddlescape.curvature.operator import ALL, HessianOperator, operators
+from saddlescape.curvature.samples import gather
 from saddlescape.curvature.sums import dot, length
 from saddlescape.errors import InputError
 
@@ -105,17 +103,9 @@ class SamGain:
 
     def summary(self) -> list[dict[str, Any]]:
         """A row per rho, fit for JSON."""
-        return [
-            {
-                "rho": float(self.rho[i]),
-                "gain": float(self.gain[i]),
-                "sign": int(self.sign[i]),
-                "factor": float(self.factor[i]),
-                "predicted_gain": float(self.predicted_gain[i]),
-                "predicted_sign": int(self.predicted_sign[i]),
-            }
-            for i in range(len(self.rho))
-        ]
+        columns = {"rho": self.rho, "gain": self.gain, "sign": self.sign.int(), "factor": self.factor,
+                   "predicted_gain": self.predicted_gain, "predicted_sign": self.predicted_sign.int()}  # fmt: skip
+        return [{name: column[i].item() for name, column in columns.items()} for i in range(len(self.rho))]
 
 
 def rho_threshold(eigenvalue: float, gradient_norm: float) -> float:
@@ -142,13 +132,11 @@ def sam_gain(
     gradient_data: Any = None,
     batch_size: int = 128,
     hessian_batch_size: int = 256,
-    params: Selection = None,
-    forward: Callable[[nn.Module, Any], Any] | None = None,
     tol: float = 1e-3,
     max_products: int = 200,
     seed: int = 0,
     check: bool = True,
-    method: str = "auto",
+    **options: Any,
 ) -> SamGain:
     """Measure SAM's gain along the most negative eigenvector of the loss of ``data`` (of class ``label``, if given).
 
@@ -158,6 +146,7 @@ def sam_gain(
         vector: [P], in place of the eigenvector; its Rayleigh quotient is then the eigenvalue.
         gradient_data: where the mini-batches of ``batch_size`` come from; default: the same data, in an order that
             depends on ``seed``.
+        options: of ``build_operator``, whose ``batch_size`` is ``hessian_batch_size`` here.
 
     Weights are not touched: the perturbed gradient is that of a copy.
 
@@ -167,24 +156,22 @@ def sam_gain(
     rhos = torch.as_tensor([rho] if isinstance(rho, int | float) else list(rho), dtype=torch.float64).reshape(-1)
     if len(rhos) == 0 or not bool(torch.isfinite(rhos).all()) or bool((rhos < 0).any()):
         raise InputError(f"rho must be one or more finite values of at least 0, not {rho}")
-    everything = gather(data, check=check)
-    samples = everything if label is None else split_by_class(everything, [label])[label]
-    function = loss_function(
-        model, loss_fn, everything, batch_size=hessian_batch_size, check=check, params=params, forward=forward
-    )
-    operator = HessianOperator(function, samples, batch_size=hessian_batch_size, method=method)
-    pair: Eigenpair
+    classes = (ALL if label is None else label,)
+    (build,) = operators(
+        model, loss_fn, data, classes=classes, batch_size=hessian_batch_size, check=check, **options
+    ).values()
+    operator = build()
     if vector is None:
         pair = extremes(operator, which="smallest", tol=tol, max_products=max_products, seed=seed).smallest[0]
     else:
         pair = certify(operator, vector.to(operator.like), tol)
 
-    others = samples if gradient_data is None else gather(gradient_data, check=check)
+    others = operator.samples if gradient_data is None else gather(gradient_data, check=check)
     order = torch.randperm(len(others), generator=torch.Generator().manual_seed(seed))
-    weights = function.vector()
+    weights = operator.function.vector()
     norms, plain, perturbed = [], [], []
     for batch in others.take(order).batches(batch_size):
-        part = HessianOperator(function, batch, batch_size=max(1, len(batch)), method="double_backward")
+        part = HessianOperator(operator.function, batch, batch_size=max(1, len(batch)), method="double_backward")
         _, gradient = part.loss_and_gradient()
         norm = length(gradient)
         if norm == 0:

@@ -13,7 +13,7 @@ all is one batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 from itertools import pairwise
@@ -24,13 +24,15 @@ from torch import Tensor, nn
 
 from saddlescape.curvature.chunks import chunk_size
 from saddlescape.curvature.flat import Selection, flatten
-from saddlescape.curvature.function import DoubleBackward, LossFunction, loss_function
+from saddlescape.curvature.function import DoubleBackward, LossFunction
 from saddlescape.curvature.guards import held_still, random_vector, to_computing_dtype, uses_batch_statistics
 from saddlescape.curvature.linearize import Linearized
 from saddlescape.curvature.mean_loss import MeanLoss
-from saddlescape.curvature.samples import Samples, gather
+from saddlescape.curvature.samples import Samples, gather, split_by_class
 from saddlescape.curvature.sums import length, unit
 from saddlescape.errors import InputError
+
+ALL = -1  # label of the mean over everything
 
 # Below this many parameters x samples a trace (seconds for a deep network) costs more than it saves in 100 products.
 _WORTH_TRACING = 20_000_000
@@ -83,20 +85,20 @@ class HessianOperator:
         with held_still(function.model, function.mode):
             loss = function.mean_loss(samples, batch_size)
             function.check_labels(samples)
-            self._normaliser = loss.name
+            self.normaliser = loss.name
             self._weights = self._normalise(loss, sample_weights)
             if self._traced and process_group is None:
                 self.batch_size = chunk_size(function, samples, batch_size)
             self._cuts = cuts(len(samples), self.batch_size, alike=self._traced and loss.per_sample)
 
-    @property
-    def num_samples(self) -> int:
-        return len(self.samples)
-
-    @property
-    def normaliser(self) -> str:
-        """What the mean divides by: ``"samples"`` or ``"class weights"``."""
-        return self._normaliser
+    def facts(self) -> dict[str, Any]:
+        """What a ``Spectrum`` says of its operator; ``normaliser``: what the mean divides by."""
+        loss, gradient = self.loss_and_gradient()
+        return {
+            "num_samples": len(self.samples), "loss": float(loss), "gradient_norm": length(gradient),
+            "normaliser": self.normaliser, "mode": self.function.mode, "kind": self.kind,
+            "notes": tuple(self.function.notes),
+        }  # fmt: skip
 
     def held_still(self) -> AbstractContextManager[None]:
         """What every product holds, for many of them."""
@@ -287,11 +289,12 @@ class TracedBatch:
         return flatten(self._graph.backward(self._residuals, shared, tangents, dg.contiguous()))
 
 
-def build_operator(
+def operators(
     model: nn.Module,
     loss_fn: Callable[..., Any],
     data: Any,
     *,
+    classes: Iterable[int] | None = None,
     params: Selection = None,
     batch_size: int = 256,
     forward: Callable[[nn.Module, Any], Any] | None = None,
@@ -300,23 +303,33 @@ def build_operator(
     check: bool = True,
     operator: type[HessianOperator] = HessianOperator,
     **options: Any,
-) -> HessianOperator:
-    """The operator of ``model`` under ``loss_fn`` on ``data``, in one call: read, check, build.
+) -> dict[int, Callable[[], HessianOperator]]:
+    """How to build the operator of each class (None: of all in the data; ``(ALL,)``: one of all samples): read, check.
 
-    ``options`` go to the operator (``method``, ``keep_bytes``, ``sample_weights``, ``process_group``).
+    The operators share one ``LossFunction``, which takes ``params``, ``forward``, ``mode`` and ``dtype``. With
+    ``check`` data, model and loss are looked through for what has no Hessian. ``options`` go to the operator
+    (``method``, ``keep_bytes``, ``sample_weights``, ``process_group``).
     """
     samples = gather(data, check=check)
-    function = loss_function(
-        model, loss_fn, samples, batch_size=batch_size, check=check, params=params, forward=forward, mode=mode,
-        dtype=dtype,
-    )  # fmt: skip
-    return operator(function, samples, batch_size=batch_size, **options)
+    sets = {ALL: samples} if classes == (ALL,) else split_by_class(samples, classes)
+    function = LossFunction(model, loss_fn, params=params, forward=forward, mode=mode, dtype=dtype)
+    if check:
+        function.examine(samples, batch_size)
+    return {
+        label: partial(operator, function, members, batch_size=batch_size, **options)
+        for label, members in sets.items()
+    }
+
+
+def build_operator(model: nn.Module, loss_fn: Callable[..., Any], data: Any, **options: Any) -> HessianOperator:
+    """The operator of ``model`` under ``loss_fn`` on all of ``data``, in one call; ``options`` as ``operators``."""
+    return operators(model, loss_fn, data, classes=(ALL,), **options)[ALL]()
 
 
 def hessian_vector_product(
     model: nn.Module, loss_fn: Callable[..., Any], data: Any, vector: Tensor, **options: Any
 ) -> Tensor:
-    """``H v`` [P] for one vector [P] (order of the chosen parameters, flattened); options as ``build_operator``.
+    """``H v`` [P] for one vector [P] (order of the chosen parameters, flattened); options as ``operators``.
 
     For many products of the same loss, build the operator once: it keeps what they share.
     """

@@ -43,10 +43,6 @@ class Samples:
             )
         return self.targets
 
-    def tensors(self) -> list[Tensor]:
-        """All tensors, inputs first."""
-        return [*_leaves(self.inputs), self.targets]
-
     def classes(self) -> list[int]:
         return [int(label) for label in torch.unique(self.labels)]
 
@@ -113,16 +109,6 @@ def split_by_class(samples: Samples, classes: Iterable[int] | None) -> dict[int,
     if not wanted:
         raise InputError("classes= names no class")
     return {label: samples.of_class(label) for label in wanted}
-
-
-def sample(samples: Samples, size: int | None, seed: int) -> Samples:
-    """A fixed random sample without replacement, in the original order; all where ``size`` is None or large enough."""
-    if size is None or size >= len(samples):
-        return samples
-    if size < 1:
-        raise InputError(f"max_samples must be at least 1, not {size}")
-    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))
-    return samples.take(order[:size].sort().values)
 
 
 def _is_pair(data: Any) -> bool:

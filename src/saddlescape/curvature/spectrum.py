@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from saddlescape import disk
-from saddlescape.curvature.density import density, negative_mass, quadrature
+from saddlescape.curvature.density import negative_mass, quadrature
 from saddlescape.curvature.extremes import certify, extremes, nonconvexity
 from saddlescape.curvature.guards import exactly, random_vector
 from saddlescape.curvature.lanczos import Factorization, LinearOperator, lanczos
+from saddlescape.curvature.operator import HessianOperator
 from saddlescape.curvature.trace import deflated
+from saddlescape.density import density
 from saddlescape.errors import InputError
 
 FORMAT = "saddlescape-spectrum-1"
@@ -64,7 +66,6 @@ class Spectrum:
     seed: int = 0
     normaliser: str = "samples"
     notes: tuple[str, ...] = ()
-    extra: dict[str, Any] = field(default_factory=dict)
     vectors: Tensor | None = None
 
     @property
@@ -102,24 +103,15 @@ class Spectrum:
         """
         return self.mass_below(-self.rounding)
 
-    def mass_below(self, level: float, confidence: float = 0.99) -> tuple[float, float]:
-        """Interval for the share of eigenvalues below ``level``."""
+    def mass_below(self, level: float) -> tuple[float, float]:
+        """Interval (99 %) for the share of eigenvalues below ``level``."""
         values = [row[:n] for row, n in zip(self.ritz_values, self.steps_taken, strict=True)]
         weights = [row[:n] for row, n in zip(self.ritz_weights, self.steps_taken, strict=True)]
-        return negative_mass(values, weights, self.exhausted, self.num_params, level=level, confidence=confidence)
+        return negative_mass(values, weights, self.exhausted, self.num_params, level)
 
-    def density(self, grid: Any = None, sigma: float | str | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """(grid, density), float64, integrating to 1; see ``density.density`` for the bandwidth."""
+    def density(self, grid: Any = None, sigma: float | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """(grid, density), float64, integrating to 1; see ``saddlescape.density`` for the bandwidth."""
         return density(self.ritz_values, self.ritz_weights, grid=grid, sigma=sigma)
-
-    @property
-    def sampling_error(self) -> float | None:
-        """1/sqrt(n) of the samples taken where a class was sampled, 0 where all were used, None where not known."""
-        if self.num_available is None:
-            return None
-        if self.num_available <= self.num_samples:
-            return 0.0
-        return float(np.sqrt((1 - self.num_samples / self.num_available) / self.num_samples))
 
     def summary(self) -> dict[str, Any]:
         """The figures as plain values, fit for JSON."""
@@ -161,9 +153,9 @@ class Spectrum:
         """Read what ``save`` wrote; raises ``InputError`` for anything else."""
         arrays, meta = disk.read_npz(path, FORMAT)
         try:
-            for name in ("residuals", "steps_taken", "exhausted", "notes"):
-                meta[name] = tuple(meta[name])
-            return cls(**{**meta, **{name: torch.from_numpy(arrays[name]) for name in _ARRAYS}})
+            known: dict[str, Any] = {name: torch.from_numpy(arrays[name]) for name in _ARRAYS}
+            known |= {name: tuple(meta[name]) if isinstance(meta[name], list) else meta[name] for name in _META}
+            return cls(**known)
         except (KeyError, TypeError) as problem:
             raise InputError(f"{path} is not a complete spectrum file: {problem}") from None
 
@@ -193,7 +185,7 @@ def spectrum_of(
     the runs alone). ``refine``: spend up to so many products more, by thick restart, on extremes that have not
     converged. ``callback(probe, factorization)`` after each step. ``factorizations``: runs already begun, to go on
     from; they are filled in place, so that the caller can save them when interrupted. ``facts`` are stored as they
-    are.
+    are, beside those of the operator's own (``HessianOperator.facts``).
     """
     if probes < 1:
         raise InputError(f"probes must be at least 1, not {probes}")
@@ -257,7 +249,7 @@ def spectrum_of(
         dtype=str(operator.like.dtype).removeprefix("torch."),
         seed=seed,
         vectors=torch.stack([pair_low.vector, pair_high.vector]) if keep_vectors else None,
-        **{"num_samples": 0, **facts},
+        **{"num_samples": 0, **(operator.facts() if isinstance(operator, HessianOperator) else {}), **facts},
     )
 
 

@@ -3,15 +3,15 @@
 Directions, as they are known:
 
 - *random*, filter-normalised (Li et al., NeurIPS 2018): Gaussian, each slice along the first dimension of every
-  tensor with
-  two or more dimensions scaled to the norm of the same slice of the weights; zero for biases and normalisation;
+  tensor with two or more dimensions scaled to the norm of the same slice of the weights; zero for biases and
+  normalisation;
 - *eigen*: unit eigenvectors of the loss's own Hessian, d1 of its smallest and d2 of its largest eigenvalue: the
   image of a saddle. Near the middle the surface is ``L + a g'd1 + b g'd2 + (lambda_min a^2 + lambda_max b^2) / 2``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from saddlescape.curvature.extremes import extremes
-from saddlescape.curvature.flat import Selection
-from saddlescape.curvature.function import LossFunction, loss_function
+from saddlescape.curvature.function import LossFunction
 from saddlescape.curvature.guards import exactly, random_vector
-from saddlescape.curvature.operator import HessianOperator
-from saddlescape.curvature.samples import gather, split_by_class
+from saddlescape.curvature.operator import ALL, operators
 from saddlescape.disk import read_npz, write_npz
 from saddlescape.errors import InputError
 
@@ -38,7 +36,7 @@ class Surface:
 
     ``losses`` [K, A] or [K, A, B] over ``alphas`` [A] (along d1) and ``betas`` [B] (along d2; empty for a line), for
     the K ``labels`` (-1: all data). ``slopes`` [K, 2]: gradient along d1 and d2 at the middle; ``curvatures`` [K, 2]:
-    ``d'Hd`` there (the eigenvalues, for eigenvectors). ``directions``: ``"random"``, ``"eigen"`` or ``"given"``.
+    ``d'Hd`` there (the eigenvalues, for eigenvectors). ``directions``: ``"random"`` or ``"eigen"``.
     """
 
     alphas: np.ndarray
@@ -86,61 +84,43 @@ def loss_surface(
     loss_fn: Callable[..., Any],
     data: Any,
     *,
-    directions: str | Sequence[Tensor] = "eigen",
+    directions: str = "eigen",
     span: float = 1.0,
     steps: int = 21,
     dims: int = 2,
     classes: Iterable[int] | None = None,
-    batch_size: int = 256,
-    params: Selection = None,
-    forward: Callable[[nn.Module, Any], Any] | None = None,
     seed: int = 0,
     tol: float = 1e-3,
     max_products: int = 200,
-    check: bool = True,
-    method: str = "auto",
     progress: Callable[[int, int], Any] | None = None,
+    **options: Any,
 ) -> Surface:
     """Evaluate the mean loss on ``steps`` (x ``steps``) points from ``-span`` to ``span`` along each direction.
 
-    ``directions``: ``"eigen"`` (each class along its own), ``"random"`` (the same for all) or one or two vectors [P].
-    ``dims``: 2, or 1 for a line along d1 (``"eigen"``: the most negative direction). ``classes``: labels; default: the
-    mean over everything (label -1). Batch statistics are those the model has; its weights are not touched.
-    ``progress(done, total)`` after each point. Raises ``InputError`` as ``class_spectra``.
+    ``directions``: ``"eigen"`` (each class along its own) or ``"random"`` (the same for all). ``dims``: 2, or 1 for a
+    line along d1 (``"eigen"``: the most negative direction). ``classes``: labels; default: the mean over everything
+    (label -1). Batch statistics are those the model has; its weights are not touched. ``progress(done, total)`` after
+    each point. ``options``: of ``build_operator``. Raises ``InputError`` as ``class_spectra``.
     """
     if steps < 2 or not span > 0:
         raise InputError(f"a surface needs steps of at least 2 and a span above 0, not {steps} and {span}")
     if dims not in (1, 2):
         raise InputError(f"dims must be 1 or 2, not {dims}")
-    samples = gather(data, check=check)
-    sets = {-1: samples} if classes is None else split_by_class(samples, classes)
-    function = loss_function(
-        model, loss_fn, samples, batch_size=batch_size, check=check, params=params, forward=forward
-    )
-    name = directions if isinstance(directions, str) else "given"
-    weights = function.vector()
-    if isinstance(directions, str):
-        if directions not in ("eigen", "random"):
-            raise InputError(f"directions must be 'eigen', 'random' or vectors, not {directions!r}")
-        fixed = None
-        if directions == "random":
-            fixed = [filter_normalised(function, seed, stream) for stream in (3001, 3002)]
-    else:
-        fixed = [d.to(function.like()) for d in directions]
-        if len(fixed) < dims or any(d.shape != (function.dim,) for d in fixed):
-            raise InputError(f"directions must be {dims} vectors of length {function.dim}")
-
+    if directions not in ("eigen", "random"):
+        raise InputError(f"directions must be 'eigen' or 'random', not {directions!r}")
+    builders = operators(model, loss_fn, data, classes=(ALL,) if classes is None else classes, **options)
     alphas = np.linspace(-span, span, steps)
     betas = alphas if dims == 2 else np.zeros(0)
     losses, slopes, curvatures, centers, done = [], [], [], [], 0
-    for members in sets.values():
-        operator = HessianOperator(function, members, batch_size=batch_size, method=method)
-        if fixed is None:
+    for build in builders.values():
+        operator = build()
+        weights = operator.function.vector()
+        if directions == "eigen":
             found = extremes(operator, tol=tol, max_products=max_products, seed=seed)
             pair = [_signed(found.smallest[0].vector), _signed(found.largest[0].vector)][:dims]
             bends = [found.smallest[0].value, found.largest[0].value][:dims]
         else:
-            pair = fixed[:dims]
+            pair = [filter_normalised(operator.function, seed, stream) for stream in (3001, 3002)][:dims]
             bends = [float(d @ operator(d)) for d in pair]
         center, gradient = operator.loss_and_gradient()
         slopes.append([float(d @ gradient) for d in pair])
@@ -154,17 +134,17 @@ def loss_surface(
             values[index] = float(operator.loss(point))
             done += 1
             if progress is not None:
-                progress(done, len(sets) * values.size)
+                progress(done, len(builders) * values.size)
         losses.append(values)
     return Surface(
         alphas=alphas,
         betas=betas,
         losses=np.stack(losses),
-        labels=tuple(sets),
+        labels=tuple(builders),
         slopes=np.array(slopes),
         curvatures=np.array(curvatures),
         center=np.array(centers),
-        directions=name,
+        directions=directions,
         seed=seed,
     )
 
@@ -172,11 +152,8 @@ def loss_surface(
 def filter_normalised(function: LossFunction, seed: int, stream: int = 3001) -> Tensor:
     """A random direction [P], every filter of it as long as the weights' own; zero for tensors of one dimension."""
     parts = []
-    for piece, weight in zip(
-        function.split(random_vector(function.dim, function.like(), seed=seed, stream=stream)),
-        function.parameters,
-        strict=True,
-    ):
+    drawn = random_vector(function.dim, function.like(), seed=seed, stream=stream)
+    for piece, weight in zip(function.split(drawn), function.parameters, strict=True):
         if weight.dim() < 2:
             parts.append(torch.zeros_like(weight).reshape(-1))
             continue

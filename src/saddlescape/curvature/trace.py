@@ -15,12 +15,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from saddlescape.curvature.guards import exactly, random_vector
-from saddlescape.curvature.lanczos import Factorization, LinearOperator, lanczos
+from saddlescape.curvature.lanczos import Factorization, LinearOperator, lanczos, take_away
 from saddlescape.curvature.operator import build_operator
-from saddlescape.curvature.sums import dot, dots
+from saddlescape.curvature.sums import dot
 from saddlescape.errors import InputError
 
 
@@ -49,46 +49,30 @@ def exact_trace(operator: LinearOperator) -> TraceEstimate:
 
 @exactly
 def deflated(
-    operator: LinearOperator,
-    factorization: Factorization,
-    probes: int = 4,
-    *,
-    seed: int = 0,
-    max_vectors: int = 32,
+    operator: LinearOperator, factorization: Factorization, probes: int = 4, *, seed: int = 0
 ) -> TraceEstimate:
     """Hutchinson on the complement of the Ritz vectors of ``factorization`` that matter most; few fresh probes.
 
     The Ritz vectors' own share is read from the run (``U'HU`` is the diagonal of their values), so only ``probes``
-    products are spent.
-    """
-    values, vectors = factorization.eigen()
-    # Sizes, not signs, make the error; those near the middle of the spectrum remove nothing.
-    order = values.abs().argsort(descending=True)[: min(max_vectors, len(values))]
-    order = order[values[order].abs() > 1e-3 * values.abs().max()]
-    basis = torch.linalg.qr(factorization.ritz_vectors(vectors[:, order]).t()).Q.t().contiguous()
-    outside, error = hutchinson(operator, probes, seed=seed, basis=basis)
-    return TraceEstimate(float(values[order].sum()) + outside, error, probes, "deflated")
-
-
-@exactly
-def hutchinson(
-    operator: LinearOperator, probes: int, *, seed: int = 0, basis: Tensor | None = None
-) -> tuple[float, float]:
-    """Mean of ``z'Bz`` over random signs z, with ``B = (I - UU')H(I - UU')`` for orthonormal U [k, P] (None: B = H).
-
-    Returns:
-        The trace of B and its standard error ``sqrt(2 mean ||Bz||^2 / probes)``: an upper bound of the true one (a
-        diagonal has no error, which it does not use), that already holds for a single probe.
+    products are spent. With ``B = (I - UU')H(I - UU')`` the standard error is ``sqrt(2 mean ||Bz||^2 / probes)``: an
+    upper bound of the true one (a diagonal has no error, which it does not use), that holds for a single probe.
     """
     if probes < 1:
         raise InputError(f"a trace needs at least 1 probe, not {probes}")
-    values, squares = [], []
+    values, vectors = factorization.eigen()
+    # Sizes, not signs, make the error; those near the middle of the spectrum remove nothing.
+    order = values.abs().argsort(descending=True)[:32]
+    order = order[values[order].abs() > 1e-3 * values.abs().max()]
+    basis = torch.linalg.qr(factorization.ritz_vectors(vectors[:, order]).t()).Q.t().contiguous()
+    terms, squares = [], []
     for i in range(probes):
-        z = _outside(random_vector(operator.dim, operator.like, seed=seed, stream=2000 + i, kind="rademacher"), basis)
-        product = _outside(operator(z), basis)
-        values.append(dot(z, product))
+        z = random_vector(operator.dim, operator.like, seed=seed, stream=2000 + i, kind="rademacher")
+        z = take_away(z, basis)[0]
+        product = take_away(operator(z), basis)[0]
+        terms.append(dot(z, product))
         squares.append(dot(product, product))
-    return sum(values) / probes, math.sqrt(2 * sum(squares)) / probes
+    value = float(values[order].sum()) + sum(terms) / probes
+    return TraceEstimate(value, math.sqrt(2 * sum(squares)) / probes, probes, "deflated")
 
 
 @exactly
@@ -113,9 +97,3 @@ def trace(
     run = lanczos(operator, random_vector(operator.dim, operator.like, seed=seed), lanczos_steps)
     found = deflated(operator, run, probes, seed=seed)
     return found._replace(products=found.products + run.steps)
-
-
-def _outside(vector: Tensor, basis: Tensor | None) -> Tensor:
-    if basis is None:
-        return vector
-    return torch.addmv(vector, basis.t(), dots(basis, vector).to(vector), alpha=-1)

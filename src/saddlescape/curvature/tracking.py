@@ -15,11 +15,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from saddlescape.curvature.extremes import extremes, nonconvexity
-from saddlescape.curvature.flat import Selection
-from saddlescape.curvature.function import LossFunction, loss_function
+from saddlescape.curvature.function import LossFunction
 from saddlescape.curvature.guards import held_still, random_vector, unwrapped
 from saddlescape.curvature.operator import HessianOperator
-from saddlescape.curvature.samples import gather, sample, split_by_class
+from saddlescape.curvature.samples import gather, split_by_class
 from saddlescape.curvature.sums import unit
 from saddlescape.errors import InputError
 
@@ -59,7 +58,6 @@ class CurvatureTracker:
     resumed run goes on warm.
 
     ``products`` bounds the work per class and epoch; ``tol`` is the residual at which a pair is settled.
-    ``max_samples`` takes a fixed sample of larger classes.
     """
 
     def __init__(
@@ -71,12 +69,8 @@ class CurvatureTracker:
         classes: Iterable[int] | None = None,
         tol: float = 1e-2,
         products: int = 60,
-        max_samples: int | None = None,
         batch_size: int = 256,
-        params: Selection = None,
-        forward: Callable[[nn.Module, Any], Any] | None = None,
         seed: int = 0,
-        check: bool = True,
         method: str = "auto",
     ) -> None:
         if every < 1:
@@ -84,12 +78,10 @@ class CurvatureTracker:
         self.loss_fn, self.every = loss_fn, every
         self.points: list[TrackPoint] = []
         self.seconds = 0.0
-        self._all = gather(data, check=check)
-        members = split_by_class(self._all, classes)
-        self._sets = {label: sample(part, max_samples, seed) for label, part in members.items()}
-        self._tol, self._products = tol, products
-        self._batch_size, self._params, self._forward, self._seed = batch_size, params, forward, seed
-        self._check, self._method = check, method
+        self._all = gather(data)
+        self._sets = split_by_class(self._all, classes)
+        self._tol, self._products, self._seed = tol, products, seed
+        self._batch_size, self._method = batch_size, method
         self._starts: dict[int, Tensor] = {}
         self._function: LossFunction | None = None
 
@@ -125,10 +117,8 @@ class CurvatureTracker:
     def _read(self, model: nn.Module) -> LossFunction:
         known = self._function
         if known is None or not known.is_of(model):
-            known = self._function = loss_function(
-                model, self.loss_fn, self._all, batch_size=self._batch_size, check=self._check, params=self._params,
-                forward=self._forward,
-            )  # fmt: skip
+            known = self._function = LossFunction(model, self.loss_fn)
+            known.examine(self._all, self._batch_size)
         else:  # the traces stay: they do not depend on the weights
             known.refresh()
         return known
@@ -144,8 +134,7 @@ class CurvatureTracker:
             operator, tol=self._tol, basis=_BASIS, max_products=self._products, seed=self._seed, start=start
         )
         low, high = found.smallest[0], found.largest[0]
-        mixed = low.vector + high.vector
-        self._starts[label] = unit(mixed).cpu()
+        self._starts[label] = unit(low.vector + high.vector).cpu()
         point = TrackPoint(
             epoch=epoch,
             label=label,

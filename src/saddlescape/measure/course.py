@@ -379,8 +379,11 @@ class LiveCourse:
         found = class_spectra(
             parts.model, loss.to(parts.device), (inputs, targets), classes=list(self._images), lanczos_steps=steps,
             batch_size=self.tracking.batch_size, seed=self.tracking.seed, trace_probes=0, refine=0, check=False,
-            save_to=self.folder / SPECTRA / f"course-s{follower.stage}-e{done:05d}-{self.tracking.loss}",
         )  # fmt: skip
+        kept = self.folder / SPECTRA / f"course-s{follower.stage}-e{done:05d}-{self.tracking.loss}"
+        files.make_folder(kept)
+        for label, one in found.items():
+            one.save(kept / f"class_{label}.npz")
         names = {label: name_of({"label": label, "class": self.dataset.classes[label]}) for label in found}
         spectra = {names[label]: [one] for label, one in found.items()}
         for group, members in self.dataset.groups.items():

@@ -7,30 +7,19 @@ as a class is fitted. Beside the whole they show whether a lambda_min says "sadd
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from saddlescape.curvature import FunctionOperator, GaussNewtonOperator, HessianOperator, build_operator, extremes
+from saddlescape.curvature import FunctionOperator, GaussNewtonOperator, HessianOperator, extremes
 from saddlescape.curvature.guards import random_vector
-from saddlescape.curvature.samples import Samples
 from saddlescape.curvature.sums import unit
 from saddlescape.records.curvature import GaussNewton, ResidualPart, Shares
 
 MOST = 40  # products for the extremes of one part
 
 
-def hessian_parts(
-    model: nn.Module,
-    loss: Callable[..., Any],
-    samples: Samples,
-    vectors: Tensor | None,
-    *,
-    batch_size: int,
-    tol: float,
-    seed: int,
-) -> dict[str, Any]:
+def hessian_parts(whole: HessianOperator, vectors: Tensor, *, tol: float, seed: int) -> dict[str, Any]:
     """Extremes of both parts, and how ``v'Hv`` divides between them along the Hessian's two extreme eigenvectors.
 
     Returned as fields of ``saddlescape.records.curvature.Figures``.
@@ -38,19 +27,15 @@ def hessian_parts(
     The extremes of the parts are side figures: settled to a residual of 0.3 % (or ``tol``, if larger), so that their
     values are good to 1 %, or flagged by ``converged``. A criterion on the value alone takes the second eigenvalue for
     the first where they lie close; the Hessian's own vectors in the start make it rare that the first is missed.
-    ``vectors`` [2, P]: of lambda_min and lambda_max; None: found anew. At most ``MOST`` products for each part.
+    ``vectors`` [2, P]: of lambda_min and lambda_max. At most ``MOST`` products for each part.
     """
-    whole = build_operator(model, loss, samples, batch_size=batch_size, check=False)
-    part = GaussNewtonOperator(whole.function, samples, batch_size=batch_size)
-    if vectors is None:
-        found = extremes(whole, tol=tol, seed=seed, max_products=4 * MOST)
-        low, high = found.smallest[0].vector, found.largest[0].vector
-    else:
-        low, high = (vector.to(whole.like) for vector in vectors)
+    part = GaussNewtonOperator(whole.function, whole.samples, batch_size=whole.batch_size)
+    low, high = (vector.to(whole.like) for vector in vectors)
     coarse = max(tol, 3e-3)
     start = unit(random_vector(whole.dim, whole.like, seed=seed)) + low + high
     top = extremes(part, which="largest", tol=coarse, start=start, seed=seed, max_products=MOST).largest[0]
-    rest = extremes(_rest(whole, part), tol=coarse, start=start, seed=seed, max_products=MOST)
+    remainder = FunctionOperator(lambda v: whole(v) - part(v), whole.dim, whole.like)
+    rest = extremes(remainder, tol=coarse, start=start, seed=seed, max_products=MOST)
     bottom_rest, top_rest = rest.smallest[0], rest.largest[0]
     return {
         "gauss_newton": GaussNewton(
@@ -68,10 +53,6 @@ def hessian_parts(
         "at_lambda_min": _split(whole, part, low),
         "at_lambda_max": _split(whole, part, high),
     }
-
-
-def _rest(whole: HessianOperator, part: HessianOperator) -> FunctionOperator:
-    return FunctionOperator(lambda v: whole(v) - part(v), whole.dim, whole.like)
 
 
 def _split(whole: HessianOperator, part: HessianOperator, vector: Tensor) -> Shares:

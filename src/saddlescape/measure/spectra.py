@@ -10,11 +10,9 @@ goes on from its last saved step.
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,18 +20,22 @@ from typing import Any
 
 import msgspec
 import torch
+from torch import Tensor
 
-from saddlescape.curvature import build_operator, class_spectra, extremes, spectrum
+from saddlescape.curvature import Factorization, HessianOperator, Spectrum, build_operator, extremes, spectrum_of
 from saddlescape.curvature.extremes import nonconvexity
-from saddlescape.curvature.samples import Samples, gather
-from saddlescape.errors import duration
+from saddlescape.disk import read_npz, write_npz
+from saddlescape.errors import InputError, duration
 from saddlescape.measure.harness import SPECTRA, Clock, Growing, Say, measure_each, quiet
 from saddlescape.measure.hessian_parts import hessian_parts
 from saddlescape.measure.subject import Subject, group_of, present_classes
 from saddlescape.parallel.ranks import ALONE, Ranks
+from saddlescape.records import files
 from saddlescape.records.curvature import Curvature, CurvatureFile, Figures, GroupCurvature
 from saddlescape.records.record import finite
 
+PARTIAL = "saddlescape-lanczos-1"  # format of Lanczos runs under way
+SAVE_EVERY = 25  # Lanczos steps between two savings of a run under way
 PATIENCE = 10.0  # seconds between two lines on the way through one class: a pipe or a log is read by people too
 
 
@@ -98,8 +100,17 @@ def measure_run(
         todo = _items(subject, content, classes, groups)
 
         def measure(item: Item, clock: Clock) -> Figures:
-            began = time.monotonic()
-            row = _measure(subject, depth, item, _progress(say, str(item), clock, patience))
+            began = last = time.monotonic()
+
+            def progress(steps: int) -> None:
+                nonlocal last
+                clock.part = steps / (depth.lanczos_steps * depth.probes)
+                if time.monotonic() - last >= patience:
+                    last = time.monotonic()
+                    ahead = f"about {duration(clock.left(), 'an unknown time')} left for all"
+                    say(f"{item}: step {steps} of {depth.lanczos_steps * depth.probes}, {ahead}")
+
+            row = _measure(subject, depth, item, repr(sorted(content.settings.items())), progress)
             return msgspec.structs.replace(row, seconds=time.monotonic() - began)
 
         def add(item: Item, row: Figures) -> str:
@@ -159,45 +170,83 @@ def spectrum_path(subject: Subject, item: Item) -> Path:
     return folder / (f"group_{item.name}/all.npz" if item.label is None else f"class_{item.label}.npz")
 
 
-def _measure(subject: Subject, depth: Depth, item: Item, progress: Say) -> Figures:
+def _measure(subject: Subject, depth: Depth, item: Item, identity: str, progress: Callable[[int], None]) -> Figures:
     per_group = depth.samples_per_group if item.label is None else None
     data, images = subject.samples(item.labels, depth.samples_per_class, depth.seed, per_group)
-    chosen, available = gather(data, check=False), images * max(subject.views, 1)
+    operator = build_operator(subject.model, subject.loss, data, batch_size=depth.batch_size)
+    used, available = len(operator.samples), images * max(subject.views, 1)
+    vectors: Tensor | None
     if depth.extremes_only:
-        vectors: torch.Tensor | None
-        figures, vectors = _extremes(subject, depth, chosen)
+        figures, vectors = _extremes(operator, depth)
     else:
         path = spectrum_path(subject, item)
-        options: dict[str, Any] = {
-            "lanczos_steps": depth.lanczos_steps, "probes": depth.probes, "batch_size": depth.batch_size,
-            "seed": depth.seed, "tol": depth.tol, "refine": depth.refine, "trace_probes": depth.trace_probes,
-            "keep_vectors": depth.gauss_newton, "save_to": subject.folder / path.parent, "progress": progress,
-        }  # fmt: skip
-        if item.label is None:
-            found = spectrum(subject.model, subject.loss, data, **options)
-        else:
-            found = class_spectra(subject.model, subject.loss, data, **options)[item.label]
+        found = _spectrum(operator, depth, item, subject.folder / path, identity, progress, available)
         vectors = found.vectors
-        if found.num_available != available:
-            found = dataclasses.replace(found, num_available=available)
-            found.save(subject.folder / path)
         figures = found.summary() | {"converged": found.converged, "file": str(path)}
         del figures["label"]
-    used = len(chosen)
     figures |= {"training_images": images, "num_samples": used, "num_available": available}
     figures["sampling_error"] = math.sqrt((1 - used / available) / used)
-    if depth.gauss_newton:
-        figures |= hessian_parts(
-            subject.model, subject.loss, chosen, vectors, batch_size=depth.batch_size, tol=depth.tol, seed=depth.seed
-        )
+    if vectors is not None and depth.gauss_newton:
+        figures |= hessian_parts(operator, vectors, tol=depth.tol, seed=depth.seed)
     if item.label is None:
         return GroupCurvature(group=item.name, labels=list(item.labels), **figures)
     return Curvature(name=item.name, label=item.label, group=group_of(subject.dataset, item.label), **figures)
 
 
-def _extremes(subject: Subject, depth: Depth, chosen: Samples) -> tuple[dict[str, Any], torch.Tensor]:
+def _spectrum(
+    operator: HessianOperator, depth: Depth, item: Item, path: Path, identity: str, progress: Callable[[int], None],
+    available: int,
+) -> Spectrum:  # fmt: skip
+    """The spectrum of an item, saved as ``path``; Lanczos runs under way lie beside it in ``NAME.partial.npz``.
+
+    ``identity``: what runs on disk must agree with to be continued. ``progress(steps)`` every ``SAVE_EVERY`` steps.
+    """
+    files.make_folder(path.parent)
+    partial = path.with_suffix(".partial.npz")
+    runs = _read_runs(partial, identity, operator.like)
+
+    def save() -> None:
+        arrays = {f"{i}.{key}": value.cpu().numpy() for i, run in enumerate(runs)
+                  for key, value in run.state_dict().items()}  # fmt: skip
+        write_npz(partial, PARTIAL, arrays, {"identity": identity, "runs": len(runs)})
+
+    def after_step(probe: int, run: Factorization) -> None:
+        if run.steps % SAVE_EVERY == 0:
+            progress(probe * depth.lanczos_steps + run.steps)
+            save()
+
+    try:
+        found = spectrum_of(
+            operator, lanczos_steps=depth.lanczos_steps, probes=depth.probes, seed=depth.seed, tol=depth.tol,
+            refine=depth.refine, trace_probes=depth.trace_probes, keep_vectors=depth.gauss_newton,
+            callback=after_step, factorizations=runs, label=item.label, num_available=available,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        save()
+        raise
+    found.save(path)
+    partial.unlink(missing_ok=True)
+    return found
+
+
+def _read_runs(path: Path, identity: str, like: Tensor) -> list[Factorization]:
+    """The Lanczos runs in ``path``; none where there is no whole file, or it belongs to something else."""
+    try:
+        arrays, meta = read_npz(path, PARTIAL)
+    except InputError:
+        return []
+    runs = []
+    for i in range(meta["runs"] if meta.get("identity") == identity else 0):
+        state = {key.split(".", 1)[1]: torch.from_numpy(value) for key, value in arrays.items()
+                 if key.startswith(f"{i}.")}  # fmt: skip
+        for key in ("basis", "next", "residual"):
+            state[key] = state[key].to(like)
+        runs.append(Factorization.from_state_dict(state))
+    return runs
+
+
+def _extremes(operator: HessianOperator, depth: Depth) -> tuple[dict[str, Any], Tensor]:
     """(the figures of certified extreme pairs alone, their vectors [2, P])."""
-    operator = build_operator(subject.model, subject.loss, chosen, batch_size=depth.batch_size)
     loss, gradient = operator.loss_and_gradient()
     found = extremes(operator, tol=depth.tol, max_products=100 + depth.refine, seed=depth.seed)
     low, high = found.smallest[0], found.largest[0]
@@ -217,7 +266,7 @@ def _extremes(subject: Subject, depth: Depth, chosen: Samples) -> tuple[dict[str
         "loss": float(loss),
         "gradient_norm": float(gradient.norm()),
         "products": found.products,
-        "dtype": subject.dtype_name,
+        "dtype": str(operator.like.dtype).removeprefix("torch."),
         "notes": list(operator.function.notes),
     }, torch.stack([low.vector, high.vector])
 
@@ -229,21 +278,3 @@ def _size(subject: Subject, depth: Depth, item: Item) -> int:
     if item.label is None:
         size = min(size, depth.samples_per_group or size)
     return size * max(subject.views, 1)
-
-
-def _progress(say: Say, name: str, clock: Clock, patience: float) -> Say:
-    """Turn the lines of ``class_spectra`` on its way ("class 3: step 25 of 100") into ones with the class's name, at
-    most one in ``patience`` seconds."""
-    last = time.monotonic()
-
-    def progress(line: str) -> None:
-        nonlocal last
-        step = re.search(r"step (\d+) of (\d+)", line)
-        if step is None:
-            return
-        clock.part = int(step[1]) / int(step[2])
-        if time.monotonic() - last >= patience:
-            last = time.monotonic()
-            say(f"{name}: {step[0]}, about {duration(clock.left(), 'an unknown time')} left for all")
-
-    return progress

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from saddlescape.density import density
 from saddlescape.records.curvature import Curvature
 from saddlescape.report.drawing import Figure, Mark, Panel, Panels, Series
 from saddlescape.report.read import Nodes, RunData
@@ -23,20 +24,6 @@ class ClassSpectrum(NamedTuple):
     run: RunData
     row: Curvature
     nodes: Nodes
-
-
-def density(nodes: Nodes, grid: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian-smoothed density on ``grid`` [G] of Lanczos nodes with weights that sum to 1 a probe: float64 [G].
-
-    The same sum as ``saddlescape.curvature.density``, which needs torch; ``sigma`` is a standard deviation in units of
-    the eigenvalues.
-    """
-    values, masses = nodes.values.reshape(-1), nodes.weights.reshape(-1) / len(nodes.values)
-    total = np.zeros(len(grid))
-    for start in range(0, len(values), 256):
-        z = (grid[:, None] - values[None, start : start + 256]) / sigma
-        total += np.exp(-0.5 * z**2) @ masses[start : start + 256]
-    return total / (sigma * math.sqrt(2 * math.pi))
 
 
 def bandwidth(low: float, high: float) -> float:
@@ -112,7 +99,7 @@ def _panels(items: Sequence[ClassSpectrum], titles: Sequence[str], by_run: bool)
     low, high = min(low, 0.0) - room, max(high, 0.0) + room
     sigma = bandwidth(low, high)
     grid = np.linspace(low, high, POINTS)
-    curves = [density(item.nodes, grid, sigma) for item in items]
+    curves = [density(*item.nodes, grid=grid, sigma=sigma)[1] for item in items]
     # One eigenvalue of P has a mass of 1 / P; a hundredth of its peak is where the figure ends.
     params = max((item.row.num_params or 0) for item in items) or 100_000
     floor = 0.01 / params / (sigma * math.sqrt(2 * math.pi))
