@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,18 @@ def test_it_reports_on_one_line_of_stdout(cli):
     assert len(outcome.out.splitlines()) == 1
     # Square brackets are rich's markup; a folder's name is not.
     assert outcome.out.rstrip().endswith("-> run [1]/result.json")
+
+
+def test_one_command_trains_draws_the_page_and_exports(cli, photos, monkeypatch):
+    flags = ("train", photos, *SMALL, "--epochs", 1, "--out", "run", "--report", "--export")
+    outcome = cli(*flags)
+    assert outcome.code == 0, outcome.err
+    assert Path("run/model.pt2").stat().st_size and "<html" in Path("run/report.html").read_text()[:500]
+    assert "recall" in outcome.out and outcome.out.index("report.html") < outcome.out.index("model.pt2")
+    monkeypatch.setitem(sys.modules, "plotly.offline", None)
+    early = cli(*flags[:-3], "other", *flags[-2:])
+    assert early.code == 2 and "the report needs the package 'plotly'" in early.err
+    assert not Path("other").exists()
 
 
 def test_without_out_the_folder_is_named_after_the_run(cli):

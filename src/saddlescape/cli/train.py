@@ -34,6 +34,8 @@ def train(
     tensorboard: bool = False,
     log: str = "",
     recipe: Path | None = None,
+    report: bool = False,
+    export: bool = False,
     dry_run: bool = False,
 ) -> None:
     """Train a classifier. Running the same command again resumes; a finished run says so.
@@ -53,6 +55,8 @@ def train(
         log: Loggers, joined by commas: tensorboard (files in the run folder), wandb, mlflow (extras of these names).
         recipe: Train exactly what this config.toml says (another run's, or edited by hand); other flags are then
             refused.
+        report: Score the run and write its page too: report.html in the run folder (extra report).
+        export: Write the model as one file too, which predicts without saddlescape: model.pt2 in the run folder.
         dry_run: Decide everything, print it as TOML, and train nothing.
     """
     from saddlescape.cli.processes import joined
@@ -66,6 +70,10 @@ def train(
     with joined() as ranks:
         if not (math.isfinite(save_every) and save_every >= 0):
             raise InputError(f"--save-every {save_every}: minutes, 0 or more")
+        if report:
+            from saddlescape.report.page import plotly_js
+
+            plotly_js()  # raises where the extra is missing: now, not after training
         tracking = None if track_curvature is None else parse_tracking(track_curvature)
         request = Request(data=data, method=method, processes=ranks.size, **vars(options))
         folder = out or run_folder(data, method, options.seed, "recipe" if recipe else "default")
@@ -123,6 +131,22 @@ def train(
                 ],
             )  # fmt: skip
         show(result, folder)
+        if ranks.first:
+            finish(folder, report, export)
+
+
+def finish(run: Path, report: bool, export: bool) -> None:
+    """Write the page and the file of a trained run that were asked for, as the commands of these names do."""
+    if report:
+        from saddlescape.cli.evaluate import evaluate
+        from saddlescape.cli.report import report as write_page
+
+        evaluate(run)
+        write_page(run, out=run / "report.html")
+    if export:
+        from saddlescape.cli.export import export as write_model
+
+        write_model(run)
 
 
 def _label(config: RunConfig, stage: Stage) -> str:
