@@ -93,6 +93,7 @@ def test_run_folders_without_a_backbone_still_open(finished: Path) -> None:
         ({"backbone": None, "weights": "w.pt"}, "--weights are those of a backbone"),
         ({"backbone": "resnet51"}, "unknown backbone 'resnet51'"),
         ({"backbone": "resnet50"}, "brings no weights: give --weights FILE"),
+        ({"backbone": None, "mirror": True}, "--mirror is about the features of a backbone"),
         ({"weights": "gone.pt"}, "gone.pt cannot be read .No such file"),
         ({"backbone": None, "pretrained": True}, "--pretrained needs --model timm/NAME"),
     ],

@@ -35,15 +35,15 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def request(runs: Path, method: str, **changes: Any) -> Request:
-    given: dict[str, Any] = {"imbalance": 20, "epochs": 3, "image_size": 8, **changes}
+    given: dict[str, Any] = {"imbalance": 20, "epochs": 3, "image_size": 8, "precision": "float32", **changes}
     return Request(
         data="digits", method=method, backbone="smallcnn", weights=str(runs / "weights.safetensors"), **given
     )
 
 
-def train(runs: Path, method: str, **changes: Any) -> dict[str, Any]:
-    config, dataset, _ = plan(request(runs, method, **changes))
-    return execute(config, dataset, runs / method)
+def train(runs: Path, name: str, method: str = "", **changes: Any) -> dict[str, Any]:
+    config, dataset, _ = plan(request(runs, method or name, **changes))
+    return execute(config, dataset, runs / name)
 
 
 def test_the_head_is_trained_on_standardised_features_and_answers_for_images(runs: Path) -> None:
@@ -100,6 +100,26 @@ def test_a_kill_costs_a_chunk_and_a_damaged_one_is_made_again(runs: Path, monkey
     some.write_bytes(some.read_bytes()[:-1])
     again = with_features(config, dataset, folder)
     assert len(made) == 8 and torch.equal(again.train.images, whole.train.images)  # type: ignore[union-attr]
+
+
+def test_features_in_bf16_are_those_of_float32_but_for_rounding(runs: Path) -> None:
+    exact = with_features(*plan(request(runs, "la"))[:2], runs / "la")
+    config, dataset, _ = plan(request(runs, "la", precision="bf16"))
+    assert config.backbone.precision == "bf16"
+    rounded = with_features(config, dataset, runs / "bf16").test.images  # type: ignore[union-attr]
+    gap = (rounded - exact.test.images).abs().max()  # type: ignore[union-attr]
+    assert 0 < gap < 0.03 * exact.test.images.abs().max()  # type: ignore[union-attr]
+
+
+def test_mirrored_features_are_the_mean_of_both_and_the_file_has_them_too(runs: Path) -> None:
+    train(runs, "mirrored", method="la", mirror=True)
+    opened, plain = open_run(runs / "mirrored"), open_run(runs / "la")
+    images = run_data(opened).source.test.images[:50]  # type: ignore[union-attr]
+    x = opened.preprocess.normalize(images)
+    both = (plain.model.features(x) + plain.model.features(x.flip(-1))) / 2  # type: ignore[operator]
+    torch.testing.assert_close(opened.model.features(x), both)  # type: ignore[operator]
+    torch.testing.assert_close(probabilities(opened, images), probabilities(opened, images.flip(-1)))
+    assert export(opened, runs / "mirrored.pt2") < 1e-5
 
 
 def test_other_weights_are_refused(runs: Path) -> None:

@@ -75,26 +75,29 @@ class Backbone(Network):
 
     Args:
         input_size: Images of another size are first scaled to this many pixels a side; 0: never.
+        mirror: Features are the mean of those of an image and of its mirror image.
     """
 
     head_name = "classifier"
 
     def __init__(
         self, backbone: nn.Module, head: nn.Module, feature_dim: int, input_size: int = 0,
-        interpolation: str = "bilinear", in_channels: int = 3,
+        interpolation: str = "bilinear", in_channels: int = 3, mirror: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         self.backbone = backbone
         self.classifier = head
         self.feature_dim = feature_dim
         self.input_size, self.interpolation, self.in_channels = input_size, interpolation, in_channels
+        self.mirror = mirror
 
     def features(self, x: Tensor) -> Tensor:
         if x.shape[1] != self.in_channels:
             x = x.expand(-1, self.in_channels, -1, -1)  # grey images for a network of three channels
         if self.input_size and x.shape[-2:] != (self.input_size, self.input_size):
             x = F.interpolate(x, size=(self.input_size, self.input_size), mode=self.interpolation, align_corners=False)
-        return pooled(self.backbone(x))
+        features = pooled(self.backbone(x))
+        return (features + pooled(self.backbone(x.flip(-1)))) / 2 if self.mirror else features
 
 
 def pooled(output: Any) -> Tensor:

@@ -49,7 +49,8 @@ def build_model(
             "package.module:function" ...
         options: of a backbone ``pretrained=True`` (the provider's weights), ``weights=FILE``, ``input_size`` (pixels a
             side that other images are scaled to), ``interpolation``, ``architecture``, ``lora`` (rank of small
-            matrices beside its attention), and the provider's own; any of them makes a backbone of our own networks.
+            matrices beside its attention), ``mirror`` (see ``Backbone``), and the provider's own; any of them makes a
+            backbone of our own networks.
         head: a key of ``HEADS``: "linear", "cosine" for LDAM, and those of the two-stage and contrastive systems.
 
     ``model.features(x)`` is what the head sees, [N, d]; ``model.head`` reads and replaces the head;
@@ -94,6 +95,7 @@ def _backbone(
     input_size: int = 0,
     interpolation: str = "bilinear",
     lora: int = 0,
+    mirror: bool = False,
     pretrained: bool = False,
     **options: Any,
 ) -> Backbone:
@@ -106,5 +108,5 @@ def _backbone(
         add_lora(source.network, lora, name)
     width = feature_dim(source.network, name, channels, input_size or source.image_size)
     return Backbone(
-        source.network, make_head(head, width, num_classes), width, input_size, interpolation, channels
+        source.network, make_head(head, width, num_classes), width, input_size, interpolation, channels, mirror
     )

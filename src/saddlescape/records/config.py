@@ -123,6 +123,8 @@ class BackboneConfig:
     # What is trained: the head on features that are computed once, beside it layers of normalisation or small matrices
     # (LoRA), or all of the network.
     tune: Annotated[str, one_of("head", "norm", "lora", "all")] = "all"
+    precision: Annotated[str, one_of("float32", "bf16", "fp16")] = "float32"  # of the features of a frozen backbone
+    mirror: bool = False  # features are the mean of those of an image and of its mirror image
 
     @property
     def frozen(self) -> bool:
@@ -137,7 +139,7 @@ class BackboneConfig:
     @property
     def options(self) -> dict[str, Any]:
         """What ``build_model`` takes beside the model's name to build the network without its weights."""
-        fields = ("input_size", "interpolation", "architecture")
+        fields = ("input_size", "interpolation", "architecture", *(["mirror"] if self.mirror else []))
         made = {name: getattr(self, name) for name in fields} if self.weights_hash else {}
         return made | ({"lora": LORA_RANK} if self.trained == "lora" else {})
 

@@ -34,6 +34,8 @@ def backbone_of(request: Request) -> str:
         check_flags({"tune": request.tune}, BackboneConfig)
     if request.weights is not None and not name:
         raise InputError("--weights are those of a backbone: say --backbone NAME too")
+    if request.mirror and not name:
+        raise InputError("--mirror is about the features of a backbone: say --backbone NAME too")
     if request.tune is not None and not name:
         raise InputError("--tune says what of a backbone is trained: say --backbone NAME too")
     if name and not is_backbone(name) and name not in model_names():
@@ -69,7 +71,7 @@ def resolved(request: Request, data: DataConfig, name: str) -> tuple[str, DataCo
     network = BackboneConfig(
         tune=request.tune or ("all" if request.pretrained else "head"),
         weights=weights, weights_hash=found, input_size=size, interpolation=source.interpolation,
-        architecture=source.architecture,
+        architecture=source.architecture, mirror=request.mirror,
     )  # fmt: skip
     millions = sum(each.numel() for each in source.network.parameters()) / 1e6
     note = f"backbone {name}: {millions:.1f} million parameters, weights {found}, {size} x {size} pixels"

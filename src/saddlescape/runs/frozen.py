@@ -33,6 +33,7 @@ from saddlescape.models.backbone import Backbone
 from saddlescape.models.registry import build_model
 from saddlescape.records.config import RunConfig
 from saddlescape.runs.backbone import require_weights
+from saddlescape.training.precision import Precision
 
 FOLDER = "features"
 CHUNK = 512  # images in a file of the cache
@@ -152,7 +153,8 @@ class _Making:
             self.model = model.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         model = self.model
         loader = build_loader(split, self.dataset.preprocess, batch_size=BATCH, device=self.device)
-        features = torch.cat([model.features(batch.inputs).float().cpu() for batch in loader.epoch(0)])
+        with Precision(self.config.backbone.precision, self.device.type).autocast():
+            features = torch.cat([model.features(batch.inputs).float().cpu() for batch in loader.epoch(0)])
         bad = (~features.isfinite().all(dim=1)).nonzero().flatten().tolist()
         if bad:
             raise InputError(
@@ -172,6 +174,9 @@ class _Making:
 
     def _key(self, split: Split) -> str:
         backbone = asdict(replace(self.config.backbone, weights=""))  # where they lie; their hash counts
+        for name, former in (("precision", "float32"), ("mirror", False)):  # of files of older versions
+            if backbone[name] == former:
+                del backbone[name]
         about = [VERSION, self.config.model, backbone, asdict(self.dataset.preprocess)]
         digest = hashlib.sha256(f"{json.dumps(about)}\n{draw_hash(split)}\n".encode())
         if not isinstance(split, ArraySplit):  # on disk: their pixels have not been read

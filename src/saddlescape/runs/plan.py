@@ -180,6 +180,10 @@ def plan(
     if name:
         name, data, network, note = resolved(request, data, name)
         backbone_notes = [note]
+    if network.frozen:
+        kept = begun is not None and request.precision == "auto"
+        chosen = begun.backbone.precision if begun and kept else resolve_precision(request.precision, device)
+        network = dataclasses.replace(network, precision=chosen)
     check_flags(vars(data), DataConfig)
     loaded = Loaded() if loaded is None else loaded
     if data not in loaded.data:

@@ -121,6 +121,7 @@ class TrainOptions(SeededOptions, GridOptions):
         tune: What of the backbone is trained: head (on features that are computed
             once; the default), norm (layers of normalisation, and the head), lora
             (small matrices in a transformer's attention, and the head) or all.
+        mirror: Features of a backbone are the mean of those of an image and of its mirror image: half as fast.
         pretrained: Older spelling: --model timm/NAME --pretrained is --backbone timm/NAME.
         profile: Shape of the drawn long tail: exp or step.
         draw_seed: Seed of which images are drawn or held out.
@@ -137,6 +138,7 @@ class TrainOptions(SeededOptions, GridOptions):
     backbone: Annotated[str | None, TRAINING] = None
     weights: Annotated[str | None, TRAINING] = None
     tune: Annotated[str | None, TRAINING] = None
+    mirror: Annotated[bool, TRAINING] = False
     pretrained: Annotated[bool, TRAINING] = False
     profile: Annotated[str, DATA] = "exp"
     draw_seed: Annotated[Whole, DATA] = 0
