@@ -100,8 +100,8 @@ def test_the_hint_is_shown_with_its_caveats(cli: Any, run: Path) -> None:
     [
         (("--classes", "cat"), "--classes cat"),
         (("--checkpoint", "s0-e00099-b000000"), "s0-e00002-b000000"),
-        (("--loss", "mse"), "--loss mse"),
-        (("--dtype", "float16"), "--dtype float16"),
+        (("--loss", "mse"), "--loss 'mse'"),
+        (("--dtype", "float16"), "--dtype 'float16'"),
         (("--over-training",), "--keep-every"),
         (("--over-training", "--advise-rho"), "give one of them"),
         (("--over-training", "--checkpoint", "s0-e00002-b000000"), "leave out"),
@@ -120,7 +120,7 @@ def test_bad_words_for_curvature(cli: Any, digits_run: Path, untouched: Any, wor
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("surface", "--directions", "up"), "--directions up"),
+        (("surface", "--directions", "up"), "--directions 'up'"),
         (("surface", "--steps", "1"), "--steps 1"),
         (("surface", "--span", "nan"), "--span"),
         (("surface", "--out", "figure.png"), ".npz"),

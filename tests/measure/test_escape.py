@@ -10,14 +10,15 @@ import pytest
 import torch
 
 from saddlescape.errors import InputError
-from saddlescape.measure.escape import Trial, escape, parse_arm, stage_for, verdict
+from saddlescape.measure.escape import escape, parse_arm, stage_for, verdict
 from saddlescape.measure.subject import Subject
 from saddlescape.records.config import Stage
 from saddlescape.records.escape import Arm, ArmEpoch, TailGain
+from saddlescape.runs.request import EscapeOptions
 
 
 def test_arms_start_alike_and_a_finished_one_is_not_run_again(subject: Subject) -> None:
-    trial = Trial(arms=("sgd", "momentum-sam@1"), epochs=1, samples=2, products=3)
+    trial = EscapeOptions(arms=("sgd", "momentum-sam@1"), epochs=1, samples_per_class=2, products=3)
     before = {name: value.clone() for name, value in subject.model.state_dict().items()}
     first = escape(subject, trial, classes=[9])
     assert all(torch.equal(before[name], value) for name, value in subject.model.state_dict().items())

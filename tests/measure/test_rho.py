@@ -11,14 +11,17 @@ import torch.nn.functional as F
 
 from saddlescape.errors import InputError
 from saddlescape.measure import rho
-from saddlescape.measure.rho import Question, advise
+from saddlescape.measure.rho import advise
 from saddlescape.measure.rho import hint as hint_of
 from saddlescape.measure.subject import Subject
 from saddlescape.records.rho_advice import Advice, AdviceFile, From, Gain
+from saddlescape.runs.request import CurvatureOptions
 
 
-def test_advice_agrees_with_its_formulas(run: Path, subject: Subject) -> None:
-    question = Question(rhos=(0.1, 1.0), batch=3, batches=2, max_products=25)
+def test_advice_agrees_with_its_formulas(run: Path, subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rho, "BATCH", 3)
+    monkeypatch.setattr(rho, "BATCHES", 2)
+    question = CurvatureOptions(rho=(1.0, 0.1), products=25)
     content = advise(subject, question, classes=[9])
     (row,) = content.classes
     for kind in ("class_batches", "training_batches"):
@@ -41,7 +44,7 @@ def test_a_class_whose_gradient_is_zero_says_so(subject: Subject, monkeypatch: p
         raise InputError("the gradient of a mini-batch is exactly zero")
 
     monkeypatch.setattr(rho, "sam_gain", zero)
-    question = Question(rhos=(0.1,), max_products=3)
+    question = CurvatureOptions(rho=(0.1,), products=3)
     content = advise(subject, question, classes=[9])
     assert "exactly zero" in content.classes[0].class_batches.problem
     hint = content.hint

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from saddlescape.curvature import Spectrum, class_spectra, extreme_eigenpairs
 from saddlescape.disk import write_npz
 from saddlescape.measure import spectra
-from saddlescape.measure.spectra import Depth, Item, measure_run, settings_of
+from saddlescape.measure.spectra import Item, measure_run, settings_of
 from saddlescape.measure.subject import Subject, open_subject
 from saddlescape.records.curvature import CurvatureFile
+from saddlescape.runs.request import CurvatureOptions
 
-FAST = Depth(extremes_only=True, gauss_newton=False, tol=1e-2, refine=1)
-
+FAST = CurvatureOptions(extremes_only=True, gauss_newton=False, tol=1e-2, products=1)
 
 
 def product(model: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[LinearOperator, float]:
@@ -66,7 +66,7 @@ def test_extremes_agree_with_scipy_and_the_parts_add_up(run: Path, class_images:
 
 def test_what_is_written_bounds_the_error_in_float32(subject: Subject) -> None:
     """Beside a residual that is small because it is of float32's own operator stands what rounding may have done."""
-    row = measure_run(subject, Depth(extremes_only=True, gauss_newton=False, tol=1e-5), classes=[9]).classes[0]
+    row = measure_run(subject, dataclasses.replace(FAST, tol=1e-5, products=100), classes=[9]).classes[0]
     data, _ = subject.samples([9])
     exact = extreme_eigenpairs(copy.deepcopy(subject.model), subject.loss, data, dtype=torch.float64, tol=1e-8).values
     for end, truth in (("min", exact[0]), ("max", exact[-1])):
@@ -74,7 +74,7 @@ def test_what_is_written_bounds_the_error_in_float32(subject: Subject) -> None:
 
 
 def test_a_spectrum_lies_beside_its_figures(run: Path, subject: Subject) -> None:
-    measure_run(subject, Depth(lanczos_steps=5, refine=0, trace_probes=1, gauss_newton=False), classes=[8])
+    measure_run(subject, CurvatureOptions(lanczos_steps=5, products=1, gauss_newton=False), classes=[8])
     content = CurvatureFile.read(run / CurvatureFile.NAME)
     (row,) = content.classes
     assert (row.name, row.label, row.group, row.num_samples) == ("8", 8, "tail", 3)
@@ -108,7 +108,7 @@ def test_what_is_measured_is_reused_added_to_and_set_aside(
 
 
 def test_it_goes_on_from_the_step_and_the_class_where_it_was_cut_off(run: Path, subject: Subject) -> None:
-    depth = Depth(lanczos_steps=27, refine=0, trace_probes=0, gauss_newton=False)
+    depth = CurvatureOptions(lanczos_steps=27, products=1, gauss_newton=False)
 
     def cut(at: str) -> Callable[[str], None]:
         def say(line: str) -> None:
@@ -126,14 +126,14 @@ def test_it_goes_on_from_the_step_and_the_class_where_it_was_cut_off(run: Path, 
     assert not any("class 9" in line or "step" in line for line in said)  # neither the class nor 25 steps anew
     images, targets = subject.samples([8])[0]
     whole = class_spectra(
-        subject.model, nn.CrossEntropyLoss(), (images, targets), lanczos_steps=27, trace_probes=0, tol=depth.tol
+        subject.model, nn.CrossEntropyLoss(), (images, targets), lanczos_steps=27, trace_probes=0, tol=1e-3, refine=1
     )[8]
     assert (rows[0].lambda_min, rows[0].lambda_max) == (whole.lambda_min, whole.lambda_max)
 
 
 @pytest.mark.parametrize("spoil", ["damaged", "of other settings"])
 def test_lanczos_runs_that_do_not_belong_here_are_not_continued(run: Path, subject: Subject, spoil: str) -> None:
-    depth = Depth(lanczos_steps=26, refine=0, trace_probes=0, gauss_newton=False)
+    depth = CurvatureOptions(lanczos_steps=26, products=1, gauss_newton=False)
     path = run / spectra.spectrum_path(subject, Item("8", 8, (8,))).with_suffix(".partial.npz")
     path.parent.mkdir(parents=True)
     if spoil == "damaged":
@@ -147,15 +147,15 @@ def test_lanczos_runs_that_do_not_belong_here_are_not_continued(run: Path, subje
 
 def test_a_class_that_is_quick_has_one_line(subject: Subject) -> None:
     lines: list[str] = []
-    depth = Depth(lanczos_steps=26, refine=0, trace_probes=0, gauss_newton=False)
+    depth = CurvatureOptions(lanczos_steps=26, products=1, gauss_newton=False)
     measure_run(subject, depth, classes=[8, 9], say=lines.append)
     assert [line.split(":")[0] for line in lines] == ["class 8", "class 9"]
     assert not any("step" in line for line in lines)
 
 
 def test_a_sample_and_a_group(subject: Subject) -> None:
-    depth = dataclasses.replace(FAST, samples_per_class=2)
-    content = measure_run(subject, depth, classes=[7], groups=True)
+    depth = dataclasses.replace(FAST, samples_per_class=2, groups=True)
+    content = measure_run(subject, depth, classes=[7])
     (row,) = content.classes
     assert (row.num_samples, row.num_available) == (2, 5)
     assert row.sampling_error == pytest.approx(math.sqrt((1 - 2 / 5) / 2))
@@ -174,8 +174,8 @@ def test_a_sample_of_a_group_has_its_error(subject: Subject) -> None:
     assert len(targets) == 5 < len(labels) and available == sum(subject.dataset.class_counts[c] for c in members)
     rows = [next(i for i in range(len(whole)) if torch.equal(whole[i], image)) for image in images]
     assert rows == sorted(set(rows)) and torch.equal(labels[rows], targets)  # without replacement, in order
-    depth = dataclasses.replace(FAST, samples_per_group=5, extremes_only=True, gauss_newton=False)
-    row = next(row for row in measure_run(subject, depth, classes=[], groups=True).groups if row.group == "mid")
+    depth = dataclasses.replace(FAST, samples_per_group=5, groups=True)
+    row = next(row for row in measure_run(subject, depth, classes=[]).groups if row.group == "mid")
     assert (row.num_samples, row.num_available) == (5, available)
     assert row.sampling_error == pytest.approx(math.sqrt((1 - 5 / available) / 5))
     assert "samples_per_group" not in settings_of(subject, FAST)  # former files go on
@@ -188,7 +188,7 @@ def test_augmented_views_are_drawn_once_and_are_what_is_measured(run: Path) -> N
     (images, targets), available = subject.samples([8])
     assert torch.equal(images, subject.samples([8])[0][0]) and len(targets) == 3 * available == 3 * len(plain[0])
     assert not torch.equal(images[:available], images[available : 2 * available])
-    depth = Depth(lanczos_steps=8, refine=0, trace_probes=0, gauss_newton=False)
+    depth = CurvatureOptions(lanczos_steps=8, products=1, gauss_newton=False)
     row = measure_run(subject, depth, classes=[8]).classes[0]
     with torch.no_grad():
         assert row.loss == pytest.approx(F.cross_entropy(subject.model(images), targets).item(), rel=1e-5)
@@ -197,7 +197,7 @@ def test_augmented_views_are_drawn_once_and_are_what_is_measured(run: Path) -> N
         3 * available,
         3 * available,
     )
-    whole = class_spectra(subject.model, nn.CrossEntropyLoss(), (images, targets), lanczos_steps=8, trace_probes=0)[8]
+    whole = class_spectra(subject.model, subject.loss, (images, targets), lanczos_steps=8, refine=1, tol=1e-3)[8]
     assert row.lambda_max == pytest.approx(whole.lambda_max, rel=1e-6)
     assert "views" in CurvatureFile.read(run / CurvatureFile.NAME).settings
     assert measure_run(open_subject(run), depth, classes=[8]).classes[0].loss != row.loss  # set aside

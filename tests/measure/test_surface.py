@@ -10,11 +10,12 @@ import torch.nn.functional as F
 
 from saddlescape.curvature import Surface
 from saddlescape.measure.subject import Subject
-from saddlescape.measure.surface import Slice, measure_surface
+from saddlescape.measure.surface import measure_surface
+from saddlescape.runs.request import SurfaceOptions
 
 
 def test_a_line_through_the_loss(run: Path, subject: Subject) -> None:
-    cut = Slice(directions="random", dims=1, steps=3, span=0.5)
+    cut = SurfaceOptions(directions="random", line=True, steps=3, span=0.5)
     path, found, facts = measure_surface(subject, cut, classes=[9])
     model, (images, targets) = subject.model, subject.samples([9])[0]
     with torch.no_grad():

@@ -9,7 +9,8 @@ from cyclopts import Parameter
 
 from saddlescape.cli.display import console, print_table, reading, say
 from saddlescape.errors import InputError
-from saddlescape.runs.request import OnlyOn, Whole
+from saddlescape.records.config import check_flags
+from saddlescape.runs.request import CurvatureOptions
 
 if TYPE_CHECKING:
     from saddlescape.records.course import CourseFile
@@ -21,27 +22,7 @@ def curvature(
     run: Path,
     /,
     *,
-    classes: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
-    groups: OnlyOn = False,
-    over_training: OnlyOn = False,
-    advise_rho: OnlyOn = False,
-    checkpoint: str | None = None,
-    loss: str = "ce",
-    extremes_only: OnlyOn = False,
-    lanczos_steps: Whole = 100,
-    probes: Whole = 1,
-    samples_per_class: Whole | None = None,
-    samples_per_group: Whole | None = None,
-    augmented_views: Whole | None = None,
-    gauss_newton: bool = True,
-    tol: float | None = None,
-    products: Whole | None = None,
-    rho: Annotated[list[float] | None, Parameter(consume_multiple=True, negative=())] = None,
-    batch_size: Whole = 256,
-    dtype: str = "float32",
-    device: str = "auto",
-    root: str | None = None,
-    seed: Whole = 0,
+    options: Annotated[CurvatureOptions, Parameter(name="*")] = CurvatureOptions(),  # noqa: B008, frozen
 ) -> None:
     """Measure the curvature of each class's own loss: which classes sit on a saddle, how deep, with error bars.
 
@@ -56,116 +37,64 @@ def curvature(
 
     Args:
         run: A run folder.
-        classes: Class names, their numbers, head, mid, tail or all (default: all; with --advise-rho: tail and head).
-        groups: Also a spectrum of the mean loss of head, mid and tail.
-        over_training: Instead, the course over the kept checkpoints (train with --keep-every) ->
-            curvature-course.jsonl.
-        advise_rho: Instead, from which rho on SAM amplifies each class's most negative direction -> rho-advice.json.
-        checkpoint: A folder under RUN/checkpoint, such as s0-e00020-b000000 (default: the newest).
-        loss: ce: cross-entropy on the raw logits; train: the run's own loss, margins included.
-        extremes_only: Certified lambda_min and lambda_max alone: cheaper, without density, trace and share of negative
-            mass.
-        lanczos_steps: Steps of each Lanczos run.
-        probes: Lanczos runs per class, each from another random vector.
-        samples_per_class: Measure a fixed random sample of larger classes; the sampling error is shown. Default: all
-            images (--over-training: 256, --advise-rho: 512).
-        samples_per_group: With --groups, a fixed random sample of the images of each group, for data of many classes.
-            Default: all.
-        augmented_views: Measure so many views of each image, augmented as in training and drawn once, in place of the
-            image as it is. (The paper's own analysis augments, but anew in each product.)
-        gauss_newton: Show the Gauss-Newton part and the rest of the Hessian beside the whole.
-        tol: Residual, beside the value, at which a pair is settled (default 0.001; --over-training, --advise-rho:
-            0.01).
-        products: Most Hessian products: to settle extremes that Lanczos has not (default 100), or per class and
-            checkpoint with --over-training (60) or class with --advise-rho (100).
-        rho: Radii to try with --advise-rho.
-        batch_size: Images at a time; bounds memory, moves no figure.
-        dtype: float32 or float64.
-        device: auto, cpu, cuda or cuda:N.
-        root: Folder with the data, if it has moved.
-        seed: Of random starts and samples.
     """
     from saddlescape.cli.processes import joined
 
     with joined() as ranks:
-        at_least_one(
-            lanczos_steps=lanczos_steps, probes=probes, samples_per_class=samples_per_class,
-            samples_per_group=samples_per_group, augmented_views=augmented_views, products=products,
-            batch_size=batch_size,
-        )  # fmt: skip
-        if tol is not None and not 0 < tol < 1:
-            raise InputError(f"--tol {tol:g}: it lies between 0 and 1")
-        if over_training and advise_rho:
-            raise InputError("--over-training and --advise-rho: give one of them")
-        if samples_per_group is not None and not groups:
-            raise InputError("--samples-per-group goes with --groups")
-        if augmented_views is not None and advise_rho:
-            raise InputError("--augmented-views does not go with --advise-rho, whose gradients are of plain images")
-        if rho is not None and not advise_rho:
-            raise InputError("--rho goes with --advise-rho")
+        check_flags(vars(options), CurvatureOptions)
+        for refused, why in (
+            (options.over_training and options.advise_rho, "--over-training and --advise-rho: give one of them"),
+            (options.samples_per_group and not options.groups, "--samples-per-group goes with --groups"),
+            (options.augmented_views and options.advise_rho,
+             "--augmented-views does not go with --advise-rho, whose gradients are of plain images"),
+            (options.rho and not options.advise_rho, "--rho goes with --advise-rho"),
+            (options.over_training and (options.checkpoint is not None or options.groups),
+             "--over-training measures every kept checkpoint, and groups too: leave out --checkpoint and --groups"),
+        ):  # fmt: skip
+            if refused:
+                raise InputError(why)
         from saddlescape.measure.board import put_course, put_measured
+        from saddlescape.measure.course import Tracking, measure_course
+        from saddlescape.measure.rho import advise
+        from saddlescape.measure.spectra import measure_run
         from saddlescape.measure.subject import open_subject, parse_classes
         from saddlescape.parallel.ranks import device_of
         from saddlescape.training.precision import resolve_device
 
-        if not ranks.alone and (over_training or advise_rho):
-            word = "over-training" if over_training else "advise-rho"
+        if not ranks.alone and (options.over_training or options.advise_rho):
+            word = "over-training" if options.over_training else "advise-rho"
             raise InputError(f"--{word} measures one after the other what builds on it: leave out torchrun")
-        if over_training:
-            if checkpoint is not None or groups:
-                raise InputError("--over-training measures every kept checkpoint, and groups too: leave out "
-                                 "--checkpoint and --groups")  # fmt: skip
-            from saddlescape.measure.course import Tracking, measure_course
-
+        if options.over_training:
             tracking = Tracking(
-                samples=samples_per_class or 256, products=products or 60, tol=tol or 1e-2, loss=loss, dtype=dtype,
-                batch_size=batch_size, seed=seed, views=augmented_views or 0,
+                samples=options.samples_per_class or 256, products=options.products or 60, tol=options.tol or 1e-2,
+                loss=options.loss, dtype=options.dtype, batch_size=options.batch_size, seed=options.seed,
+                views=options.augmented_views or 0,
             )  # fmt: skip
             with reading() as progress:
                 course = measure_course(
-                    run, tracking, classes=classes, device=device, root=root, say=say, progress=progress
-                )
+                    run, tracking, classes=options.classes, device=options.device, root=options.root, say=say,
+                    progress=progress,
+                )  # fmt: skip
             show_course(course)
             _show_files(run / course.NAME, put_course(run, course, say))
             return
-        if not ranks.alone:
-            device = str(device_of(resolve_device(device), ranks))
+        device = options.device if ranks.alone else str(device_of(resolve_device(options.device), ranks))
         with reading() as progress:
             subject = open_subject(
-                run, checkpoint=checkpoint, loss=loss, dtype=dtype, device=device, root=root,
-                views=augmented_views or 0, progress=progress,
+                run, checkpoint=options.checkpoint, loss=options.loss, dtype=options.dtype, device=device,
+                root=options.root, views=options.augmented_views or 0, progress=progress,
             )  # fmt: skip
         for note in subject.notes:
             say(note)
-        labels = None if classes is None else parse_classes(classes, subject.dataset)
-        if advise_rho:
-            from saddlescape.measure.rho import RHOS, Question, advise
-
-            question = Question(
-                rhos=tuple(sorted(set(rho))) if rho else RHOS, samples=samples_per_class or 512, tol=tol or 1e-2,
-                max_products=products or 100, batch_size=batch_size, seed=seed,
-            )  # fmt: skip
-            advice = advise(subject, question, classes=labels, say=say)
+        labels = parse_classes(options.classes, subject.dataset) if options.classes else None
+        if options.advise_rho:
+            advice = advise(subject, options, classes=labels, say=say)
             show_advice(advice)
             _show_files(run / advice.NAME)
-            return
-        from saddlescape.measure.spectra import Depth, measure_run
-
-        depth = Depth(
-            lanczos_steps=lanczos_steps, probes=probes, tol=tol or 1e-3, refine=100 if products is None else products,
-            samples_per_class=samples_per_class, samples_per_group=samples_per_group, extremes_only=extremes_only,
-            gauss_newton=gauss_newton, batch_size=batch_size, seed=seed,
-        )  # fmt: skip
-        content = measure_run(subject, depth, classes=labels, groups=groups, say=say, ranks=ranks)
-        show(content)
-        _show_files(run / content.NAME, put_measured(run, content, say) if ranks.first else None)
-
-
-def at_least_one(**numbers: int | None) -> None:
-    """Raises InputError for a flag whose number is below 1."""
-    for name, value in numbers.items():
-        if value is not None and value < 1:
-            raise InputError(f"--{name.replace('_', '-')} {value}: at least 1")
+        else:
+            content = measure_run(subject, options, classes=labels, say=say, ranks=ranks)
+            show(content)
+            _show_files(run / content.NAME, put_measured(run, content, say) if ranks.first else None)
 
 
 def _show_files(path: Path, board: Path | None = None) -> None:

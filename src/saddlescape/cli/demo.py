@@ -62,6 +62,7 @@ def measure_and_report(out: Path, runs: list[Path]) -> None:
     from saddlescape.cli.evaluate import evaluate
     from saddlescape.cli.report import report
     from saddlescape.cli.surface import surface
+    from saddlescape.runs.request import CurvatureOptions, SurfaceOptions
 
     if importlib.util.find_spec("plotly") is None:
         console.print("The page with curvature and loss surfaces needs plotly: pip install 'saddlescape[report]'")
@@ -69,6 +70,6 @@ def measure_and_report(out: Path, runs: list[Path]) -> None:
     console.print(f"Now the curvature of each class, with and without SAM ({runs[0].name}, {runs[1].name})")
     for run in runs:
         evaluate(run)
-        curvature(run, lanczos_steps=LANCZOS_STEPS, gauss_newton=False)
-        surface(run, classes=["head", "tail"], span=0.3, steps=15)
+        curvature(run, options=CurvatureOptions(lanczos_steps=LANCZOS_STEPS, gauss_newton=False))
+        surface(run, options=SurfaceOptions(classes=["head", "tail"], span=0.3, steps=15))
     report(out, out=out / "report.html")

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from saddlescape.cli.curvature import at_least_one
 from saddlescape.cli.display import TrainingBar, bar, console, print_table, reading, say
-from saddlescape.runs.request import Whole
+from saddlescape.records.config import check_flags
+from saddlescape.runs.request import EscapeOptions
 
 if TYPE_CHECKING:
     from saddlescape.records.escape import EscapeFile
@@ -19,17 +19,7 @@ def escape(
     run: Path,
     /,
     *,
-    checkpoint: str | None = None,
-    epochs: Whole = 10,
-    lr: float = 0.01,
-    arms: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
-    seeds: Annotated[list[Whole] | None, Parameter(consume_multiple=True, negative=())] = None,
-    classes: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
-    samples_per_class: Whole = 256,
-    products: Whole = 60,
-    device: str = "auto",
-    root: str | None = None,
-    out: Path | None = None,
+    options: Annotated[EscapeOptions, Parameter(name="*")] = EscapeOptions(),  # noqa: B008, frozen
 ) -> None:
     """Go on from a checkpoint of an SGD run with SGD, PGD, SAM and Momentum-SAM, and follow the tail's lambda_min.
 
@@ -40,41 +30,28 @@ def escape(
 
     Args:
         run: A run folder.
-        checkpoint: Where to start: a folder under RUN/checkpoint (default: the newest).
-        epochs: Epochs of each arm.
-        lr: Constant learning rate of each arm.
-        arms: Optimisers with their radii: sgd pgd@0.5 sam@0.1 momentum-sam@1.5 (default: nine arms).
-        seeds: Seeds of the order of images (default: 0); several make the noise known.
-        classes: Whose curvature is followed (default: the tail).
-        samples_per_class: Images of each larger class that curvature is measured on.
-        products: Most Hessian products per class and epoch.
-        device: auto, cpu, cuda or cuda:N.
-        root: Folder with the data, if it has moved.
-        out: The result file (default: RUN/escape.json).
     """
     from saddlescape.measure import escape as experiment
     from saddlescape.measure.subject import open_subject, parse_classes
 
-    at_least_one(samples_per_class=samples_per_class, products=products)
-    trial = experiment.Trial(
-        arms=tuple(arms) if arms else experiment.ARMS, epochs=epochs, lr=lr, seeds=tuple(seeds or (0,)),
-        samples=samples_per_class, products=products,
-    )  # fmt: skip
-    for text in trial.arms:
+    check_flags(vars(options), EscapeOptions)
+    for text in options.arms:
         experiment.parse_arm(text)
     with reading() as progress:
-        subject = open_subject(run, checkpoint=checkpoint, device=device, root=root, progress=progress)
+        subject = open_subject(
+            run, checkpoint=options.checkpoint, device=options.device, root=options.root, progress=progress
+        )
     started = subject.opened.config.stages[subject.opened.cursor.stage]
     if started.optimizer != "sgd":
         say(f"note: {run} was trained with {started.optimizer}, not from a point that SGD reached")
-    labels = None if classes is None else parse_classes(classes, subject.dataset)
+    labels = parse_classes(options.classes, subject.dataset) if options.classes else None
     with bar() as progress_bar:
         content = experiment.escape(
-            subject, trial, classes=labels, out=out, say=say,
+            subject, options, classes=labels, say=say,
             watchers=lambda stage: [TrainingBar(progress_bar, stage, 0, stage.name)],
         )  # fmt: skip
     show(content)
-    console.print(f"-> {out or run / content.NAME}")
+    console.print(f"-> {options.out or run / content.NAME}")
 
 
 def show(content: EscapeFile) -> None:

@@ -253,13 +253,13 @@ def measure_course(
     folder: Path,
     tracking: Tracking,
     *,
-    classes: Sequence[str] | None = None,
+    classes: Sequence[str] = (),
     device: str = "auto",
     root: str | None = None,
     say: Say = quiet,
     progress: Callable[..., None] | None = None,
 ) -> CourseFile:
-    """Measure every kept checkpoint that has no rows yet; returns all rows. ``classes``: as ``parse_classes``.
+    """Measure every kept checkpoint that has no rows yet; returns all rows. ``classes``: as ``parse_classes`` (all).
 
     Raises:
         InputError: no checkpoints were kept, or what ``open_subject`` refuses.
@@ -271,7 +271,7 @@ def measure_course(
         views=tracking.views, progress=progress,
     )  # fmt: skip
     dataset, model, stage = subject.dataset, subject.model, cursors[0].stage
-    labels = present_classes(dataset) if classes is None else parse_classes(classes, dataset)
+    labels = parse_classes(classes or ["all"], dataset)
     tested = {
         (row.stage, row.epoch + 1): row.test.per_class
         for row in read_metrics(folder / files.METRICS) if row.test is not None

@@ -17,8 +17,6 @@ import dataclasses
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,6 +31,7 @@ from saddlescape.measure.subject import Subject, trained_epoch
 from saddlescape.records.config import Stage, check_stages
 from saddlescape.records.escape import Arm, ArmEpoch, EscapeFile, TailGain, Verdict
 from saddlescape.runs.images import require_same
+from saddlescape.runs.request import EscapeOptions
 from saddlescape.training.batches import EVALUATION_BATCH, evaluation_loaders
 from saddlescape.training.epoch import EpochSetting, at
 from saddlescape.training.loop import Watcher, fit
@@ -47,20 +46,6 @@ ARMS = (
 )  # fmt: skip
 OPTIMIZERS = ("sgd", "pgd", "sam", "momentum-sam")
 LATE = 3  # epochs at the end of an arm whose mean is compared
-
-
-@dataclass(frozen=True)
-class Trial:
-    """``epochs`` at ``lr`` for each arm and seed (of the data's order); curvature of ``samples`` images of each class
-    to ``tol`` within ``products`` products."""
-
-    arms: tuple[str, ...] = ARMS
-    epochs: int = 10
-    lr: float = 0.01
-    seeds: tuple[int, ...] = (0,)
-    samples: int = 256
-    products: int = 60
-    tol: float = 1e-2
 
 
 def parse_arm(text: str) -> Arm:
@@ -117,25 +102,23 @@ def held_setting(stage: Stage, epoch: int, class_counts: Sequence[int], arm: Sta
 
 def escape(
     subject: Subject,
-    trial: Trial,
+    trial: EscapeOptions,
     *,
     classes: Sequence[int] | None = None,
-    out: Path | None = None,
     say: Say = quiet,
     watchers: Callable[[Stage], Sequence[Watcher]] = lambda stage: (),
 ) -> EscapeFile:
-    """Run every arm with every seed that has no rows yet; returns what lies in ``RUN/escape.json`` (or ``out``).
+    """Run every arm with every seed that has no rows yet; returns what lies in ``RUN/escape.json`` (or ``trial.out``).
 
     ``classes``: whose curvature is followed; default: the tail. Raises InputError for arms, numbers or classes that
     cannot be; an arm whose training diverges is recorded as such and the next one goes on.
     """
-    arms = [parse_arm(text) for text in dict.fromkeys(trial.arms)]
+    arms = [parse_arm(text) for text in dict.fromkeys(trial.arms or ARMS)]
+    seeds = trial.seeds or (0,)
     dataset = subject.dataset
     labels = [c for c in dataset.groups["tail"] if dataset.class_counts[c]] if classes is None else list(classes)
     if not labels:
         raise InputError("the tail of this data has no training images; name others with --classes")
-    if not trial.seeds:
-        raise InputError("--seeds: give at least one")
     opened = subject.opened
     # The arms are scored on the test images too.
     require_same(subject.folder, opened.config, opened.meta, dataset, "restore the data as it was")
@@ -143,11 +126,11 @@ def escape(
     steps = -(-sum(dataset.class_counts) // stage.batch_size)
     stages = {arm.arm: stage_for(arm, stage, trial.epochs, trial.lr, steps) for arm in arms}
     check_stages(list(stages.values()))
-    path = out if out is not None else subject.folder / EscapeFile.NAME
+    path = trial.out or subject.folder / EscapeFile.NAME
     with Growing(path, _fresh(subject, trial, labels), subject.folder, say) as file:
         content = file.content
         known = {(row.arm, row.seed) for row in content.arms}
-        todo = [(seed, arm) for seed in trial.seeds for arm in arms if (arm.arm, seed) not in known]
+        todo = [(seed, arm) for seed in seeds for arm in arms if (arm.arm, seed) not in known]
         bench = _Bench(subject, trial, labels) if todo else None
 
         def measure(item: tuple[int, Arm], clock: Clock) -> Arm:
@@ -164,22 +147,23 @@ def escape(
         return content
 
 
-def _fresh(subject: Subject, trial: Trial, labels: Sequence[int]) -> EscapeFile:
+def _fresh(subject: Subject, trial: EscapeOptions, labels: Sequence[int]) -> EscapeFile:
     """Which arms and seeds were asked for does not matter to what was measured."""
-    plain = asdict(trial)
-    del plain["arms"], plain["seeds"]
     identity = {key: value for key, value in subject.identity.items() if key not in ("loss", "dtype")}
-    settings = identity | {"classes": list(labels)} | plain
+    settings = identity | {
+        "classes": list(labels), "epochs": trial.epochs, "lr": trial.lr, "samples": trial.samples_per_class,
+        "products": trial.products, "tol": Tracking.tol,
+    }  # fmt: skip
     return EscapeFile(**subject.header, settings=settings, precision=subject.opened.config.precision)
 
 
 class _Bench:
     """The starting point that all arms share, measured once."""
 
-    def __init__(self, subject: Subject, trial: Trial, labels: Sequence[int]) -> None:
-        self.subject, self.trial, self.labels = subject, trial, list(labels)
-        self.tracking = Tracking(samples=trial.samples, products=trial.products, tol=trial.tol)
-        self.images = held_images(subject.dataset, self.labels, self.tracking)
+    def __init__(self, subject: Subject, trial: EscapeOptions, labels: Sequence[int]) -> None:
+        self.subject = subject
+        self.tracking = Tracking(samples=trial.samples_per_class, products=trial.products)
+        self.images = held_images(subject.dataset, labels, self.tracking)
         self.precision = Precision(subject.opened.config.precision, subject.device.type)
         tracker = new_tracker(self.tracking, nn.CrossEntropyLoss(), self.images)
         points = tracker(subject.model, 0, force=True)

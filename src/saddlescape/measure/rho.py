@@ -12,9 +12,7 @@ all classes (what SAM's step sees, whose gradient is mostly that of the head).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 
 import torch
 
@@ -25,7 +23,10 @@ from saddlescape.measure.harness import Clock, Growing, Say, measure_each, quiet
 from saddlescape.measure.subject import Subject, check_memory, class_samples, group_of
 from saddlescape.records.record import finite
 from saddlescape.records.rho_advice import Advice, AdviceFile, From, Gain, Hint, Radius, TrainedWith
+from saddlescape.runs.request import CurvatureOptions
 
+BATCH, BATCHES = 128, 8  # images of a mini-batch, and how many are drawn at most
+SAMPLES, TOL, PRODUCTS = 512, 1e-2, 100  # of a class and its pair, unless the flags say otherwise
 RHOS = (0.02, 0.05, 0.1, 0.2, 0.5, 0.8, 1.6)
 CAVEATS = (
     "amplified components point the other way than the gradient's: theory disagrees about whether that helps to escape",
@@ -34,89 +35,80 @@ CAVEATS = (
 )
 
 
-@dataclass(frozen=True)
-class Question:
-    """``rhos`` to try; ``batch``: images of a mini-batch, of which ``batches`` at most are drawn; ``samples``: images
-    of each larger class for its Hessian."""
-
-    rhos: tuple[float, ...] = RHOS
-    batch: int = 128
-    batches: int = 8
-    samples: int | None = 512
-    tol: float = 1e-2
-    max_products: int = 100
-    batch_size: int = 256
-    seed: int = 0
-
-
 def advise(
-    subject: Subject, question: Question, *, classes: Sequence[int] | None = None, say: Say = quiet
+    subject: Subject, options: CurvatureOptions, *, classes: Sequence[int] | None = None, say: Say = quiet
 ) -> AdviceFile:
     """Measure (default: every tail class and every head class, for contrast) and write ``RUN/rho-advice.json``.
 
     Returns its content; classes measured before under the same settings are not measured again.
 
     Raises:
-        InputError: rho that are not positive, a class without images, or what ``sam_gain`` refuses.
+        InputError: a class without images, or what ``sam_gain`` refuses.
     """
-    if not question.rhos or not all(0 < rho < math.inf for rho in question.rhos):
-        raise InputError(f"--rho: radii are finite and above 0, not {' '.join(map(str, question.rhos))}")
+    rhos = sorted(set(options.rho)) or RHOS
     groups = subject.dataset.groups
     counts = subject.dataset.class_counts
     labels = [*groups["tail"], *groups["head"]] if classes is None else list(classes)
     labels = [label for label in dict.fromkeys(labels) if classes is not None or counts[label]]
-    with Growing(subject.folder / AdviceFile.NAME, _fresh(subject, question), subject.folder, say) as file:
+    with Growing(subject.folder / AdviceFile.NAME, _fresh(subject, options, rhos), subject.folder, say) as file:
         content = file.content
-        content.hint = hint(content.classes, question.rhos)
+        content.hint = hint(content.classes, rhos)
         known = {row.label for row in content.classes}
         todo = [label for label in labels if label not in known]
-        mixed = training_batches(subject, question) if todo else None
+        mixed = training_batches(subject, options.seed) if todo else None
 
         def measure(label: int, clock: Clock) -> Advice:
             assert mixed is not None
-            return _measure(subject, question, label, mixed)
+            return _measure(subject, options, rhos, label, mixed)
 
         def add(label: int, row: Advice) -> str:
             content.classes.append(row)
-            content.hint = hint(content.classes, question.rhos)
+            content.hint = hint(content.classes, rhos)
             return f"{row.name} ({row.group}): {_figures(row)}"
 
         measure_each(file, todo, measure, add, say)
         return content
 
 
-def training_batches(subject: Subject, question: Question) -> Samples:
+def training_batches(subject: Subject, seed: int) -> Samples:
     """Images as training meets them: drawn from all classes at their natural frequency, un-augmented."""
     labels = subject.dataset.train.labels
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(question.seed))
-    chosen = order[: question.batch * question.batches]
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    chosen = order[: BATCH * BATCHES]
     per_class = torch.bincount(labels[chosen], minlength=subject.dataset.num_classes).tolist()
     drawn = [(label, count) for label, count in enumerate(per_class) if count]
     check_memory(subject.dataset, len(chosen))
-    parts = [class_samples(subject.dataset, [label], count, question.seed)[0] for label, count in drawn]
+    parts = [class_samples(subject.dataset, [label], count, seed)[0] for label, count in drawn]
     inputs, targets = (torch.cat(part) for part in zip(*parts, strict=True))
     return gather((inputs, targets), check=False)
 
 
-def _fresh(subject: Subject, question: Question) -> AdviceFile:
-    plain = asdict(question) | {"rhos": list(question.rhos)}
-    del plain["batch_size"]
+def _fresh(subject: Subject, options: CurvatureOptions, rhos: Sequence[float]) -> AdviceFile:
+    settings = {
+        "rhos": list(rhos), "batch": BATCH, "batches": BATCHES, "samples": options.samples_per_class or SAMPLES,
+        "tol": options.tol or TOL, "max_products": options.products or PRODUCTS, "seed": options.seed,
+    }  # fmt: skip
     stage = subject.opened.config.stages[subject.opened.cursor.stage]
     return AdviceFile(
         **subject.header,
-        settings=subject.identity | plain,
+        settings=subject.identity | settings,
         trained_with=TrainedWith(optimizer=stage.optimizer, rho=list(stage.rho)),
         caveats=list(CAVEATS),
     )
 
 
-def _measure(subject: Subject, question: Question, label: int, mixed: Samples) -> Advice:
-    data, available = subject.samples([label], question.samples, question.seed)
+def _measure(
+    subject: Subject, options: CurvatureOptions, rhos: Sequence[float], label: int, mixed: Samples
+) -> Advice:
+    data, available = subject.samples([label], options.samples_per_class or SAMPLES, options.seed)
     own = gather(data, check=False)
-    operator = build_operator(subject.model, subject.loss, own, batch_size=question.batch_size)
-    pair = extremes(
-        operator, which="smallest", tol=question.tol, max_products=question.max_products, seed=question.seed
-    ).smallest[0]
+    operator = build_operator(subject.model, subject.loss, own, batch_size=options.batch_size)
+    tol, products = options.tol or TOL, options.products or PRODUCTS
+    pair = extremes(operator, which="smallest", tol=tol, max_products=products, seed=options.seed).smallest[0]
+
+    def gain(batches: Samples) -> Gain:
+        return _gain(subject, options, rhos, own, batches, pair)
+
     return Advice(
         name=subject.dataset.classes[label],
         label=label,
@@ -128,22 +120,23 @@ def _measure(subject: Subject, question: Question, label: int, mixed: Samples) -
         rounding=pair.rounding,
         converged=pair.converged,
         negative_curvature_proved=pair.is_proof,
-        class_batches=_gain(subject, question, own, own, pair),
-        training_batches=_gain(subject, question, own, mixed, pair),
+        class_batches=gain(own),
+        training_batches=gain(mixed),
     )
 
 
-def _gain(subject: Subject, question: Question, own: Samples, gradients: Samples, pair: Eigenpair) -> Gain:
+def _gain(
+    subject: Subject, options: CurvatureOptions, rhos: Sequence[float], own: Samples, gradients: Samples,
+    pair: Eigenpair,
+) -> Gain:  # fmt: skip
     """SAM's gain along ``pair`` over mini-batches of ``gradients``; with ``problem`` where it cannot be had."""
-    most = question.batch * question.batches
-    if len(gradients) > most:
-        order = torch.randperm(len(gradients), generator=torch.Generator().manual_seed(question.seed))
-        gradients = gradients.take(order[:most])
+    if len(gradients) > BATCH * BATCHES:
+        order = torch.randperm(len(gradients), generator=torch.Generator().manual_seed(options.seed))
+        gradients = gradients.take(order[: BATCH * BATCHES])
     try:
         gain = sam_gain(
-            subject.model, subject.loss, own, list(question.rhos), vector=pair.vector, gradient_data=gradients,
-            batch_size=question.batch, hessian_batch_size=question.batch_size, tol=question.tol, seed=question.seed,
-            check=False,
+            subject.model, subject.loss, own, rhos, vector=pair.vector, gradient_data=gradients, batch_size=BATCH,
+            hessian_batch_size=options.batch_size, seed=options.seed, check=False, tol=options.tol or TOL,
         )  # fmt: skip
     except InputError as problem:  # a class that is fitted so well that a gradient is zero in this number format
         return Gain(problem=str(problem))

@@ -14,7 +14,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,32 +33,13 @@ from saddlescape.parallel.ranks import ALONE, Ranks
 from saddlescape.records import files
 from saddlescape.records.curvature import Curvature, CurvatureFile, Figures, GroupCurvature
 from saddlescape.records.record import finite
+from saddlescape.runs.request import CurvatureOptions
 
 PARTIAL = "saddlescape-lanczos-1"  # format of Lanczos runs under way
 SAVE_EVERY = 25  # Lanczos steps between two savings of a run under way
+TRACE_PROBES = 4
+TOL, REFINE = 1e-3, 100  # of a pair, and products to settle it, unless the flags say otherwise
 PATIENCE = 10.0  # seconds between two lines on the way through one class: a pipe or a log is read by people too
-
-
-@dataclass(frozen=True)
-class Depth:
-    """How closely to look. ``extremes_only``: certified extreme pairs without density, trace and negative mass.
-
-    ``tol``: residual beside the value at which a pair is settled; ``refine``: products to spend on pairs that Lanczos
-    has not settled. ``gauss_newton``: measure the two parts of the Hessian too. ``samples_per_group``: of what
-    ``samples_per_class`` leaves of a group. ``batch_size`` moves no figure.
-    """
-
-    lanczos_steps: int = 100
-    probes: int = 1
-    tol: float = 1e-3
-    refine: int = 100
-    trace_probes: int = 4
-    samples_per_class: int | None = None
-    samples_per_group: int | None = None
-    extremes_only: bool = False
-    gauss_newton: bool = True
-    batch_size: int = 256
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,15 +56,14 @@ class Item:
 
 def measure_run(
     subject: Subject,
-    depth: Depth,
+    depth: CurvatureOptions,
     *,
     classes: Sequence[int] | None = None,
-    groups: bool = False,
     say: Say = quiet,
     patience: float = PATIENCE,
     ranks: Ranks = ALONE,
 ) -> CurvatureFile:
-    """Measure classes (default: all that have images) and, with ``groups``, the mean loss of head, mid and tail.
+    """Measure classes (default: all that have images) and, with ``depth.groups``, the mean loss of head, mid and tail.
 
     ``say`` gets a line when an item is done, and one on the way where it takes longer than ``patience`` seconds.
     With several ``ranks`` see ``measure_each``: figures are those of one process.
@@ -97,7 +77,7 @@ def measure_run(
     path = subject.folder / CurvatureFile.NAME
     with Growing(path, _fresh(subject, depth), subject.folder, say) if ranks.first else nullcontext() as file:
         content = ranks.from_first(_fresh(subject, depth) if file is None else file.content)
-        todo = _items(subject, content, classes, groups)
+        todo = _items(subject, content, classes, depth.groups)
 
         def measure(item: Item, clock: Clock) -> Figures:
             began = last = time.monotonic()
@@ -138,21 +118,22 @@ def _items(subject: Subject, content: CurvatureFile, classes: Sequence[int] | No
     return [item for item in items if (item.name if item.label is None else item.label) not in known]
 
 
-def settings_of(subject: Subject, depth: Depth) -> dict[str, Any]:
-    """All that moves a figure."""
-    plain = asdict(depth)
-    del plain["batch_size"]
-    if depth.samples_per_group is None:  # which files of former versions do not name
-        del plain["samples_per_group"]
-    if depth.extremes_only:
-        for name in ("lanczos_steps", "probes", "trace_probes"):
-            del plain[name]
+def settings_of(subject: Subject, depth: CurvatureOptions) -> dict[str, Any]:
+    """All that moves a figure. What is not asked for is left out, since files of former versions do not name it."""
+    settings = subject.identity | {
+        "tol": depth.tol or TOL, "refine": depth.products or REFINE, "samples_per_class": depth.samples_per_class,
+        "extremes_only": depth.extremes_only, "gauss_newton": depth.gauss_newton, "seed": depth.seed,
+    }  # fmt: skip
+    if depth.samples_per_group is not None:
+        settings["samples_per_group"] = depth.samples_per_group
+    if not depth.extremes_only:
+        settings |= {"lanczos_steps": depth.lanczos_steps, "probes": depth.probes, "trace_probes": TRACE_PROBES}
     if subject.views:
-        plain["views"] = subject.views
-    return subject.identity | plain
+        settings["views"] = subject.views
+    return settings
 
 
-def _fresh(subject: Subject, depth: Depth) -> CurvatureFile:
+def _fresh(subject: Subject, depth: CurvatureOptions) -> CurvatureFile:
     cursor = subject.opened.cursor
     return CurvatureFile(
         **subject.header,
@@ -170,7 +151,9 @@ def spectrum_path(subject: Subject, item: Item) -> Path:
     return folder / (f"group_{item.name}/all.npz" if item.label is None else f"class_{item.label}.npz")
 
 
-def _measure(subject: Subject, depth: Depth, item: Item, identity: str, progress: Callable[[int], None]) -> Figures:
+def _measure(
+    subject: Subject, depth: CurvatureOptions, item: Item, identity: str, progress: Callable[[int], None]
+) -> Figures:
     per_group = depth.samples_per_group if item.label is None else None
     data, images = subject.samples(item.labels, depth.samples_per_class, depth.seed, per_group)
     operator = build_operator(subject.model, subject.loss, data, batch_size=depth.batch_size)
@@ -187,15 +170,15 @@ def _measure(subject: Subject, depth: Depth, item: Item, identity: str, progress
     figures |= {"training_images": images, "num_samples": used, "num_available": available}
     figures["sampling_error"] = math.sqrt((1 - used / available) / used)
     if vectors is not None and depth.gauss_newton:
-        figures |= hessian_parts(operator, vectors, tol=depth.tol, seed=depth.seed)
+        figures |= hessian_parts(operator, vectors, tol=depth.tol or TOL, seed=depth.seed)
     if item.label is None:
         return GroupCurvature(group=item.name, labels=list(item.labels), **figures)
     return Curvature(name=item.name, label=item.label, group=group_of(subject.dataset, item.label), **figures)
 
 
 def _spectrum(
-    operator: HessianOperator, depth: Depth, item: Item, path: Path, identity: str, progress: Callable[[int], None],
-    available: int,
+    operator: HessianOperator, depth: CurvatureOptions, item: Item, path: Path, identity: str,
+    progress: Callable[[int], None], available: int,
 ) -> Spectrum:  # fmt: skip
     """The spectrum of an item, saved as ``path``; Lanczos runs under way lie beside it in ``NAME.partial.npz``.
 
@@ -217,8 +200,8 @@ def _spectrum(
 
     try:
         found = spectrum_of(
-            operator, lanczos_steps=depth.lanczos_steps, probes=depth.probes, seed=depth.seed, tol=depth.tol,
-            refine=depth.refine, trace_probes=depth.trace_probes, keep_vectors=depth.gauss_newton,
+            operator, lanczos_steps=depth.lanczos_steps, probes=depth.probes, seed=depth.seed, tol=depth.tol or TOL,
+            refine=depth.products or REFINE, trace_probes=TRACE_PROBES, keep_vectors=depth.gauss_newton,
             callback=after_step, factorizations=runs, label=item.label, num_available=available,
         )  # fmt: skip
     except KeyboardInterrupt:
@@ -245,10 +228,10 @@ def _read_runs(path: Path, identity: str, like: Tensor) -> list[Factorization]:
     return runs
 
 
-def _extremes(operator: HessianOperator, depth: Depth) -> tuple[dict[str, Any], Tensor]:
+def _extremes(operator: HessianOperator, depth: CurvatureOptions) -> tuple[dict[str, Any], Tensor]:
     """(the figures of certified extreme pairs alone, their vectors [2, P])."""
     loss, gradient = operator.loss_and_gradient()
-    found = extremes(operator, tol=depth.tol, max_products=100 + depth.refine, seed=depth.seed)
+    found = extremes(operator, tol=depth.tol or TOL, max_products=100 + (depth.products or REFINE), seed=depth.seed)
     low, high = found.smallest[0], found.largest[0]
     rounding = max(low.rounding, high.rounding)
     return {
@@ -271,7 +254,7 @@ def _extremes(operator: HessianOperator, depth: Depth) -> tuple[dict[str, Any], 
     }, torch.stack([low.vector, high.vector])
 
 
-def _size(subject: Subject, depth: Depth, item: Item) -> int:
+def _size(subject: Subject, depth: CurvatureOptions, item: Item) -> int:
     """Images that one product of an item goes through."""
     counts = (subject.dataset.class_counts[label] for label in item.labels)
     size = sum(min(count, depth.samples_per_class or count) for count in counts)

@@ -24,7 +24,6 @@ from saddlescape.training.checkpoint import CheckpointFolder, Cursor
 from saddlescape.training.epoch import at
 from saddlescape.training.precision import resolve_device
 
-LOSSES = ("ce", "train")
 HELD = 8 << 30  # bytes of images that are kept in memory while they are measured
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -100,12 +99,8 @@ def open_subject(
     loss at that epoch, margins and class weights included.
 
     Raises:
-        InputError: no such run, checkpoint, loss or number format; data that have changed since.
+        InputError: no such run or checkpoint; data that have changed since.
     """
-    if loss not in LOSSES:
-        raise InputError(f"--loss {loss}: unknown; use {' or '.join(LOSSES)}")
-    if dtype not in DTYPES:
-        raise InputError(f"--dtype {dtype}: unknown; use {' or '.join(DTYPES)}")
     opened = open_run(folder, None if checkpoint is None else find_cursor(folder, checkpoint))
     where = resolve_device(device)
     if where.type == "mps" and dtype == "float64":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,31 +11,16 @@ from saddlescape.errors import InputError
 from saddlescape.measure.harness import Clock, Growing, Say, measure_each, quiet
 from saddlescape.measure.subject import Subject, present_classes
 from saddlescape.records.surface import SurfaceFact, SurfaceFacts
+from saddlescape.runs.request import SurfaceOptions
 
-DIRECTIONS = ("eigen", "random")
-
-
-@dataclass(frozen=True)
-class Slice:
-    """A slice through the loss; see ``loss_surface``. ``samples``: images of each larger class."""
-
-    directions: str = "eigen"
-    dims: int = 2
-    span: float = 1.0
-    steps: int = 21
-    samples: int | None = None
-    tol: float = 1e-2
-    max_products: int = 100
-    batch_size: int = 256
-    seed: int = 0
+TOL, PRODUCTS = 1e-2, 100  # of the pairs that "eigen" goes along
 
 
 def measure_surface(
     subject: Subject,
-    cut: Slice,
+    cut: SurfaceOptions,
     *,
     classes: Sequence[int] | None = None,
-    out: Path | None = None,
     say: Say = quiet,
     progress: Callable[[int, int], Any] | None = None,
 ) -> tuple[Path, Surface, SurfaceFacts]:
@@ -46,29 +30,30 @@ def measure_surface(
     others is renamed.
 
     Raises:
-        InputError: unknown directions, a class without images, or what ``loss_surface`` refuses.
+        InputError: a class without images, or what ``loss_surface`` refuses.
     """
-    if cut.directions not in DIRECTIONS:
-        raise InputError(f"--directions {cut.directions}: unknown; use {' or '.join(DIRECTIONS)}")
-    name = f"surface-{cut.directions}-{cut.dims}d-{subject.loss_name}-{subject.checkpoint}.npz"
-    path = subject.folder / name if out is None else out
+    dims = 1 if cut.line else 2
+    name = f"surface-{cut.directions}-{dims}d-{subject.loss_name}-{subject.checkpoint}.npz"
+    path = cut.out or subject.folder / name
     if path.suffix != ".npz" or path.is_dir():
         raise InputError(f"--out {path}: give a file that ends in .npz")
-    plain = asdict(cut)
-    del plain["batch_size"]
-    settings = subject.identity | {"classes": None if classes is None else list(classes)} | plain
+    settings = subject.identity | {
+        "classes": None if classes is None else list(classes), "directions": cut.directions, "dims": dims,
+        "span": cut.span, "steps": cut.steps, "samples": cut.samples_per_class, "tol": TOL, "max_products": PRODUCTS,
+        "seed": cut.seed,
+    }  # fmt: skip
     labels = present_classes(subject.dataset) if classes is None else list(classes)
     fresh = SurfaceFacts(**subject.header, settings=settings)
     with Growing(path.with_suffix(".json"), fresh, subject.folder, say, beside=path) as file:
         facts = file.content
 
         def measure(labels: list[int], clock: Clock) -> Surface:
-            data, facts.num_available = subject.samples(labels, cut.samples, cut.seed)
+            data, facts.num_available = subject.samples(labels, cut.samples_per_class, cut.seed)
             facts.num_samples = len(data[1])
             return loss_surface(
                 subject.model, subject.loss, data, directions=cut.directions, span=cut.span, steps=cut.steps,
-                dims=cut.dims, classes=classes, batch_size=cut.batch_size, seed=cut.seed, tol=cut.tol,
-                max_products=cut.max_products, progress=progress,
+                dims=dims, classes=classes, batch_size=cut.batch_size, seed=cut.seed, tol=TOL, max_products=PRODUCTS,
+                progress=progress,
             )  # fmt: skip
 
         def add(labels: list[int], found: Surface) -> str:

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
-from saddlescape.records.config import Count
-from saddlescape.records.record import LARGEST, may_be
+from saddlescape.records.config import Count, Positive, Seed
+from saddlescape.records.record import LARGEST, may_be, one_of
 
 
 def whole(type_: Any, tokens: Sequence[Any]) -> int:
@@ -28,6 +28,7 @@ def whole(type_: Any, tokens: Sequence[Any]) -> int:
 # cyclopts reads the annotations of a class, inherited ones too, with the names of the class's own module: all groups
 # of flags stand in this file.
 Whole = Annotated[int, Parameter(converter=whole)]
+AtLeastOne = Annotated[Whole, *Count.__metadata__]
 OnlyOn = Annotated[bool, Parameter(negative=())]
 DATA, TRAINING, MACHINE, OUTPUT = (
     Parameter(group=Group(name, sort_key=order)) for order, name in enumerate(("Data", "Training", "Machine", "Output"))
@@ -142,7 +143,7 @@ class TrainOptions(SeededOptions, GridOptions):
     pretrained: Annotated[bool, TRAINING] = False
     profile: Annotated[str, DATA] = "exp"
     draw_seed: Annotated[Whole, DATA] = 0
-    image_size: Annotated[Annotated[Whole, *Count.__metadata__] | None, DATA] = None
+    image_size: Annotated[AtLeastOne | None, DATA] = None
     bad_images: Annotated[str, DATA] = "error"
     start: Annotated[Annotated[Path | None, Parameter(name="--from")], TRAINING] = None
     sync_sam: Annotated[OnlyOn, MACHINE] = False
@@ -156,3 +157,127 @@ class Request(TrainOptions):
     data: str
     method: str | None = None
     processes: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubjectOptions:
+    """Flags of curvature, surface and escape: where a run's network and data are.
+
+    Args:
+        checkpoint: A folder under RUN/checkpoint, such as s0-e00020-b000000 (default: the newest).
+        device: auto, cpu, cuda or cuda:N.
+        root: Folder with the data, if it has moved.
+    """
+
+    checkpoint: str | None = None
+    device: str = "auto"
+    root: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureOptions(SubjectOptions):
+    """Further flags of curvature and surface.
+
+    Args:
+        loss: ce: cross-entropy on the raw logits; train: the run's own loss, margins included.
+        samples_per_class: Measure a fixed random sample of larger classes; the sampling error is shown. Default: all
+            images (--over-training: 256, --advise-rho: 512).
+        batch_size: Images at a time; bounds memory, moves no figure.
+        dtype: float32 or float64.
+        seed: Of random starts, directions and samples.
+    """
+
+    loss: Annotated[str, one_of("ce", "train")] = "ce"
+    samples_per_class: AtLeastOne | None = None
+    batch_size: AtLeastOne = 256
+    dtype: Annotated[str, one_of("float32", "float64")] = "float32"
+    seed: Annotated[Whole, *Seed.__metadata__] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurvatureOptions(MeasureOptions):
+    """Flags of curvature.
+
+    Args:
+        classes: Class names, their numbers, head, mid, tail or all (default: all; with --advise-rho: tail and head).
+        groups: Also a spectrum of the mean loss of head, mid and tail.
+        over_training: Instead, the course over the kept checkpoints (train with --keep-every) ->
+            curvature-course.jsonl.
+        advise_rho: Instead, from which rho on SAM amplifies each class's most negative direction -> rho-advice.json.
+        extremes_only: Certified lambda_min and lambda_max alone: cheaper, without density, trace and share of negative
+            mass.
+        lanczos_steps: Steps of each Lanczos run.
+        probes: Lanczos runs per class, each from another random vector.
+        samples_per_group: With --groups, a fixed random sample of the images of each group, for data of many classes.
+            Default: all.
+        augmented_views: Measure so many views of each image, augmented as in training and drawn once, in place of the
+            image as it is. (The paper's own analysis augments, but anew in each product.)
+        gauss_newton: Show the Gauss-Newton part and the rest of the Hessian beside the whole.
+        tol: Residual, beside the value, at which a pair is settled (default 0.001; --over-training, --advise-rho:
+            0.01).
+        products: Most Hessian products: to settle extremes that Lanczos has not (default 100), or per class and
+            checkpoint with --over-training (60) or class with --advise-rho (100).
+        rho: Radii to try with --advise-rho.
+    """
+
+    classes: Words = ()
+    groups: OnlyOn = False
+    over_training: OnlyOn = False
+    advise_rho: OnlyOn = False
+    extremes_only: OnlyOn = False
+    lanczos_steps: AtLeastOne = 100
+    probes: AtLeastOne = 1
+    samples_per_group: AtLeastOne | None = None
+    augmented_views: AtLeastOne | None = None
+    gauss_newton: bool = True
+    tol: Annotated[float, may_be("between 0 and 1", gt=0, lt=1)] | None = None
+    products: AtLeastOne | None = None
+    rho: Annotated[Sequence[Positive], Parameter(consume_multiple=True, negative=(), show_default=False)] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurfaceOptions(MeasureOptions):
+    """Flags of surface.
+
+    Args:
+        directions: eigen: unit eigenvectors of lambda_min and lambda_max, each class along its own; random:
+            filter-normalised.
+        line: A line along the first direction instead of a plane.
+        classes: Class names, their numbers, head, mid, tail or all: a surface for each (default: one of the mean over
+            all images).
+        span: From -span to span along each direction.
+        steps: Points along each direction.
+        out: File to write (.npz; a .json with the facts lies beside it).
+    """
+
+    directions: Annotated[str, one_of("eigen", "random")] = "eigen"
+    line: OnlyOn = False
+    classes: Words = ()
+    span: Positive = 1.0
+    steps: Annotated[Whole, may_be("at least 2", ge=2)] = 21
+    out: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EscapeOptions(SubjectOptions):
+    """Flags of escape.
+
+    Args:
+        epochs: Epochs of each arm.
+        lr: Constant learning rate of each arm.
+        arms: Optimisers with their radii: sgd pgd@0.5 sam@0.1 momentum-sam@1.5 (default: nine arms).
+        seeds: Seeds of the order of images (default: 0); several make the noise known.
+        classes: Whose curvature is followed (default: the tail).
+        samples_per_class: Images of each larger class that curvature is measured on.
+        products: Most Hessian products per class and epoch.
+        out: The result file (default: RUN/escape.json).
+    """
+
+    epochs: Whole = 10
+    lr: float = 0.01
+    arms: Words = ()
+    seeds: Annotated[Sequence[Whole], Parameter(consume_multiple=True, negative=(), show_default=False)] = ()
+    classes: Words = ()
+    samples_per_class: AtLeastOne = 256
+    products: AtLeastOne = 60
+    out: Path | None = None
