@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
+import itertools
 import json
 import os
 import secrets
@@ -98,6 +100,18 @@ class Sink:
             self._error = self._error or error
         if self._error is not None:
             raise self._error
+
+
+def beside(path: str | Path) -> str:
+    """``; did you mean 'runs/a'?`` where an entry beside the missing ``path`` has nearly its name, else ``""``."""
+    given = Path(str(path).replace("\\", "/"))  # Windows' separators
+    close = []
+    with contextlib.suppress(OSError, ValueError):
+        if Path(path).exists():
+            return ""
+        names = [entry.name for entry in itertools.islice(given.parent.iterdir(), 1000)]
+        close = [given.name] if given.exists() else difflib.get_close_matches(given.name, names, n=1)
+    return f"; did you mean {str(given.parent / close[0])!r}?" if close else ""
 
 
 def write_text(path: Path, text: str, repair: str = REPAIR) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class InputError(ValueError):
     """Bad input: the message is one line that says what is wrong, where, and how to repair it.
@@ -18,6 +21,13 @@ class MissingExtraError(InputError, ImportError):
             f"{feature} needs the package {package!r}, which is not installed: pip install 'saddlescape[{extra}]'"
         )
         self.feature, self.extra, self.package = feature, extra, package
+
+
+def near(word: str, known: Iterable[str]) -> str:
+    """The end of a message on an unknown name: ``did you mean ldam?``, or ``known are ce, ldam``."""
+    names = list(known)
+    close = difflib.get_close_matches(word.lower(), names, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(names)}"
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:

@@ -7,7 +7,6 @@ with the first drop of the learning rate.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from saddlescape.errors import InputError, counted
+from saddlescape.errors import InputError, counted, near
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -171,9 +170,7 @@ def lr_schedule(name: str, total_epochs: int, base_lr: float) -> Schedule:
         InputError: an unknown name, with near matches; no epochs; a learning rate that is negative or not finite.
     """
     if name not in LR_SCHEDULES:
-        near = difflib.get_close_matches(name, LR_SCHEDULES, n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(LR_SCHEDULES)}"
-        raise InputError(f"unknown learning-rate schedule {name!r}; {hint}")
+        raise InputError(f"unknown learning-rate schedule {name!r}; {near(name, LR_SCHEDULES)}")
     if total_epochs < 1:
         raise InputError(f"total_epochs is {total_epochs}; a run has at least one epoch")
     if not (math.isfinite(base_lr) and base_lr >= 0):

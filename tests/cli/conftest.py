@@ -85,12 +85,12 @@ def folder(root: Path, **counts: int) -> Path:
     return root
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_folder() -> Callable[..., Path]:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_picture() -> Callable[..., Path]:
     return picture
 

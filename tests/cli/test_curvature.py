@@ -30,18 +30,6 @@ def test_it_prints_the_table_and_reuses_what_is_measured(cli: Any, run: Path) ->
     assert again.out == outcome.out
 
 
-@pytest.mark.parametrize(
-    "words",
-    ["curvature --batch-size 1.5", "curvature --products 1.5", "curvature --seed 1e20", "surface --steps 3.5",
-     "surface --samples-per-class 2.5", "escape --epochs 1e20", "escape --products 0.5"],
-)  # fmt: skip
-def test_numbers_that_are_not_whole_are_refused(cli: Any, run: Path, words: str) -> None:
-    command, *rest = words.split()
-    outcome = cli(command, run, *rest)
-    assert outcome.code == 2
-    assert "is not a whole number" in outcome.err
-
-
 def test_a_line_and_an_arm(cli: Any, run: Path) -> None:
     line = cli("surface", run, "--line", "--steps", 3, "--directions", "random", "--classes", "9", "--device", "cpu")
     assert line.code == 0, line.err
@@ -93,56 +81,3 @@ def test_the_hint_is_shown_with_its_caveats(cli: Any, run: Path) -> None:
     assert "hint" in outcome.out
     assert "the other way" in outcome.out
     assert json.loads((run / "rho-advice.json").read_text())["settings"]["rhos"] == [0.1, 1.0]
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (("--classes", "cat"), "--classes cat"),
-        (("--checkpoint", "s0-e00099-b000000"), "s0-e00002-b000000"),
-        (("--loss", "mse"), "--loss 'mse'"),
-        (("--dtype", "float16"), "--dtype 'float16'"),
-        (("--over-training",), "--keep-every"),
-        (("--over-training", "--advise-rho"), "give one of them"),
-        (("--over-training", "--checkpoint", "s0-e00002-b000000"), "leave out"),
-        (("--rho", "0.1"), "--advise-rho"),
-        (("--advise-rho", "--rho", "-1"), "--rho"),
-        (("--probes", "0"), "--probes 0"),
-        (("--tol", "2"), "--tol 2"),
-        (("--samples-per-class", "0"), "--samples-per-class 0"),
-    ],
-)
-def test_bad_words_for_curvature(cli: Any, digits_run: Path, untouched: Any, words: tuple[str, ...], said: str) -> None:
-    untouched(digits_run)
-    assert said in cli("curvature", digits_run, *words).complaint
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (("surface", "--directions", "up"), "--directions 'up'"),
-        (("surface", "--steps", "1"), "--steps 1"),
-        (("surface", "--span", "nan"), "--span"),
-        (("surface", "--out", "figure.png"), ".npz"),
-        (("escape", "--arms", "adam"), "--arms adam"),
-        (("escape", "--arms", "sam"), "sam@0.5"),
-        (("escape", "--epochs", "0"), "epochs"),
-        (("escape", "--lr", "nan"), "lr"),
-    ],
-)
-def test_bad_words_for_surface_and_escape(
-    cli: Any, digits_run: Path, untouched: Any, words: tuple[str, ...], said: str
-) -> None:
-    untouched(digits_run)
-    assert said in cli(words[0], digits_run, *words[1:]).complaint
-
-
-@pytest.mark.parametrize("command", ["curvature", "surface", "escape"])
-def test_what_is_no_run(cli: Any, tmp_path: Path, command: str) -> None:
-    assert "not a run folder" in cli(command, tmp_path / "nowhere").complaint
-
-
-def test_bad_tracking_is_refused_before_anything_is_written(cli: Any, tmp_path: Path) -> None:
-    complaint = cli("train", "digits", "--out", tmp_path / "run", "--track-curvature", "often").complaint
-    assert "every=10" in complaint
-    assert not (tmp_path / "run").exists()

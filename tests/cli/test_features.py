@@ -50,21 +50,9 @@ def test_a_run_on_features_is_used_like_any_other(cli, features: Path) -> None:
         assert outcome.code == 0, outcome.err
 
 
-@pytest.mark.parametrize(
-    ("command", "words"),
-    [
-        (("train", "set.npz", "--augment", "crop-flip"), "--augment none"),
-        (("predict", "run", "narrow.npy"), "narrow.npy: 3 columns, the run takes 8"),
-        (("predict", "run", "photo.jpg"), "photo.jpg"),
-        (("train", "table.csv"), "save them as an .npz"),
-    ],
-)
-def test_what_features_cannot_is_one_line(cli, features: Path, monkeypatch, command, words: str) -> None:
-    monkeypatch.chdir(features.parent)
+def test_rows_of_another_width_are_refused(cli, features: Path) -> None:
     np.save("narrow.npy", np.zeros((2, 3)))
+    assert cli("train", features, "--method", "plda", "--out", "run").code == 0
+    assert "narrow.npy: 3 columns, the run takes 8" in cli("predict", "run", "narrow.npy").complaint
     Path("photo.jpg").write_bytes(b"\xff\xd8\xff")
-    Path("table.csv").write_text("age,city,label\n33,Bern,0\n44,Basel,1\n")
-    if command[0] == "predict":
-        assert cli("train", features, "--method", "plda", "--epochs", 1, "--out", "run").code == 0
-    outcome = cli(*command)
-    assert outcome.code == 2 and words in outcome.err and "unexpected" not in outcome.err
+    assert "photo.jpg" in cli("predict", "run", "photo.jpg").complaint

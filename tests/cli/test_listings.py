@@ -11,7 +11,7 @@ import sys
 import pytest
 
 import saddlescape
-from saddlescape.cli.app import COMMANDS, GROUPS, build
+from saddlescape.cli.app import COMMANDS, EXAMPLES, GROUPS, build
 from saddlescape.methods.grammar import OPTIMIZERS
 from saddlescape.methods.recipe import Facts
 from saddlescape.methods.resolve import resolve
@@ -37,14 +37,17 @@ def test_help_has_an_example(cli, command):
 
 def test_the_example_in_the_help_is_a_legal_command(cli, monkeypatch):
     """Every example parses: the words are bound to the parameters of the function that they would call."""
-    from saddlescape.cli.app import build
-
     app = build()
-    for command in COMMANDS:
-        text = " ".join(cli(command, "--help").out.split())
-        example = text.split("Example: saddlescape ")[1].split("╭")[0].split()
-        bound = app.parse_args(example, exit_on_error=False, print_error=False)[1]
-        assert bound is not None
+    helps = [" ".join(cli(command, "--help").out.split()) for command in COMMANDS]
+    examples = [text.split("Example: saddlescape ")[1].split("╭")[0] for text in helps]
+    for example in (*examples, *EXAMPLES.split("saddlescape ")[1:]):
+        assert app.parse_args(example.split(), exit_on_error=False, print_error=False)[1] is not None
+
+
+def test_the_examples_of_the_help_can_be_run(cli, photos):
+    for example in EXAMPLES.split("saddlescape ")[1:]:
+        outcome = cli(*example.replace("photos/", str(photos)).split(), "--dry-run")
+        assert outcome.code == 0, outcome.err
 
 
 def test_the_help_lists_each_command_with_a_line_in_groups_and_two_examples(cli):

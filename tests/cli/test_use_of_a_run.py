@@ -117,3 +117,13 @@ def test_export_says_where_it_wrote_by_default(cli, digits_run, tmp_path):
     assert outcome.code == 0, outcome.err
     assert outcome.out.startswith(f"{copy / 'model.pt2'} ")
     assert isinstance(torch.export.load(copy / "model.pt2"), torch.export.ExportedProgram)
+
+
+def test_a_page_and_figures(cli, photo_run):
+    outcome = cli("report", photo_run, "--out", "out/page.html", "--figures", "figures", "--title", "Cats & dogs")
+    assert outcome.code == 0, outcome.err
+    assert "Cats &amp; dogs" in Path("out/page.html").read_text(encoding="utf-8")
+    written = list(Path("figures").glob("[!.]*"))
+    assert {path.suffix for path in written} == {".pdf", ".svg", ".png"}
+    page, figures = outcome.out.splitlines()
+    assert page.startswith("-> out/page.html (") and figures == f"-> figures: {len(written)} files"

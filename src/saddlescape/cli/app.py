@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError, Group, Parameter
+from cyclopts.exceptions import (
+    CoercionError,
+    MissingArgumentError,
+    UnknownCommandError,
+    UnusedCliTokensError,
+)
 
 from saddlescape import __version__
 from saddlescape.cli import streams
 from saddlescape.disk import reason
-from saddlescape.errors import InputError
+from saddlescape.errors import InputError, near
 from saddlescape.parallel.launch import ReportedElsewhere, launched
 
 DONE, BAD_INPUT, INTERRUPTED = 0, 2, 130
@@ -37,14 +44,14 @@ GROUPS = {
     },
     "Compare": {
         "reproduce": "Train the rows of the paper's tables, beside the published numbers.",
-        "demo": "Train and compare three methods on digits, in a minute.",
+        "demo": "Train with and without SAM on digits, and see each class's curvature, in two minutes.",
     },
 }
 """Each command has a file of its name in this folder, which holds a function or App of that name."""
 COMMANDS = tuple(name for group in GROUPS.values() for name in group)
 EXAMPLES = """Examples:
   saddlescape train photos/ --out runs/photos
-  saddlescape reproduce digits --epochs 300 --out runs/table"""
+  saddlescape reproduce digits-lt --methods ce,ce+sam --out runs/table"""
 
 
 def build(listing: bool = False) -> App:
@@ -104,7 +111,7 @@ def run(arguments: Sequence[str], debug: bool = False) -> int:
     except (CycloptsError, InputError) as error:
         if mute or (isinstance(error, CycloptsError) and launch is not None and launch.rank > 0):
             return BAD_INPUT
-        return _complain(error, BAD_INPUT, debug)
+        return _complain(error if isinstance(error, InputError) else _in_one_line(error), BAD_INPUT, debug)
     except KeyboardInterrupt as error:
         return _complain("interrupted" if not debug else error, INTERRUPTED, debug)
     except streams.OutputError as error:
@@ -128,6 +135,27 @@ def run(arguments: Sequence[str], debug: bool = False) -> int:
             f"unexpected {kind}; run again with --debug for the whole story and report it", BAD_INPUT, False
         )
     return DONE
+
+
+def _in_one_line(error: CycloptsError) -> InputError:
+    """A mistake in the words of a command: what is wrong with which word, and how to repair it."""
+    command = " ".join(error.command_chain or ())
+    word = next(iter(error.unused_tokens or ()), "")
+    text = str(error).strip().rstrip(".")
+    if isinstance(error, UnusedCliTokensError):
+        below = [name for name in error.app or () if not name.startswith("-")]
+        wrong = f"unknown command {word!r}; {near(word, below)}" if below else f"{word!r} is one argument too many"
+        text = f"{command}: {wrong}"
+    elif isinstance(error, MissingArgumentError) and error.argument is not None:
+        text = f"{command} needs {error.argument.name}"
+    elif isinstance(error, CoercionError):
+        text = text.replace("unable to convert ", "").replace(" into ", " is no ")
+        for kind, words in {"int": "not a whole number", "float": "not a number", "bool": "neither yes nor no"}.items():
+            text = re.sub(rf"is no {kind}\b.*", f"is {words}", text)
+    elif isinstance(error, UnknownCommandError):
+        text = f"unknown option {word}" if word.startswith("-") else f"unknown command {word!r}; {near(word, COMMANDS)}"
+    repaired = "; " in text or "Did you mean" in text
+    return InputError(text if repaired else f"{text}; see {' '.join(('saddlescape', command)).strip()} --help")
 
 
 def _cannot_print(error: streams.OutputError, debug: bool) -> int:

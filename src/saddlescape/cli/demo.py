@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from saddlescape.cli.display import console
-from saddlescape.runs.request import GridOptions, Whole
+from saddlescape.runs.request import GridOptions, Seeds, Whole
 
 # Fixed before the numbers were seen: two rows that differ in SAM alone, the recipe of published/recipes.toml.
 METHODS = "ce+drw,ce+drw+sam"
-SEEDS = (0, 1)
+SEEDS = [0, 1]
 LANCZOS_STEPS = 40  # settle both extreme eigenvalues of every class of this network; 100 cost twice the time
 
 
 def demo(
     *,
     out: Path = Path("runs/demo"),
-    seeds: Annotated[tuple[Whole, ...], Parameter(consume_multiple=True, negative=())] = SEEDS,
+    seeds: Seeds | None = None,
     epochs: Whole | None = None,
 ) -> None:
     """Train ce+drw with and without SAM on long-tailed digits, measure the curvature of each class, make the page.
@@ -31,7 +28,7 @@ def demo(
 
     Args:
         out: Folder of the grid; run again, it resumes.
-        seeds: Seeds of the runs.
+        seeds: Seeds of the runs (default: 0 1).
         epochs: Length of each run (default: the recipe's).
     """
     import torch
@@ -43,7 +40,7 @@ def demo(
         "digits-lt",
         out=out,
         methods=METHODS,
-        seeds=list(seeds),
+        seeds=seeds or SEEDS,
         options=GridOptions(epochs=epochs, device="cpu", eval_every=50, precision="float32"),
         engine="processes",
         threads=1,  # a run on each core: so small a network gains nothing from a second thread
@@ -51,7 +48,7 @@ def demo(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        measure_and_report(out, [out / f"{method}-seed{seeds[0]}" for method in METHODS.split(",")])
+        measure_and_report(out, [out / f"{method}-seed{(seeds or SEEDS)[0]}" for method in METHODS.split(",")])
     finally:
         torch.set_num_threads(threads)
 

@@ -33,6 +33,9 @@ def report(
         raise InputError("give a run folder or a folder of runs: saddlescape report runs/ce-drw")
     if out.is_dir():
         raise InputError(f"--out {out} is a folder: give a file such as {out / 'report.html'}")
+    if out.suffix.lower() not in ("", ".html", ".htm"):
+        raise InputError(f"--out {out}: the page is HTML; give a file such as {out.with_suffix('.html')}, "
+                         "and --figures FOLDER for PDF, SVG and PNG")  # fmt: skip
     from saddlescape.report import write_figures, write_page
 
     page = write_page(paths, out, title)

@@ -11,8 +11,8 @@ from rich.table import Table
 
 from saddlescape.cli.display import bar, console, reading, say
 from saddlescape.cli.grid_bars import GridBars
-from saddlescape.errors import InputError
-from saddlescape.runs.request import GridOptions, Request, Whole
+from saddlescape.errors import InputError, near
+from saddlescape.runs.request import GridOptions, Request, Seeds, Whole
 
 if TYPE_CHECKING:
     from saddlescape.runs.grid import FailedRuns
@@ -32,7 +32,7 @@ def reproduce(
     *,
     out: Path,
     methods: str = "paper",
-    seeds: Annotated[list[Whole] | None, Parameter(consume_multiple=True, negative=())] = None,
+    seeds: Seeds | None = None,
     options: Annotated[GridOptions, Parameter(name="*")] = GridOptions(),  # noqa: B008, frozen
     tuned: Path | None = None,
     engine: str | None = None,
@@ -73,7 +73,7 @@ def reproduce(
     from saddlescape.runs.grid import FailedRuns, parse_methods, plan_grid, run_grid
 
     if table not in TABLES:
-        raise InputError(f"unknown table {table!r}; known are {', '.join(TABLES)}")
+        raise InputError(f"unknown table {table!r}; {near(table, TABLES)}")
     dataset = TABLES[table]
     large = dataset in ("imagenet-lt", "inat2018")
     drawn = None if large else 100.0  # the large sets are long-tailed as they come

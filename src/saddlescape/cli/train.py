@@ -75,6 +75,9 @@ def train(
 
             plotly_js()  # raises where the extra is missing: now, not after training
         tracking = None if track_curvature is None else parse_tracking(track_curvature)
+        if tensorboard:
+            say("--tensorboard is deprecated and will go: use --log tensorboard")
+        names = logger_names(f"tensorboard,{log}" if tensorboard else log)
         request = Request(data=data, method=method, processes=ranks.size, **vars(options))
         folder = out or run_folder(data, method, options.seed, "recipe" if recipe else "default")
         with reading() as progress:
@@ -105,9 +108,6 @@ def train(
             f"{counted(dataset.num_classes, 'class', 'classes')} ({counts}), {config.device}, {config.precision}"
             f"{', compiled' if config.compile else ''}{_shared(config)} -> {folder}")  # fmt: skip
         live = None if tracking is None else LiveCourse(folder, config, dataset, tracking, say)
-        if tensorboard:
-            say("--tensorboard is deprecated and will go: use --log tensorboard")
-        names = logger_names(f"tensorboard,{log}" if tensorboard else log)
         loggers: list[Any] = []  # built once the folder is a run's, for they write into it
 
         def logging(closing: contextlib.ExitStack) -> list[Any]:

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from saddlescape.cli.display import TrainingBar, bar, console, reading, say
-from saddlescape.runs.request import Request, TuneOptions, Whole
+from saddlescape.runs.request import SEVERAL, Request, TuneOptions, Whole
 
 
 def tune(
@@ -19,7 +19,7 @@ def tune(
     method: str,
     out: Path,
     trials: Whole = 20,
-    search: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
+    search: Annotated[list[str] | None, SEVERAL] = None,
     options: Annotated[TuneOptions, Parameter(name="*")] = TuneOptions(),  # noqa: B008, frozen
 ) -> None:
     """Search weight decay, rho and the loss's own numbers on a validation split; the test set plays no part.

@@ -113,7 +113,7 @@ def load(
     train, held = with_test(found, split, notes)
     if not request.partial:
         counts = count_labels(train.labels, len(found.classes))
-        _require(found.classes, counts, "training images: add some or remove the class")
+        _require(found, counts, "training images: add some or remove the class")
     kept = None
     if imbalance is not None or n_max is not None:
         kept = thinned(train, found.classes, 1.0 if imbalance is None else imbalance, profile, seed, n_max, notes)
@@ -145,7 +145,7 @@ def load(
         raise InputError(f"{name_or_path}: no readable image is left for testing")
     counts = count_labels(splits["train"].labels, len(found.classes))
     if not request.partial:
-        _require(found.classes, counts, "readable training images left: repair them or remove the class")
+        _require(found, counts, "readable training images left: repair them or remove the class")
     notes += reading.notes()
     unseen = sorted(set(range(len(counts))) - set(splits["test"].labels.tolist()))
     if unseen and not request.partial:
@@ -187,10 +187,10 @@ def _existing(path: str | Path | None) -> Path | None:
     return place
 
 
-def _require(classes: list[str], counts: list[int], what: str) -> None:
+def _require(found: Found, counts: list[int], what: str) -> None:
     for label, count in enumerate(counts):
         if count == 0:
-            raise InputError(f"class {classes[label]!r} (label {label}) has no {what}")
+            raise InputError(f"{found.name}: class {found.classes[label]!r} (label {label}) has no {what}")
 
 
 def _preprocess(
@@ -204,7 +204,8 @@ def _preprocess(
                 resize_to = round(image_size * found.preprocess.resize_to / own)
                 notes.append(f"image size {image_size}: published results are at {own}")
                 return replace(found.preprocess, image_size=image_size, resize_to=resize_to, background=background)
-            raise InputError(f"{found.name} has images of {own} x {own}: image_size {image_size} is for own images")
+            has = "features" if found.preprocess.features else f"images of {own} x {own}"
+            raise InputError(f"{found.name} has {has}: leave out --image-size {image_size}")
         return replace(found.preprocess, background=background)
     size = image_size
     if size is None:

@@ -62,7 +62,10 @@ def with_test(found: Found, split: str, notes: list[str]) -> tuple[Images, Image
         names = relative_names((found.train.name(i) for i in range(len(found.train))), found.base)
     stay, aside = stratified_split(found.train.labels, TEST_FRACTION, names=names)
     if len(aside) == 0:
-        raise InputError(f"{found.name}: no class has two images, so none can be set aside for testing: add images")
+        raise InputError(
+            f"{found.name}: no class has two images, so none can be set aside for testing: add images, or repair the "
+            f"labels (there are {len(found.classes)} classes: {', '.join(found.classes[:3])} ...)"
+        )
     single = [found.classes[c] for c, n in enumerate(count_labels(found.train.labels, len(found.classes))) if n == 1]
     notes.append(
         f"no test set given: {counted(len(aside), 'image')} set aside (a fifth of each class, at least one; fixed)"

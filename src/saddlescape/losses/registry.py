@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from typing import Any
 
 from saddlescape.counts import ClassCounts, check_class_counts
-from saddlescape.errors import InputError
+from saddlescape.errors import InputError, near
 from saddlescape.losses.balanced_softmax import BalancedSoftmaxLoss
 from saddlescape.losses.base import ClassLoss
 from saddlescape.losses.cross_entropy import CrossEntropyLoss
@@ -45,9 +44,7 @@ def build_loss(name: str, class_counts: ClassCounts, **options: Any) -> ClassLos
     """
     counts = check_class_counts(class_counts)
     if name not in LOSSES:
-        near = difflib.get_close_matches(name, LOSSES, n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(LOSSES)}"
-        raise InputError(f"unknown loss {name!r}; {hint}")
+        raise InputError(f"unknown loss {name!r}; {near(name, LOSSES)}")
     cls = LOSSES[name]
     parameters = inspect.signature(cls).parameters
     given = {"class_counts": counts} if "class_counts" in parameters else {"num_classes": len(counts)}

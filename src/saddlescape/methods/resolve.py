@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from saddlescape.errors import InputError
+from saddlescape.errors import InputError, near
 from saddlescape.methods import fine_tuning, own_data, single_stage
 from saddlescape.methods.grammar import TERMS, Sum, parse
 from saddlescape.methods.recipe import Facts, Recipe
@@ -47,9 +47,9 @@ def read(method: str) -> tuple[str, Sum]:
         unknown = [word for word in words if word not in TERMS]
         if unknown and (sum_ := _with_plus(method)):
             raise InputError(f"method {method!r}: unknown term {unknown[0]!r} (did you mean {sum_!r}?)")
-        near = difflib.get_close_matches(unknown[0], SYSTEMS, n=1, cutoff=0.6) if unknown else []
-        if near and not difflib.get_close_matches(unknown[0], TERMS, n=1, cutoff=0.6):
-            raise InputError(f"method {method!r}: unknown term {unknown[0]!r} (did you mean the system {near[0]!r}?)")
+        close = difflib.get_close_matches(unknown[0], SYSTEMS, n=1, cutoff=0.6) if unknown else []
+        if close and not difflib.get_close_matches(unknown[0], TERMS, n=1, cutoff=0.6):
+            raise InputError(f"method {method!r}: unknown term {unknown[0]!r} (did you mean the system {close[0]!r}?)")
         return "", parse(method)
     if len(named) > 1:
         raise InputError(f"method {method!r}: {named[0]!r} and {named[1]!r} are both systems; name one")
@@ -226,7 +226,7 @@ def _replace(stage: Stage, names: list[str], text: str, setting: str) -> Stage:
     types = typing.get_type_hints(Stage)
     fields = [field.name for field in dataclasses.fields(Stage)]
     if names[0] not in fields:
-        raise InputError(f"--set {setting}: a stage has no field {names[0]!r}; it has {', '.join(fields)}")
+        raise InputError(f"--set {setting}: a stage has no field {names[0]!r}; {near(names[0], fields)}")
     wanted = types[names[0]]
     if len(names) == 2:
         group = getattr(stage, names[0])

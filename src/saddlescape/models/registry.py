@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from torch import nn
 
-from saddlescape.errors import InputError
+from saddlescape.errors import InputError, near
 from saddlescape.models import resnet
 from saddlescape.models.backbone import Backbone, feature_dim, is_backbone, load_backbone
 from saddlescape.models.heads import HeadKind, make_head
@@ -65,10 +64,8 @@ def build_model(
     if is_backbone(name) or options.keys() & {"pretrained", "weights", "input_size"}:
         return _backbone(name, num_classes, head, in_channels, **options)
     if name not in model_names():
-        near = difflib.get_close_matches(name, model_names(), n=3, cutoff=0.5)
-        known = ", ".join([*model_names(), "timm/<name>", "package.module:function"])
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known are {known}"
-        raise InputError(f"unknown model {name!r}; {hint}")
+        known = [*model_names(), "timm/<name>", "package.module:function"]
+        raise InputError(f"unknown model {name!r}; {near(name, known)}")
     allowed = {"stem"} if name in resnet.ARCHITECTURES else set()
     for option in sorted(set(options) - allowed):
         raise InputError(f"model {name!r} has no option {option!r}; it has {', '.join(sorted(allowed)) or 'none'}")

@@ -220,7 +220,8 @@ def check_stages(stages: Sequence[Stage]) -> None:
         found = violation(msgspec.to_builtins(stage), Stage)
         if found is not None:
             path, value, allowed = found
-            raise InputError(f"stage {stage.name!r}: {path} is {value}; it must be {allowed}")
+            field = path.partition(".")[0] if path.rpartition(".")[2].isdigit() else path  # an entry of a list
+            raise InputError(f"stage {stage.name!r}: {field} is {value}; it must be {allowed}")
 
 
 def read_config(raw: Any, where: str, *, strict: bool = False) -> RunConfig:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from saddlescape.disk import read_npz, read_text
+from saddlescape.disk import beside, read_npz, read_text
 from saddlescape.errors import InputError, counted
 from saddlescape.records import files
 from saddlescape.records.config import RunConfig, read_config
@@ -250,9 +250,10 @@ def read(paths: Sequence[Path]) -> list[RunData]:
     for path in paths:
         found = [path] if files.is_run(path) else runs_in(path)
         if not found and not path.exists():
-            raise InputError(f"there is no folder {path}; give a run folder or a folder of runs")
+            raise InputError(f"there is no folder {path}{beside(path) or '; give a run folder or a folder of runs'}")
         if not found:
-            raise InputError(f"{path} is neither a run (it has no {files.CONFIG}) nor a folder of runs")
+            raise InputError(f"{path} is neither a run (it has no {files.CONFIG}) nor a folder of runs: "
+                             "give the --out of saddlescape train or reproduce")  # fmt: skip
         for folder in found:
             unique.setdefault(folder.resolve(), folder)
     runs = sorted((read_run(folder) for folder in unique.values()), key=_order)

@@ -11,7 +11,7 @@ import msgspec
 import tomli_w
 
 from saddlescape.data.sources.registry import dataset_names
-from saddlescape.disk import expanded, read_text, write_text
+from saddlescape.disk import beside, expanded, read_text, write_text
 from saddlescape.errors import InputError
 from saddlescape.records.config import RunConfig, read_config
 from saddlescape.records.files import CONFIG
@@ -47,7 +47,9 @@ def load(folder: Path) -> RunConfig:
     """The configuration of a run folder. Raises InputError where it is missing."""
     path = folder / CONFIG
     if not path.is_file():
-        raise InputError(f"{folder} is not a run folder: it has no {CONFIG}")
+        why = f"it has no {CONFIG}" if folder.exists() else "nothing is there"
+        repair = beside(folder) or "; give the --out of saddlescape train"
+        raise InputError(f"{folder} is not a run folder: {why}{repair}")
     return from_toml(read_text(path), str(path))
 
 

@@ -179,8 +179,9 @@ def allowed_changes(old: RunConfig, config: RunConfig, folder: Path) -> list[str
     """What differs from the configuration in ``folder`` and may. Raises InputError for what may not."""
     refused, allowed = configuration.differences(old, config)
     if refused:
+        rest = f"; {len(refused) - 5} more" if len(refused) > 5 else ""
         raise InputError(
-            f"{folder} was begun with other settings ({'; '.join(refused)}): "
+            f"{folder} was begun with other settings ({'; '.join(refused[:5])}{rest}): "
             "use those, or choose another --out; nothing was changed"
         )
     return allowed

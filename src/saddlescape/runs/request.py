@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,10 @@ from saddlescape.records.record import LARGEST, may_be, one_of
 
 def whole(type_: Any, tokens: Sequence[Any]) -> int:
     """Read one token as an integer (cyclopts would round 1.5). Raises ValueError, which becomes cyclopts' one line."""
-    text = tokens[0].value
+    return _whole(tokens[0].value)
+
+
+def _whole(text: str) -> int:
     try:
         number = int(text)
     except ValueError:
@@ -25,15 +29,26 @@ def whole(type_: Any, tokens: Sequence[Any]) -> int:
     return number
 
 
+def several(type_: Any, tokens: Sequence[Any]) -> list[int]:
+    """Read tokens such as "0 1 2" or "0,1,2" as integers."""
+    words = [word for token in tokens for word in re.split(r"[,\s]+", token.value.strip(", "))]
+    try:
+        return [_whole(word) for word in words]
+    except ValueError as error:
+        raise ValueError(f"{error}; write --seeds 0 1 2") from None
+
+
 # cyclopts reads the annotations of a class, inherited ones too, with the names of the class's own module: all groups
 # of flags stand in this file.
+SEVERAL = Parameter(consume_multiple=1, negative=())  # one value or more: --classes 0 9
 Whole = Annotated[int, Parameter(converter=whole)]
 AtLeastOne = Annotated[Whole, *Count.__metadata__]
+Seeds = Annotated[Sequence[int], Parameter(converter=several), SEVERAL]
 OnlyOn = Annotated[bool, Parameter(negative=())]
 DATA, TRAINING, MACHINE, OUTPUT = (
     Parameter(group=Group(name, sort_key=order)) for order, name in enumerate(("Data", "Training", "Machine", "Output"))
 )
-Words = Annotated[Sequence[str], Parameter(consume_multiple=True, negative=(), show_default=False)]
+Words = Annotated[Sequence[str], SEVERAL, Parameter(show_default=False)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,7 +247,7 @@ class CurvatureOptions(MeasureOptions):
     gauss_newton: bool = True
     tol: Annotated[float, may_be("between 0 and 1", gt=0, lt=1)] | None = None
     products: AtLeastOne | None = None
-    rho: Annotated[Sequence[Positive], Parameter(consume_multiple=True, negative=(), show_default=False)] = ()
+    rho: Annotated[Sequence[Positive], SEVERAL, Parameter(show_default=False)] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,7 +291,7 @@ class EscapeOptions(SubjectOptions):
     epochs: Whole = 10
     lr: float = 0.01
     arms: Words = ()
-    seeds: Annotated[Sequence[Whole], Parameter(consume_multiple=True, negative=(), show_default=False)] = ()
+    seeds: Annotated[Seeds, Parameter(show_default=False)] = ()
     classes: Words = ()
     samples_per_class: AtLeastOne = 256
     products: AtLeastOne = 60

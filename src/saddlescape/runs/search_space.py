@@ -54,7 +54,7 @@ def parse_range(text: str) -> Range:
     Raises:
         InputError: not of that form, or an empty range.
     """
-    match = re.fullmatch(r"\s*([\w.\-]+)\s*=\s*([^.\s][^:\s]*?)\.\.([^:\s]+?)(:log)?\s*", text)
+    match = re.fullmatch(r"\s*([\w\-]+\.[\w.\-]+)\s*=\s*([^.\s][^:\s]*?)\.\.([^:\s]+?)(:log)?\s*", text)
     try:
         if match is None:
             raise ValueError

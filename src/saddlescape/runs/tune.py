@@ -56,6 +56,8 @@ def tune(
     for note in notes:
         say(note)
     ranges = space(recipe_of(request, facts_of(dataset, resolve_device(base.device), base.backbone.frozen)), searches)
+    if searches:  # a field that is unknown ends the search before the first trial
+        plan(replace(request, settings=(*request.settings, *(one.setting(one.low) for one in ranges))), None, loaded)
     files.make_folder(folder, "choose another --out")
     _same_search(folder, base, ranges, dataset)
     done = files.read_rows(folder / TRIALS)

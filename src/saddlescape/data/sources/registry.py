@@ -18,7 +18,7 @@ from saddlescape.data.sources.folder import load_folder
 from saddlescape.data.sources.found import Found, SourceRequest
 from saddlescape.data.sources.listfile import load_list
 from saddlescape.data.sources.parquet import load_parquet, shards_under
-from saddlescape.disk import expanded
+from saddlescape.disk import beside, expanded
 from saddlescape.errors import InputError
 from saddlescape.names import SOURCES, TAKES
 
@@ -118,9 +118,9 @@ def _read(path: Path, request: SourceRequest) -> Found:
 def _unknown(name: str) -> str:
     looks_like_path = any(sign in name for sign in "/\\") or Path(name).suffix != ""
     if looks_like_path:
-        return f"{name}: no such file or folder"
+        return f"{name}: no such file or folder{beside(name) or '; give a path as this system writes it'}"
     close = difflib.get_close_matches(name.lower(), SOURCES, n=1)
-    hint = f": did you mean {close[0]!r}?" if close else "."
+    hint = f": did you mean {close[0]!r}?" if close else (beside(name) or ".")
     return (
         f"unknown data set {name!r}{hint} Known are {', '.join(SOURCES)}, or give a path to a folder, list or parquet"
     )

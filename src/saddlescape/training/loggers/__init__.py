@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from saddlescape.curvature import Spectrum
-from saddlescape.errors import InputError
+from saddlescape.errors import InputError, near
 from saddlescape.training.loop import Watcher
 
 LOGGERS = {"tensorboard": "TensorBoard", "wandb": "WeightsAndBiases", "mlflow": "MLflow"}
@@ -33,7 +33,7 @@ def logger_names(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         if name not in LOGGERS:
-            raise InputError(f"--log {name}: unknown logger; known are {', '.join(LOGGERS)}")
+            raise InputError(f"--log {name}: unknown logger; {near(name, LOGGERS)}")
     return list(dict.fromkeys(names))
 
 
