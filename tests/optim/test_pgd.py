@@ -9,7 +9,6 @@ import pytest
 import torch
 from family import closure_over
 from torch import Tensor, nn
-from torch.amp import GradScaler
 
 from saddlescape.errors import InputError
 from saddlescape.optim import PerturbedGD
@@ -50,8 +49,8 @@ def test_kicks_leave_a_saddle_at_which_the_base_optimiser_stays() -> None:
     def run(kicked: bool) -> Tensor:
         w = torch.zeros(2, dtype=torch.float64, requires_grad=True)
         base = torch.optim.SGD([w], lr=0.05)
-        optimizer = PerturbedGD(base, 1e-2, t_thr=1, g_thr=1e-3) if kicked else base
-        for _ in range(300):
+        optimizer = PerturbedGD(base, 1e-2, t_thr=100) if kicked else base
+        for _ in range(399):
             optimizer.step(closure_over(optimizer, lambda: saddle(w)))
         return w.detach()
 
@@ -59,7 +58,7 @@ def test_kicks_leave_a_saddle_at_which_the_base_optimiser_stays() -> None:
     assert run(kicked=True).abs().tolist() == pytest.approx([0, 1], abs=2e-2)  # a minimum
 
 
-def test_by_the_clock_and_by_the_running_mean() -> None:
+def test_kicks_come_by_the_clock() -> None:
     w = torch.zeros(4, requires_grad=True)
     optimizer = PerturbedGD(torch.optim.SGD([w], lr=0.0), 0.1, t_thr=3)
     moved = []
@@ -69,36 +68,13 @@ def test_by_the_clock_and_by_the_running_mean() -> None:
         moved.append(not torch.equal(w.detach(), before))
     assert moved == [False, False, True] * 3
 
-    slope = torch.tensor(1.0)
-    optimizer = PerturbedGD(torch.optim.SGD([w], lr=0.0), 0.1, t_thr=2, g_thr=0.5, decay=0.5)
-    kicked, mean, weight = [], 0.0, 0.0
-    for t in range(10):
-        slope.fill_(1.0 if t < 5 else 0.1)  # gradient norm 2 * slope
-        before = w.detach().clone()
-        optimizer.step(closure_over(optimizer, lambda: (w * slope).sum()))
-        mean, weight = 0.5 * mean + 0.5 * 2 * slope.item(), 0.5 * weight + 0.5
-        kicked.append((not torch.equal(w.detach(), before), mean / weight <= 0.5))
-    assert not any(kick for kick, small in kicked if not small)
-    first = next(t for t, (_, small) in enumerate(kicked) if small)
-    assert [t for t, (kick, _) in enumerate(kicked) if kick] == list(range(first, 10, 2))
-
-
-def test_the_mean_is_of_unscaled_gradients() -> None:
-    w = torch.zeros(4, requires_grad=True)
-    optimizer = PerturbedGD(torch.optim.SGD([w], lr=0.0), 0.1, t_thr=1, g_thr=3.0)
-    scaler = GradScaler("cpu", init_scale=2.0**10)
-    optimizer.step(closure_over(optimizer, w.sum, scaler), scaler=scaler)
-    scaler.update()
-    assert optimizer.grad_norm.item() == 2.0
-    assert w.detach().norm() > 0
-
 
 def test_resume_continues_on_the_same_bits_and_random_numbers_are_untouched() -> None:
     def build(seed: int) -> tuple[nn.Linear, PerturbedGD]:
         torch.manual_seed(seed)
         model = nn.Linear(3, 2)
         base = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-        return model, PerturbedGD(base, 0.1, t_thr=2, g_thr=10.0, seed=4)
+        return model, PerturbedGD(base, 0.1, t_thr=2, seed=4)
 
     x = torch.randn(8, 3)
     model, optimizer = build(0)
@@ -129,7 +105,6 @@ def test_bad_input() -> None:
     for build, words in (
         (lambda: PerturbedGD(base, -0.1, t_thr=3), "rho must be"),
         (lambda: PerturbedGD(base, 0.1, t_thr=0), "t_thr"),
-        (lambda: PerturbedGD(base, 0.1, t_thr=3, decay=1.0), "decay"),
     ):
         with pytest.raises(InputError, match=words):
             build()

@@ -52,7 +52,7 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "asam": {"rho": 0.5},
     "sam-on": {"rho": 0.3},
     "momentum-sam": {"rho": 0.5},
-    "pgd": {"rho": 0.1, "t_thr": 2, "g_thr": 10.0},
+    "pgd": {"rho": 0.1, "t_thr": 2},
     "clipped sam": {"rho": 0.3, "clip_grad_norm": 0.1},
     "imbsam": {"rho": 0.3},
     "focal-sam": {"rho": 0.3},

@@ -29,8 +29,8 @@ from torch.optim import Optimizer
 
 from saddlescape.counts import ClassCounts
 from saddlescape.errors import InputError
-from saddlescape.optim.perturb import global_norm
-from saddlescape.optim.split import NORM_EPS, SplitClosure, SplitOptimizer, backward_again
+from saddlescape.optim.perturb import NORM_EPS, global_norm
+from saddlescape.optim.split import SplitClosure, SplitOptimizer, backward_again
 from saddlescape.optim.wrapper import WrapperOptions
 
 Reclassify = Callable[[Tensor], Tensor]

@@ -44,18 +44,16 @@ def checked_labels(targets: Tensor, num_classes: int, name: str) -> Tensor:
 
 
 class PerClass:
-    """A number for each class; called with labels [N] it gives each image its class's number [N].
+    """A weight for each class, from numbers or a mask [C]; called with labels [N] it gives the weights [N], float64.
 
     The table is kept on every device that has asked, so that a step copies nothing there.
     """
 
     def __init__(self, values: Tensor) -> None:
-        self.values = values
-        self._elsewhere: dict[torch.device, Tensor] = {}
+        self.values = values.to(torch.float64)
+        self._there = {values.device: self.values}
 
-    def __call__(self, labels: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
-        if labels.device == self.values.device:
-            return self.values[labels].to(dtype)
-        if labels.device not in self._elsewhere:
-            self._elsewhere[labels.device] = self.values.to(labels.device)
-        return self._elsewhere[labels.device][labels].to(dtype)
+    def __call__(self, labels: Tensor) -> Tensor:
+        if labels.device not in self._there:
+            self._there[labels.device] = self.values.to(labels.device)
+        return self._there[labels.device][labels]

@@ -21,7 +21,8 @@ from torch.optim import Optimizer
 
 from saddlescape.counts import ClassCounts
 from saddlescape.errors import InputError
-from saddlescape.optim.split_sam import SplitSAM, weights_of
+from saddlescape.optim.class_labels import PerClass
+from saddlescape.optim.split_sam import SplitSAM
 from saddlescape.optim.wrapper import WrapperOptions
 
 
@@ -62,5 +63,5 @@ class FocalSAM(SplitSAM):
                 raise InputError(f"FocalSAM: {name} must be at least 0 and finite, got {value!r}")
         share = self.class_counts / self.class_counts.sum()
         self.factors = lam * (1 - share) ** gamma
-        self.plain, self.sharp = weights_of(1 - self.factors), [weights_of(self.factors)]
-        self.whole = weights_of(torch.ones_like(self.factors))
+        self.plain, self.sharp = PerClass(1 - self.factors), [PerClass(self.factors)]
+        self.whole = PerClass(torch.ones_like(self.factors))

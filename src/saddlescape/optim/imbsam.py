@@ -18,7 +18,8 @@ from torch.optim import Optimizer
 
 from saddlescape.counts import ClassCounts, tail_classes
 from saddlescape.errors import InputError
-from saddlescape.optim.split_sam import SplitSAM, weights_of
+from saddlescape.optim.class_labels import PerClass
+from saddlescape.optim.split_sam import SplitSAM
 from saddlescape.optim.wrapper import WrapperOptions
 
 
@@ -58,5 +59,5 @@ class ImbSAM(SplitSAM):
             raise InputError(f"ImbSAM: tail_weight must be above 0 and finite, got {tail_weight!r}")
         self.tail = tail_classes(self.class_counts, threshold, "ImbSAM")
         weighted = tail_weight * self.tail.to(torch.float64)
-        self.plain, self.sharp = weights_of(~self.tail), [weights_of(weighted)]
-        self.whole = weights_of(~self.tail + weighted)
+        self.plain, self.sharp = PerClass(~self.tail), [PerClass(weighted)]
+        self.whole = PerClass(~self.tail + weighted)

@@ -21,10 +21,9 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from saddlescape.errors import InputError
-from saddlescape.optim.perturb import global_norm, move
+from saddlescape.optim.perturb import NORM_EPS, global_norm, move
 from saddlescape.optim.wrapper import Closure, WrappedOptimizer, WrapperOptions
 
-NORM_EPS = 1e-12
 MOMENTA = ("momentum_buffer", "exp_avg")  # SGD, RMSprop; Adam and its kin
 
 

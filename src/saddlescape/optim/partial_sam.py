@@ -22,8 +22,8 @@ from torch.optim import Optimizer
 
 from saddlescape.counts import ClassCounts, tail_classes
 from saddlescape.errors import InputError
+from saddlescape.optim.class_labels import PerClass
 from saddlescape.optim.split import SplitClosure, SplitOptimizer
-from saddlescape.optim.split_sam import weights_of
 from saddlescape.optim.wrapper import WrapperOptions
 
 FEWEST = 2  # BatchNorm in train mode refuses a single image where it sees one value per channel
@@ -76,7 +76,7 @@ class PartialSAM(SplitOptimizer):
             self.tail = tail_classes(self.class_counts, threshold, "PartialSAM")
         else:
             self.tail = torch.zeros(len(self.class_counts), dtype=torch.bool)
-        self._is_tail = weights_of(self.tail)
+        self._is_tail = PerClass(self.tail)
         self._draws = torch.Generator().manual_seed(seed)
 
     @property

@@ -14,6 +14,7 @@ from torch import Tensor
 # Ascent directions exist only for as many tensors at a time as fit here, so that the peak beyond plain training
 # stays at one copy of the weights even when the weights, and not the activations, fill the memory.
 CHUNK_BYTES = 64 * 2**20
+NORM_EPS = 1e-12  # added to the length of a direction
 
 Pair = tuple[list[Tensor], list[Tensor]]
 
@@ -83,9 +84,8 @@ def with_gradients(params: Sequence[Tensor]) -> Pair:
     return [param for param, _ in pairs], [grad.to_dense() if grad.is_sparse else grad for _, grad in pairs]
 
 
-def chunks(*columns: Sequence[Tensor], max_bytes: int | None = None) -> Iterator[list[list[Tensor]]]:
-    """Cut parallel lists of tensors into pieces of one device and dtype and at most ``max_bytes`` (or one tensor)."""
-    limit = CHUNK_BYTES if max_bytes is None else max_bytes
+def chunks(*columns: Sequence[Tensor]) -> Iterator[list[list[Tensor]]]:
+    """Cut parallel lists of tensors into pieces of one device and dtype and at most ``CHUNK_BYTES`` (or one tensor)."""
     groups: dict[tuple[torch.device, torch.dtype], list[tuple[Tensor, ...]]] = {}
     for row in zip(*columns, strict=True):
         groups.setdefault((row[0].device, row[0].dtype), []).append(row)
@@ -93,7 +93,7 @@ def chunks(*columns: Sequence[Tensor], max_bytes: int | None = None) -> Iterator
         piece: list[tuple[Tensor, ...]] = []
         size = 0
         for row in rows:
-            if piece and size + row[0].nbytes > limit:
+            if piece and size + row[0].nbytes > CHUNK_BYTES:
                 yield [list(column) for column in zip(*piece, strict=True)]
                 piece, size = [], 0
             piece.append(row)

@@ -6,9 +6,9 @@ Jin, Ge, Netrapalli, Kakade, Jordan, "How to Escape Saddle Points Efficiently", 
         t_noise <- t;  x <- x + xi                    xi uniform in a ball of radius r
     x <- x - eta * grad f(x)
 
-Deviations from it, for the gradients of mini-batches: 1. the norm is a running mean, because that of a mini-batch
-never passes the test; 2. a kick comes after the step, by the clock alone where there is no ``g_thr``; 3. the algorithm
-ends after a kick that has not lowered the loss enough, here training goes on.
+Deviations from it, for the gradients of mini-batches: 1. kicks come by the clock alone, because the norm of a
+mini-batch's gradient never passes the test; 2. after the step; 3. the algorithm ends after a kick that has not lowered
+the loss enough, here training goes on.
 """
 
 from __future__ import annotations
@@ -21,23 +21,20 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from saddlescape.errors import InputError
-from saddlescape.optim.perturb import global_norm, is_sharded, local, move, norms, with_gradients
+from saddlescape.optim.perturb import global_norm, is_sharded, local, move, norms
 from saddlescape.optim.wrapper import Closure, WrappedOptimizer, WrapperOptions
 
 
 class PerturbedGD(WrappedOptimizer):
     """A base optimiser whose weights are kicked after every ``t_thr`` steps, in one pass a step.
 
-    With ``g_thr`` only when the running mean of the gradient norm is at most ``g_thr``, else at the first later step
-    where it is. ``step()`` without a closure works too, as for any torch optimiser.
+    ``step()`` without a closure works too, as for any torch optimiser.
 
     Args:
         base_optimizer: makes the descent step; the paper's is plain SGD with ``lr = eta``.
         radius: of the ball from which kicks are drawn uniformly, over all parameters together. Kept as
             ``group["rho"]``; groups with 0 are not kicked.
-        t_thr: least number of steps between kicks.
-        g_thr: kick only where the gradient norm (its running mean) is at most this.
-        decay: of the running mean, in [0, 1).
+        t_thr: number of steps between kicks.
         seed: kick number t is drawn from (seed, t) alone: it does not disturb other random numbers, is the same on
             every rank of a DDP group, and after a resume.
         options: clip_grad_norm, as for :class:`SAM`; model and freeze_bn_stats change nothing, there is one pass.
@@ -49,20 +46,14 @@ class PerturbedGD(WrappedOptimizer):
         radius: float | Tensor,
         *,
         t_thr: int,
-        g_thr: float | None = None,
-        decay: float = 0.9,
         seed: int = 0,
         **options: Unpack[WrapperOptions],
     ) -> None:
         super().__init__(base_optimizer, radius, **options)
         if t_thr < 1:
             raise InputError(f"PerturbedGD: t_thr must be at least 1 step, got {t_thr!r}")
-        if not 0 <= decay < 1:
-            raise InputError(f"PerturbedGD: decay must be in [0, 1), got {decay!r}")
-        self.t_thr, self.g_thr, self.decay, self.seed = t_thr, g_thr, decay, seed
+        self.t_thr, self.seed = t_thr, seed
         self.t = self.t_noise = 0
-        self.mean_norm: Tensor | None = None  # sum of decayed norms, not yet divided by the weights it adds up to
-        self._measured = 0
 
     def _finish(self, scaler: GradScaler | None) -> None:
         self._begun.yes = False
@@ -74,42 +65,16 @@ class PerturbedGD(WrappedOptimizer):
         self._kick_by_the_clock()
         return loss
 
-    def _needs_unscaled(self) -> bool:
-        return super()._needs_unscaled() or self.g_thr is not None
-
-    def _prepare(self) -> None:
-        if self.g_thr is not None:
-            _, gradients = with_gradients(self._params_with_gradient())
-            if gradients:
-                self.grad_norm = global_norm(gradients)
-                mean = torch.zeros_like(self.grad_norm) if self.mean_norm is None else self.mean_norm
-                # An overflowed step, which a scaler skips, must not poison the mean.
-                seen = torch.where(torch.isfinite(self.grad_norm), self.grad_norm, self._mean(mean))
-                self.mean_norm = self.decay * mean + (1 - self.decay) * seen
-                self._measured += 1
-        super()._prepare()
-
-    def _mean(self, decayed_sum: Tensor) -> Tensor:
-        return decayed_sum / (1 - self.decay**self._measured) if self._measured else decayed_sum
-
     def _kick_by_the_clock(self) -> None:
         self.t += 1
-        if self.t - self.t_noise < self.t_thr:
-            return
-        if self.g_thr is not None and (self.mean_norm is None or not bool(self._mean(self.mean_norm) <= self.g_thr)):
-            return
-        self.t_noise = self.t
-        self._kick()
-
-    # --- the kick ---------------------------------------------------------------------------------------------------
-
-    def _kicked(self) -> list[Tensor]:
-        return [p for group in self._groups_at_work() for p in group["params"] if p.requires_grad]
+        if self.t - self.t_noise >= self.t_thr:
+            self.t_noise = self.t
+            self._kick()
 
     @torch.no_grad()
     def _kick(self) -> None:
         """Add a point drawn uniformly from the ball: ``r * u^(1/d) * n / ||n||``, n Gaussian, u uniform in [0, 1)."""
-        params = self._kicked()
+        params = [p for group in self._groups_at_work() for p in group["params"] if p.requires_grad]
         if not params:
             return
         if any(is_sharded(param) for param in params):
@@ -129,17 +94,8 @@ class PerturbedGD(WrappedOptimizer):
             chosen = [p for p in group["params"] if p.requires_grad]
             move(chosen, [noise[id(p)] for p in chosen], group["rho"] * scale)
 
-    # --- what a checkpoint must hold --------------------------------------------------------------------------------
-
     def _extra_state(self) -> dict[str, Any]:
-        return {
-            "t": self.t,
-            "t_noise": self.t_noise,
-            "measured": self._measured,
-            "mean_norm": None if self.mean_norm is None else self.mean_norm.clone(),
-        }
+        return {"t": self.t, "t_noise": self.t_noise}
 
     def _load_extra_state(self, extra: dict[str, Any]) -> None:
-        self.t, self.t_noise, self._measured = extra["t"], extra["t_noise"], extra["measured"]
-        device = self.param_groups[0]["params"][0].device
-        self.mean_norm = None if extra["mean_norm"] is None else extra["mean_norm"].to(device, copy=True)
+        self.t, self.t_noise = extra["t"], extra["t_noise"]

@@ -12,21 +12,27 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from saddlescape.errors import InputError
 from saddlescape.optim.layers import normalisation_parameters
-from saddlescape.optim.perturb import chunks, global_norm, local, move, norms, on_device, real, with_gradients
-from saddlescape.optim.wrapper import Closure, WrappedOptimizer
-
-NORM_EPS = 1e-12
-
-Layers = Literal["all", "norm"]
+from saddlescape.optim.perturb import (
+    NORM_EPS,
+    chunks,
+    global_norm,
+    local,
+    move,
+    norms,
+    on_device,
+    real,
+    with_gradients,
+)
+from saddlescape.optim.wrapper import Closure, WrappedOptimizer, WrapperOptions
 
 
 class SAM(WrappedOptimizer):
@@ -105,15 +111,11 @@ class SAM(WrappedOptimizer):
         rho: float | Tensor = 0.05,
         adaptive: bool = False,
         *,
-        model: nn.Module | None = None,
-        freeze_bn_stats: bool = True,
-        clip_grad_norm: float | None = None,
         sync_ascent: bool = True,
-        layers: Layers = "all",
+        layers: Literal["all", "norm"] = "all",
+        **options: Unpack[WrapperOptions],
     ) -> None:
-        super().__init__(
-            base_optimizer, rho, model=model, freeze_bn_stats=freeze_bn_stats, clip_grad_norm=clip_grad_norm
-        )
+        super().__init__(base_optimizer, rho, **options)
         self.adaptive = adaptive
         if not sync_ascent and not hasattr(self.model, "no_sync"):
             raise InputError(

@@ -21,10 +21,8 @@ from torch.optim import Optimizer
 from saddlescape.counts import ClassCounts, check_class_counts
 from saddlescape.errors import InputError
 from saddlescape.optim.class_labels import checked_labels
-from saddlescape.optim.perturb import Pair, global_norm, move, with_gradients
+from saddlescape.optim.perturb import NORM_EPS, Pair, global_norm, move, with_gradients
 from saddlescape.optim.wrapper import WrappedOptimizer, WrapperOptions, _FirstPass
-
-NORM_EPS = 1e-12
 
 SplitClosure = Callable[..., Tensor]
 

@@ -12,7 +12,6 @@ One forward pass at ``w`` serves g_0 and all g_k. ImbSAM, SSE-SAM and Focal-SAM 
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.amp import GradScaler
 
@@ -86,8 +85,3 @@ class SplitSAM(SplitOptimizer):
                 self._backward(self._losses(closure, len(labels)), weights, scaler)
         self._descend(scaler)
         return value
-
-
-def weights_of(mask_or_values: Tensor) -> PerClass:
-    """A table of class weights from a mask or from numbers [C]."""
-    return PerClass(mask_or_values.to(torch.float64))

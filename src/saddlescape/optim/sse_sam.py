@@ -21,8 +21,9 @@ from torch.optim import Optimizer
 
 from saddlescape.counts import ClassCounts, tail_classes
 from saddlescape.errors import InputError
+from saddlescape.optim.class_labels import PerClass
 from saddlescape.optim.split import SplitClosure
-from saddlescape.optim.split_sam import SplitSAM, weights_of
+from saddlescape.optim.split_sam import SplitSAM
 from saddlescape.optim.wrapper import WrapperOptions
 
 MANY_SHOT = 100
@@ -75,9 +76,9 @@ class SSESAM(SplitSAM):
         self.head_ratio, self.total_steps, self.gamma = head_ratio, total_steps, gamma
         self.steps = 0
         self.tail = tail_classes(self.class_counts, threshold, "SSESAM", usual=MANY_SHOT)
-        self.plain = weights_of(torch.zeros_like(self.class_counts))
-        self.sharp = [weights_of(~self.tail), weights_of(self.tail)]
-        self.whole = weights_of(torch.ones_like(self.class_counts))
+        self.plain = PerClass(torch.zeros_like(self.class_counts))
+        self.sharp = [PerClass(~self.tail), PerClass(self.tail)]
+        self.whole = PerClass(torch.ones_like(self.class_counts))
 
     def _factors(self) -> list[float]:
         over = self.total_steps is not None and self.steps >= self.gamma * self.total_steps
