@@ -7,7 +7,6 @@ else the machine does meets all of them alike.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import datetime
 import json
 import math
@@ -16,7 +15,6 @@ import platform
 import random
 import shlex
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,6 +28,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 import saddlescape
+from saddlescape.data.cores import usable_cores
+from saddlescape.runs.execute import commit
 from saddlescape.training.precision import resolve_device
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -183,7 +183,7 @@ def peak_bytes(work: Work, device: torch.device) -> int:
 def environment(device: torch.device, argv: Sequence[str]) -> dict[str, Any]:
     """The machine, the versions, the commit and the command of this process, as plain JSON."""
     return {
-        "device": device_name(device),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_model(),
         "cpu": cpu_model(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cores": usable_cores(),
@@ -191,16 +191,11 @@ def environment(device: torch.device, argv: Sequence[str]) -> dict[str, Any]:
         "python": platform.python_version(),
         "saddlescape": saddlescape.__version__,
         **{name: metadata.version(name) for name in PACKAGES},
-        "commit": commit(),
+        "commit": commit() or "unknown",
         "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *argv]),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "load_average": load_average(),
     }
-
-
-def usable_cores() -> int:
-    """Cores this process may run on, which in a container can be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def load_average() -> list[float] | None:
@@ -216,22 +211,6 @@ def cpu_model() -> str:
             if key.strip() == "model name":
                 return value.strip()
     return platform.processor() or platform.machine()
-
-
-def device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_model()
-
-
-def commit() -> str:
-    """The checked-out commit, with "+changes" where tracked files differ from it; "unknown" outside a checkout."""
-    with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        return _git("rev-parse", "HEAD") + ("+changes" if _git("status", "--porcelain", "-uno") else "")
-    return "unknown"
-
-
-def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
 
 
 # --- a call of a benchmark ----------------------------------------------------------------------------------------

@@ -41,13 +41,15 @@ from common import (
     warm_up,
 )
 from convolution_bound import convolutions, cost, fastest_pass
+from peers.flat import Flat
 from torch import Tensor, nn
 from train_step import load_images
 
 from saddlescape.curvature import FunctionOperator, build_operator, extremes, lanczos
-from saddlescape.curvature.density import density, quadrature
+from saddlescape.curvature.density import quadrature
 from saddlescape.curvature.guards import random_vector
 from saddlescape.data.types import Dataset
+from saddlescape.density import density
 from saddlescape.measure.subject import class_samples, open_subject
 from saddlescape.training.parts import new_model
 
@@ -126,7 +128,7 @@ def even_batches(images: int, at_most: int) -> tuple[int, int]:
 # --- the contenders -----------------------------------------------------------------------------------------------
 
 
-class Ours:
+class Ours(Flat):
     """The library as its documentation shows it; ``options`` go to ``build_operator``."""
 
     def __init__(self, setting: Setting, **options: Any) -> None:
@@ -137,14 +139,8 @@ class Ours:
     def products(self) -> int:
         return self.operator.num_products
 
-    def native(self, vector: Tensor) -> Tensor:
-        return vector.clone()
-
     def product(self, vector: Tensor) -> Tensor:
         return self.operator(vector)
-
-    def flat(self, product: Tensor) -> Tensor:
-        return product
 
     def density(self, steps: int) -> Ends:
         """A density of one probe on 10,000 points; returns the outermost nodes."""

@@ -38,6 +38,7 @@ from saddlescape.data import class_counts, load
 from saddlescape.data.types import ArraySplit, Batch, Dataset, Preprocess
 from saddlescape.methods.recipe import Facts
 from saddlescape.methods.resolve import resolve
+from saddlescape.optim import OPTIMIZERS
 from saddlescape.records.config import Stage
 from saddlescape.runs.plan import can_compile
 from saddlescape.training.loop import set_epoch, take_step
@@ -46,6 +47,8 @@ from saddlescape.training.precision import Precision, has_fast_bf16
 from saddlescape.training.running import Running
 
 METHODS = {"sam": "ce+sam", "sgd": "ce"}
+FAMILY = [name for name in OPTIMIZERS if name != "pgd"]  # whose kicks are no part of a step
+RADII = {"sgd": (), "asam": (0.5,), "cc-sam": (1e-6,)}  # else 0.05
 EPOCH = 10  # past the warm-up of the learning rate
 SEED = 0
 PRECISIONS = ("float32", "bf16")
@@ -114,13 +117,21 @@ def stage_of(setting: Setting, method: str) -> Stage:
 
 
 class Ours:
-    """A step as ``training.loop.fit`` makes it, batch and running sums included."""
+    """A step as ``training.loop.fit`` makes it, batch and running sums included; ``method`` as ``METHODS`` names it.
 
-    def __init__(self, setting: Setting, method: str, precision: str, compiled: bool = False) -> None:
+    ``optimizer``: another than the method's own.
+    """
+
+    def __init__(
+        self, setting: Setting, method: str, precision: str, compiled: bool = False, optimizer: str = ""
+    ) -> None:
+        stage = stage_of(setting, method)
+        if optimizer:
+            stage = dataclasses.replace(stage, optimizer=optimizer, rho=RADII.get(optimizer, (0.05,)))
         network = new_model(setting.model, setting.dataset, "linear", SEED)
         device = setting.device
         self.parts = assemble(
-            stage_of(setting, method), setting.dataset, network,
+            stage, setting.dataset, network,
             device=device, precision=Precision(precision, device.type), compile_model=compiled, seed=SEED,
         )  # fmt: skip
         self.lr, self.rho = set_epoch(self.parts, EPOCH)
@@ -233,6 +244,15 @@ def measure_augmentation(setting: Setting) -> dict[str, Timing]:
     return interleave(contenders, 3 * setting.steps, block=3, synchronize=setting.synchronize, seed=SEED)
 
 
+def measure_family(setting: Setting) -> dict[str, Timing]:
+    """Steps in float32, eager, of every optimiser on the recipe of "sgd"."""
+    contenders: dict[str, Callable[[], object]] = {
+        name: Ours(setting, "sgd", "float32", optimizer=name).step for name in FAMILY
+    }
+    warm_up(contenders, setting.warm_up, setting.synchronize)
+    return interleave(contenders, setting.steps, synchronize=setting.synchronize, seed=SEED)
+
+
 def measure_memory(setting: Setting) -> dict[str, Any]:
     """Peak bytes of a step beyond what lay there before it, SAM's over SGD's, in copies of the weights."""
     weights = sum(p.numel() * p.element_size() for p in bound_network(setting).parameters())
@@ -329,11 +349,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     compiled = given.compile and (on_gpu or can_compile())
     timings, bound = measure_steps(setting, compiled)
     augmentation = measure_augmentation(setting)
+    family = measure_family(setting)
+    costs = [ratio_row(f"{name} step, in sgd steps", family["sgd"], family[name]) for name in FAMILY[1:]]
     memory = measure_memory(setting)
     grown = measure_growth(setting, given.depths, "bf16" if native else "float32")
     augmented = ratio_row("crop, flip and normalise a batch, over PIL", augmentation["ours"], augmentation["loop"])
+    taken = {**timings, "augmentation": augmentation, "family": family}
     return run.write(
-        [*step_rows(timings), augmented, *other_rows(memory, grown)],
+        [*step_rows(timings), augmented, *costs, *other_rows(memory, grown)],
         settings={
             "data": given.data,
             "draw_hash": setting.dataset.draw_hash,
@@ -341,7 +364,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "compiled": compiled,
             **{key: getattr(setting, key) for key in ("model", "batch", "steps", "block", "workers")},
         },
-        timings={name: as_json(each) for name, each in {**timings, "augmentation": augmentation}.items()},
+        timings={name: as_json(each) for name, each in taken.items()},
         convolution_bound=bound,
         memory=memory,
         growth=grown,

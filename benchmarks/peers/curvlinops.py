@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from curvlinops import HessianLinearOperator, lanczos_approximate_spectrum
+from peers.flat import Flat
 from scipy.sparse.linalg import eigsh
 from torch import Tensor, nn
 
@@ -18,33 +19,19 @@ DISTRIBUTION = "curvlinops-for-pytorch"
 Batches = Sequence[tuple[Tensor, Tensor]]
 
 
-class Peer:
+class Peer(Flat):
     without_products = None  # it does not re-orthogonalise
 
     def __init__(self, model: nn.Module, loss: nn.Module, batches: Batches) -> None:
         parameters = [p for p in model.parameters() if p.requires_grad]
-        self._operator = _Counting(model.eval(), loss, parameters, list(batches))
-
-    @property
-    def products(self) -> int:
-        """Products made so far, those of its check for determinism included."""
-        return self._operator.products
-
-    def native(self, vector: Tensor) -> Tensor:
-        return vector.clone()
-
-    def product(self, vector: Tensor) -> Tensor:
-        return self._operator @ vector
-
-    def flat(self, product: Tensor) -> Tensor:
-        return product.detach()
+        self.operator = _Counting(model.eval(), loss, parameters, list(batches))
 
     def density(self, steps: int) -> None:
         """A whole density of one probe, on its own grid of 1,024 points; its nodes are not handed out."""
-        lanczos_approximate_spectrum(self._operator, steps)
+        lanczos_approximate_spectrum(self.operator, steps)
 
     def extremes(self, tol: float, steps: int) -> tuple[float, float]:
-        values = eigsh(self._operator.to_scipy(), k=2, which="BE", tol=tol, return_eigenvectors=False)
+        values = eigsh(self.operator.to_scipy(), k=2, which="BE", tol=tol, return_eigenvectors=False)
         return float(values.min()), float(values.max())
 
 

@@ -73,6 +73,26 @@ def test_the_peer_does_the_same_work(script: types.ModuleType, setting: object, 
     assert (momenta[0] - momenta[1]).norm() < 1e-6 * momenta[0].norm()
 
 
+# Images forward through the body in a step on a batch of 16, of which PartialSAM sees a quarter twice.
+IMAGES = {
+    "sgd": 16, "sam": 32, "asam": 32, "sam-on": 32, "momentum-sam": 16,
+    "imbsam": 32, "focal-sam": 32, "cc-sam": 16, "partial-sam": 20, "sse-sam": 48,
+}  # fmt: skip
+
+
+def test_a_step_of_every_optimiser_makes_the_passes_it_is_timed_for(script: types.ModuleType, setting: Any) -> None:
+    assert list(IMAGES) == script.FAMILY
+    counts = [40, 36, 33, 30, 27, 24, 20, 12, 10, 6]
+    setting = script.dataclasses.replace(setting, dataset=script.noise(counts, SIZE), model="smallcnn", batch=16)
+    labels = torch.tensor([0] * 8 + [1] * 4 + [8, 8, 9, 9])  # four of the tail: a quarter of the batch
+    for name, images in IMAGES.items():
+        ours = script.Ours(setting, "sgd", "float32", optimizer=name)
+        batch, seen = next(ours.batches)._replace(targets=labels), []
+        first = next(module for module in ours.parts.model.modules() if isinstance(module, torch.nn.Conv2d))
+        first.register_forward_hook(lambda module, inputs, output, seen=seen: seen.append(len(output)))
+        assert np.isfinite(ours.train(batch)) and sum(seen) == images, name
+
+
 def test_both_augment_alike(script: types.ModuleType, setting: object) -> None:
     from peers.loop import crop_flip_normalize
 
@@ -149,7 +169,7 @@ def test_interleave_takes_turns(script: types.ModuleType) -> None:
 def test_the_json_tells_where_it_was_taken_and_every_row(
     script: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(script, "load_images", lambda name: script.noise([20] * 10, SIZE))
+    monkeypatch.setattr(script, "load_images", lambda name: script.noise(list(range(29, 9, -2)), SIZE))
     monkeypatch.setattr(script.Setting, "__init__", functools.partialmethod(script.Setting.__init__, warm_up=1))
     out = tmp_path / "train_step.json"
     argv = ["--data", "synthetic", "--model", "resnet20", "--batch", "4", "--steps", "1", "--threads", "1"]
@@ -158,7 +178,7 @@ def test_the_json_tells_where_it_was_taken_and_every_row(
     result = json.loads(out.read_text())
     assert result["environment"]["threads"] == 1 and "--no-compile" in result["environment"]["command"]
     rows = {row["name"]: row for row in result["rows"]}
-    assert len(rows) == len(result["rows"]) == 14
+    assert len(rows) == len(result["rows"]) == 23
     assert all(name in printed for name in rows)
     for name in ("sam step, float32, over loop", "sgd step, bf16, over loop"):
         row = rows[name]

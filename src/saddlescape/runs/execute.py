@@ -419,7 +419,7 @@ def summarise(config: RunConfig, dataset: Dataset, rows: Sequence[EpochRow]) -> 
         held_hash=dataset.held_hash,
         skipped_images=len(dataset.skipped),
         version=saddlescape.__version__,
-        commit=_commit(),
+        commit=commit(),
         finished=time.strftime("%Y-%m-%d", time.gmtime()),
         torch=str(torch.__version__),
         **validated,
@@ -431,7 +431,7 @@ def summarise(config: RunConfig, dataset: Dataset, rows: Sequence[EpochRow]) -> 
     return msgspec.structs.replace(result, warnings=result_warnings(result, known, steps, config.start_kind))
 
 
-def _commit() -> str:
+def commit() -> str:
     """The commit of the checkout that saddlescape runs from, "+changes" where files differ from it; "" without one."""
     root = Path(saddlescape.__file__).resolve().parents[2]
     try:
