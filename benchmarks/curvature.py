@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from common import (
@@ -62,18 +62,6 @@ PARTS = (
 )  # fmt: skip
 
 Ends = tuple[float, float]
-
-
-class Contender(Protocol):
-    """What takes turns: ours, and a ``Peer`` of each file in ``peers/``."""
-
-    products: int
-
-    def native(self, vector: Tensor) -> Any: ...
-    def product(self, vector: Any) -> Any: ...
-    def flat(self, product: Any) -> Tensor: ...
-    def density(self, steps: int) -> Ends | None: ...
-    def extremes(self, tol: float, steps: int) -> Ends: ...
 
 
 @dataclass(frozen=True)
@@ -174,16 +162,16 @@ def find_peers(wanted: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     return present, missing
 
 
-def factories(setting: Setting) -> dict[str, Callable[[], Contender]]:
+def factories(setting: Setting) -> dict[str, Callable[[], Any]]:
     """How to build each contender. A peer gets a copy of the network of its own: some write into its gradients."""
-    found: dict[str, Callable[[], Contender]] = {
+    found: dict[str, Callable[[], Any]] = {
         "ours": lambda: Ours(setting),
         "ours, double backward": lambda: Ours(setting, method="double_backward"),
     }
     for name in setting.peers:
         peer = importlib.import_module(f"peers.{name}").Peer
 
-        def build(peer: Any = peer) -> Contender:
+        def build(peer: Any = peer) -> Any:
             return peer(copy.deepcopy(setting.model), setting.loss, setting.batches())
 
         found[name] = build
@@ -280,12 +268,12 @@ def measure_product_errors(setting: Setting) -> dict[str, Any]:
 
 
 def measure_whole(
-    setting: Setting, job: Callable[[Contender], Ends | None], exact: Ends | None
+    setting: Setting, job: Callable[[Any], Ends | None], exact: Ends | None
 ) -> tuple[dict[str, Timing], dict[str, Any]]:
     """Seconds from network and images to the answer, building included; products made, and errors of both ends."""
     found: dict[str, tuple[Ends | None, int]] = {}
 
-    def work(name: str, build: Callable[[], Contender]) -> None:
+    def work(name: str, build: Callable[[], Any]) -> None:
         contender = build()
         found[name] = job(contender), contender.products
 
@@ -351,22 +339,17 @@ def measure_growth(setting: Setting, dataset: Dataset, depths: Sequence[int]) ->
     }
 
 
-def _rivals(setting: Setting) -> dict[str, Contender]:
-    return {name: build() for name, build in factories(setting).items() if name in ("ours", "pyhessian")}
-
-
 def _product_times(setting: Setting) -> dict[str, Timing]:
-    vector = random_vector(setting.dim, setting.inputs, seed=SEED)
-    works = {}
-    for name, contender in _rivals(setting).items():
-        native = contender.native(vector)
-        works[name] = lambda contender=contender, native=native: contender.product(native)
-    warm_up(works, 2, setting.synchronize)
-    return interleave(works, max(1, setting.rounds // 3), synchronize=setting.synchronize, seed=SEED)
+    pair = replace(setting, rounds=max(1, setting.rounds // 3), peers=tuple({*setting.peers} & {"pyhessian"}))
+    return measure_products(pair)[0]
 
 
 def _density_times(setting: Setting, steps: int) -> dict[str, Timing]:
-    works = {name: lambda contender=contender: contender.density(steps) for name, contender in _rivals(setting).items()}
+    works = {}
+    for name, build in factories(setting).items():
+        if name in ("ours", "pyhessian"):
+            contender = build()
+            works[name] = lambda contender=contender: contender.density(steps)
     return interleave(works, 1, synchronize=setting.synchronize, seed=SEED)
 
 

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from saddlescape.curvature import GaussNewtonOperator, class_spectra
-from saddlescape.errors import InputError
 
 
 def test_each_class_against_its_dense_hessian(net, dense):
@@ -81,14 +80,3 @@ def test_a_line_for_each_class_with_its_figures(net):
     found = class_spectra(net.model, F.cross_entropy, net.data, lanczos_steps=3, progress=lines.append)
     assert [line.split(":")[0] for line in lines] == ["class 0", "class 1", "class 2"]
     assert f"lambda_max {found[2].lambda_max:.4g} (not converged); 3 of 3, about 0 s left" in lines[2]
-
-
-def test_wrong_arguments_are_told(net):
-    for options, words in [
-        ({"classes": []}, "no class"),
-        ({"probes": 0}, "probes"),
-        ({"lanczos_steps": 0}, "at least 1 step"),
-        ({"mode": "both"}, "mode"),
-    ]:
-        with pytest.raises(InputError, match=words):
-            class_spectra(net.model, F.cross_entropy, net.data, **options)

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from saddlescape.curvature import rho_threshold, sam_gain
-from saddlescape.errors import InputError
 
 EIGENVALUES = torch.tensor([-0.8, 0.3, 1.0, 2.5], dtype=torch.float64)
 
@@ -82,16 +81,9 @@ def test_equals_sam_run_by_hand(net):
 def test_threshold_rule():
     assert rho_threshold(-4.0, 0.1) == pytest.approx(0.05)
     assert rho_threshold(2.0, 1.0) == 0 and rho_threshold(0.0, 1.0) == math.inf
-    with pytest.raises(InputError):
-        rho_threshold(-1.0, -1.0)
 
 
-def test_weights_are_left_and_bad_input_is_told(net):
+def test_weights_are_left(net):
     before = [p.detach().clone() for p in net.model.parameters()]
     sam_gain(net.model, F.cross_entropy, net.data, [0.1, 1.0], label=1, batch_size=4)
     assert all(torch.equal(a, b) for a, b in zip(before, net.model.parameters(), strict=True))
-    for rho in (-0.1, float("nan"), []):
-        with pytest.raises(InputError, match="rho"):
-            sam_gain(net.model, F.cross_entropy, net.data, rho)
-    with pytest.raises(InputError, match="class 9"):
-        sam_gain(net.model, F.cross_entropy, net.data, 0.1, label=9)

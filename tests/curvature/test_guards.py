@@ -10,7 +10,21 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from saddlescape.curvature import build_operator, class_spectra, spectrum
+from saddlescape.curvature import (
+    CurvatureTracker,
+    FunctionOperator,
+    build_operator,
+    class_spectra,
+    extreme_eigenpairs,
+    extremes,
+    hessian_vector_product,
+    lanczos,
+    loss_surface,
+    rho_threshold,
+    sam_gain,
+    spectrum,
+    trace,
+)
 from saddlescape.errors import InputError
 
 X = torch.randn(18, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -386,19 +400,51 @@ def test_odd_integer_targets_are_accepted(targets):
     assert [s.lambda_max for s in odd.values()] == [s.lambda_max for s in plain.values()]
 
 
+PROBLEM = (F.cross_entropy, (X, Y))
+ONES, NAN = (FunctionOperator(lambda v, by=by: v * by, 5, X[:0, 0]) for by in (1.0, float("nan")))
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: class_spectra(small(), *PROBLEM, classes=[]), "no class"),
+        (lambda: spectrum(small(), *PROBLEM, probes=0), "probes"),
+        (lambda: spectrum(small(), *PROBLEM, lanczos_steps=0), "at least 1 step"),
+        (lambda: spectrum(small(), *PROBLEM, mode="both"), "mode"),
+        (lambda: build_operator(small(), *PROBLEM, method="magic"), "method"),
+        (lambda: build_operator(small(), *PROBLEM, batch_size=0), "batch_size"),
+        (lambda: build_operator(small(), *PROBLEM, params=["nowhere"]), "'nowhere'"),
+        (lambda: build_operator(small(), *PROBLEM, params=[]), "no parameter"),
+        (lambda: build_operator(small(), *PROBLEM)(torch.zeros(3)), "shape"),
+        (lambda: trace(small(), *PROBLEM, probes=0), "at least 1 probe"),
+        (lambda: CurvatureTracker(*PROBLEM, every=0), "every"),
+        *((lambda rho=rho: sam_gain(small(), *PROBLEM, rho), "rho") for rho in (-0.1, float("nan"), [])),
+        (lambda: sam_gain(small(), *PROBLEM, 0.1, label=9), "class 9"),
+        (lambda: rho_threshold(-1.0, -1.0), "gradient norm"),
+        (lambda: loss_surface(small(), *PROBLEM, directions="north"), "directions"),
+        (lambda: loss_surface(small(), *PROBLEM, steps=1), "steps"),
+        (lambda: loss_surface(small(), *PROBLEM, span=0), "span"),
+        (lambda: loss_surface(small(), *PROBLEM, dims=3), "dims"),
+        (lambda: loss_surface(small(), *PROBLEM, classes=[8]), "class 8"),
+        (lambda: lanczos(ONES, torch.zeros(5), 3), "start"),
+        (lambda: lanczos(ONES, torch.ones(5), 0), "at least 1 step"),
+        (lambda: lanczos(NAN, torch.ones(5), 3), "NaN"),
+        (lambda: extremes(NAN), "NaN"),
+        (lambda: extremes(ONES, which="top"), "which"),
+        (lambda: extremes(ONES, k=9), "k=9"),
+        (lambda: extremes(ONES, stop="never"), "stop"),
+    ],
+)
+def test_wrong_arguments_are_one_line(call, words):
+    with pytest.raises(InputError, match=words) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
 # --- what has no Hessian, or not the one that was meant --------------------------------------------------------------
 
 
 def entry_points():
-    from saddlescape.curvature import (
-        CurvatureTracker,
-        extreme_eigenpairs,
-        hessian_vector_product,
-        loss_surface,
-        sam_gain,
-        trace,
-    )
-
     vector = torch.ones(43, dtype=torch.float64)
     return {
         "class_spectra": lambda *problem: class_spectra(*problem, lanczos_steps=3),
@@ -510,8 +556,6 @@ def test_float32_is_proper_however_it_was_relaxed():
 
 
 def test_a_model_that_was_moved_is_read_anew(mlp):
-    from saddlescape.curvature import CurvatureTracker
-
     tracker = CurvatureTracker(F.cross_entropy, mlp.data, every=1, classes=[0])
     exact = tracker(mlp.model, 0)[0]
     for _, layer in mlp.model.named_children():

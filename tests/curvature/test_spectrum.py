@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from saddlescape.curvature import (
     FunctionOperator,
     Spectrum,
+    TrackPoint,
     extreme_eigenpairs,
     lanczos,
     spectrum,
@@ -165,8 +166,6 @@ def test_nonconvexity_without_positive_curvature():
 
 def test_a_maximum_and_a_plateau_have_no_ratio():
     """A class at a maximum, lambda_max within rounding of zero: a quotient of roundings would be 1e8."""
-    from saddlescape.curvature import FunctionOperator, TrackPoint, spectrum_of
-
     diagonal = -torch.linspace(0, 2, 50, dtype=torch.float64)
     diagonal[0] = 1e-16
     maximum = spectrum_of(FunctionOperator(lambda v: diagonal * v, 50, diagonal), lanczos_steps=50)

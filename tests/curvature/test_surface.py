@@ -71,15 +71,3 @@ def test_save_and_load(mlp, tmp_path):
     (tmp_path / "s.npz").write_bytes(b"x")
     with pytest.raises(InputError, match=r"s\.npz"):
         Surface.load(tmp_path / "s.npz")
-
-
-def test_wrong_arguments_are_told(mlp):
-    for options, words in [
-        ({"directions": "north"}, "directions"),
-        ({"steps": 1}, "steps"),
-        ({"span": 0}, "span"),
-        ({"dims": 3}, "dims"),
-        ({"classes": [8]}, "class 8"),
-    ]:
-        with pytest.raises(InputError, match=words):
-            loss_surface(mlp.model, F.cross_entropy, mlp.data, **options)

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from saddlescape.curvature import CurvatureTracker
-from saddlescape.errors import InputError
 
 
 def train(problem, tracker=None, epochs=5):
@@ -80,8 +79,3 @@ def test_state_goes_on_to_the_same_bits(mlp):
     second.load_state_dict(first.state_dict())
     assert [p.lambda_min for p in whole(model, 1)] == [p.lambda_min for p in second(model, 1)]
     assert len(second.points) == 6
-
-
-def test_every_must_be_positive(mlp):
-    with pytest.raises(InputError, match="every"):
-        CurvatureTracker(F.cross_entropy, mlp.data, every=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -146,18 +148,41 @@ def closure_of(optimizer: torch.optim.Optimizer, model: nn.Module, x: Tensor, y:
     return closure_over(optimizer, lambda: F.cross_entropy(model(x), y), scaler)
 
 
-def run_ranks(file: str, folder: Path, world: int = 2) -> list[dict[str, list[Tensor]]]:
+def run_ranks(file: str, folder: Path) -> list[dict[str, list[Tensor]]]:
     """What ``file``, run as RANK PORT FOLDER by fresh processes (a fork inherits threads), saves as RANK.pt."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     processes = [
         subprocess.Popen([sys.executable, file, str(rank), str(port), str(folder)], stderr=subprocess.PIPE, text=True)
-        for rank in range(world)
+        for rank in range(2)
     ]
     errors = [process.communicate()[1] for process in processes]
     assert all(process.returncode == 0 for process in processes), "\n".join(errors)
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(world)]
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+def run_worker(results_of: Callable[[int], dict[str, list[Tensor]]]) -> None:
+    """The process that ``run_ranks`` starts: it joins the others by gloo and saves what ``results_of(rank)`` gives."""
+    rank, port, folder = sys.argv[1:]
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=int(rank), world_size=2)
+    torch.save(results_of(int(rank)), Path(folder) / f"{rank}.pt")
+    dist.destroy_process_group()
+    # Reference cycles and torch's caches still hold the group, whose threads can abort Python on its own way out.
+    os._exit(0)
+
+
+def assert_ranks_agree(ranks: list[dict[str, list[Tensor]]]) -> None:
+    for name, values in ranks[0].items():
+        assert same_bits(values, ranks[1][name]), name
+
+
+def averaged(w: list[Tensor], shares: Sequence[list[Tensor | None]]) -> None:
+    """Give parameters the mean of the gradients that each rank has."""
+    for p, *parts in zip(w, *shares, strict=True):
+        p.grad = torch.stack(parts).mean(0)  # type: ignore[arg-type]
 
 
 def close(a: list[Tensor], b: list[Tensor]) -> bool:

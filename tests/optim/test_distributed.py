@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 import torch.distributed as dist
-from family import close, closure_of, run_ranks
+from family import assert_ranks_agree, averaged, close, closure_of, run_ranks, run_worker
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
@@ -42,10 +38,7 @@ def train(model: nn.Module, optimizer: WrappedOptimizer, x: Tensor, y: Tensor, s
     return [p.full_tensor() if hasattr(p, "full_tensor") else p.detach().clone() for p in model.parameters()]
 
 
-def worker(rank: int, port: int, folder: str) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=WORLD)
+def results_of(rank: int) -> dict[str, list[Tensor]]:
     x, y = (part.chunk(WORLD)[rank] for part in data())
     results: dict[str, list[Tensor]] = {}
 
@@ -89,8 +82,7 @@ def worker(rank: int, port: int, folder: str) -> None:
                 fully_shard(layer, mesh=dist.device_mesh.init_device_mesh("cpu", (WORLD,)))
             fully_shard(model, mesh=dist.device_mesh.init_device_mesh("cpu", (WORLD,)))
             results[name] = train(model, build(model), x, y)
-    torch.save(results, Path(folder) / f"{rank}.pt")
-    dist.destroy_process_group()
+    return results
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +91,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, list[Tenso
 
 
 def test_ranks_agree_bit_for_bit(ranks: list[dict[str, list[Tensor]]]) -> None:
-    for name, values in ranks[0].items():
-        assert all(torch.equal(a, b) for a, b in zip(values, ranks[1][name], strict=True)), name
+    assert_ranks_agree(ranks)
 
 
 def test_global_ascent_is_the_one_process_run(ranks: list[dict[str, list[Tensor]]]) -> None:
@@ -130,8 +121,7 @@ def test_local_ascent_is_each_ranks_own(ranks: list[dict[str, list[Tensor]]]) ->
             probe = SAM(torch.optim.SGD(replica.parameters(), lr=0.0), rho=0.3)
             probe.step(closure_of(probe, replica, *half))
             gradients.append([p.grad for p in replica.parameters()])
-        for p, *shares in zip(main.parameters(), *gradients, strict=True):
-            p.grad = torch.stack(shares).mean(0)
+        averaged(list(main.parameters()), gradients)
         base.step()
     local = ranks[0]["ddp local"]
     assert close(local, [p.detach() for p in main.parameters()])
@@ -144,6 +134,4 @@ def test_rho_zero_under_local_ascent_still_exchanges_gradients(ranks: list[dict[
 
 
 if __name__ == "__main__":
-    worker(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
-    # Reference cycles and torch's caches still hold the group, whose threads can abort Python on its own way out.
-    os._exit(0)
+    run_worker(results_of)

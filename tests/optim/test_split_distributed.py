@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-from family import close, run_ranks
+from family import assert_ranks_agree, averaged, close, run_ranks, run_worker
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
@@ -23,7 +20,6 @@ pytestmark = [
         not (dist.is_available() and dist.is_gloo_available()), reason="this torch is built without gloo"
     ),
 ]
-WORLD = 2
 COUNTS = [200, 50, 8, 3]
 
 
@@ -68,35 +64,32 @@ def build(name: str, model: nn.Module) -> Any:
 NAMES = ("imbsam", "focal-sam", "sse-sam", "cc-sam", "partial-sam")
 
 
+def train_step(optimizer: Any, model: nn.Module, x: Tensor, y: Tensor) -> None:
+    def closure(subset: Any = slice(None)) -> Tensor:
+        return F.cross_entropy(model(x[subset]), y[subset], reduction="none")
+
+    def reclassify(subset: Tensor) -> Tensor:
+        inner: Any = getattr(model, "module", model)
+        return F.cross_entropy(inner.head(inner.kept[subset]), y[subset], reduction="none")
+
+    options = {"reclassify": reclassify} if isinstance(optimizer, ClassConditionalSAM) else {}
+    optimizer.step(closure, targets=y, **options)
+
+
 def train(name: str, model: nn.Module, part: slice = slice(None)) -> list[Tensor]:
     optimizer = build(name, model)
     for number in range(5):
-        x, y = (tensor[part] for tensor in data(number))
-
-        def closure(subset: Any = slice(None), x: Tensor = x, y: Tensor = y) -> Tensor:
-            return F.cross_entropy(model(x[subset]), y[subset], reduction="none")
-
-        def reclassify(subset: Tensor, y: Tensor = y) -> Tensor:
-            inner: Any = getattr(model, "module", model)
-            return F.cross_entropy(inner.head(inner.kept[subset]), y[subset], reduction="none")
-
-        options = {"reclassify": reclassify} if name == "cc-sam" else {}
-        optimizer.step(closure, targets=y, **options)
+        train_step(optimizer, model, *(tensor[part] for tensor in data(number)))
     return [p.detach().clone() for p in model.parameters()]
 
 
-def worker(rank: int, port: int, folder: str) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=WORLD)
+def results_of(rank: int) -> dict[str, list[Tensor]]:
     half = slice(8 * rank, 8 * rank + 8)
-    results = {}
-    for views in (False, True):
-        for name in NAMES:
-            model = DistributedDataParallel(Net(), gradient_as_bucket_view=views)
-            results[f"{name} {views}"] = train(name, model, half)
-    torch.save(results, Path(folder) / f"{rank}.pt")
-    dist.destroy_process_group()
+    return {
+        f"{name} {views}": train(name, DistributedDataParallel(Net(), gradient_as_bucket_view=views), half)
+        for views in (False, True)
+        for name in NAMES
+    }
 
 
 @pytest.fixture(scope="module")
@@ -105,8 +98,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, list[Tenso
 
 
 def test_ranks_agree_bit_for_bit(ranks: list[dict[str, list[Tensor]]]) -> None:
-    for name, values in ranks[0].items():
-        assert all(torch.equal(a, b) for a, b in zip(values, ranks[1][name], strict=True)), name
+    assert_ranks_agree(ranks)
 
 
 @pytest.mark.parametrize("name", ["imbsam", "focal-sam", "sse-sam", "partial-sam"])
@@ -121,29 +113,17 @@ def test_cc_sam_climbs_by_each_ranks_own_images(ranks: list[dict[str, list[Tenso
     base = torch.optim.SGD(main.parameters(), lr=0.1, momentum=0.9)
     for number in range(5):
         shares = []
-        for rank in range(WORLD):
+        for half in (slice(8), slice(8, 16)):
             replica = Net()
             replica.load_state_dict(main.state_dict())
-            probe = ClassConditionalSAM(
-                torch.optim.SGD(replica.parameters(), lr=0.0), COUNTS, replica.head, kappa=0.2
-            )
-            x, y = (tensor[8 * rank : 8 * rank + 8] for tensor in data(number))
-            probe.step(
-                lambda replica=replica, x=x, y=y: F.cross_entropy(replica(x), y, reduction="none"),
-                targets=y,
-                reclassify=lambda s, replica=replica, y=y: F.cross_entropy(
-                    replica.head(replica.kept[s]), y[s], reduction="none"
-                ),
-            )
+            probe = ClassConditionalSAM(torch.optim.SGD(replica.parameters(), lr=0.0), COUNTS, replica.head, kappa=0.2)
+            train_step(probe, replica, *(tensor[half] for tensor in data(number)))
             shares.append([p.grad for p in replica.parameters()])
-        for p, *parts in zip(main.parameters(), *shares, strict=True):
-            p.grad = torch.stack(parts).mean(0)
+        averaged(list(main.parameters()), shares)
         base.step()
     for views in (False, True):
         assert close(ranks[0][f"cc-sam {views}"], [p.detach() for p in main.parameters()])
 
 
 if __name__ == "__main__":
-    worker(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
-    # Reference cycles and torch's caches still hold the group, whose threads can abort Python on its own way out.
-    os._exit(0)
+    run_worker(results_of)
