@@ -129,17 +129,6 @@ def test_weighted_loss_that_divides_by_samples(net, dense):
     torch.testing.assert_close(operator(v), dense(*net, loss) @ v, rtol=1e-10, atol=1e-12)
 
 
-def test_sample_weights(net, dense):
-    weights = torch.rand(23, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
-
-    def loss(z, t):
-        return (F.cross_entropy(z, t, reduction="none") * weights).sum() / weights.sum()
-
-    operator = build_operator(net.model, F.cross_entropy, net.data, batch_size=4, sample_weights=weights)
-    v = vector(264)
-    torch.testing.assert_close(operator(v), dense(*net, loss) @ v, rtol=1e-10, atol=1e-12)
-
-
 def test_regression_with_float_targets(mlp, dense):
     y = torch.randn(20, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     operator = build_operator(mlp.model, nn.MSELoss(), (mlp.inputs, y), batch_size=7, method="traced")

@@ -154,7 +154,7 @@ def _predictions(folder: Path, size: int, rng: np.random.Generator) -> None:
     Predictions(labels, predictions, rng.uniform(0.3, 1.0, len(labels))).save(folder)
     images = rng.integers(0, 255, (5, 8, 8, 3), dtype=np.uint8)
     names = tuple(f"photo <{i}>.png" for i in range(5))
-    wrong = TailErrors(images, np.full(5, size - 1), np.zeros(5, int), np.linspace(0.5, 0.9, 5), names)
+    wrong = TailErrors(np.full(5, size - 1), np.zeros(5, int), np.linspace(0.5, 0.9, 5), images, names)
     wrong.save(folder, np.arange(5))
     training = {"images": rng.integers(0, 255, (6, 8, 8, 3), dtype=np.uint8), "labels": np.arange(6) % size}
     disk.write_npz(folder / SAMPLES, SAMPLES_FORMAT, training, {})

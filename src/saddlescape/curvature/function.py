@@ -63,7 +63,8 @@ class LossFunction:
         self.dim = sum(shape.numel() for shape in self.shapes)
         first = next(iter(self._selected.values()))
         self.device = first.device
-        self.dtype = dtype or _computing_dtype(self._selected.values())
+        exact = all(p.dtype == torch.float64 for p in self._selected.values())
+        self.dtype = dtype or (torch.float64 if exact else torch.float32)
         self._convolves = any(isinstance(module, nn.Conv2d) for module in model.modules())
         self.notes: list[str] = []
         if dtype is None and any(p.dtype != self.dtype for p in self._selected.values()):
@@ -87,7 +88,10 @@ class LossFunction:
         ]
         rest: dict[str, Tensor] = {name: p for name, p in self.model.named_parameters() if name not in self._selected}
         rest.update((name, buffer) for name, buffer in self.model.named_buffers() if name in self._places)
-        self._constants = {name: _cast(value.detach(), self.dtype).clone() for name, value in rest.items()}
+        self._constants = {
+            name: value.detach().to(self.dtype if value.is_floating_point() else None).clone()
+            for name, value in rest.items()
+        }
 
     def is_of(self, model: nn.Module) -> bool:
         """Whether this is the function of ``model`` as it is now: it may have been moved, or given new parameters."""
@@ -238,7 +242,11 @@ class DoubleBackward:
         self._function = function
         logits = function.logits(self._leaves, batch.inputs)
         self.loss = function.mean_loss(batch).total(logits, batch.targets, weights)
-        self.gradient = _grads(self.loss, self._leaves, create_graph=True)
+        found: Any = [None] * len(self._leaves)
+        if self.loss.requires_grad:
+            found = torch.autograd.grad(self.loss, self._leaves, create_graph=True, allow_unused=True)
+        # Zeros for a parameter that the loss does not use.
+        self.gradient = [torch.zeros_like(p) if g is None else g for g, p in zip(found, self._leaves, strict=True)]
 
     def product(self, vector: Tensor) -> Tensor:
         pieces = self._function.split(vector)
@@ -248,14 +256,6 @@ class DoubleBackward:
         gradient, direction = zip(*moving, strict=True)
         products = torch.autograd.grad(gradient, self._leaves, direction, retain_graph=True, allow_unused=True)
         return flatten(torch.zeros_like(p) if h is None else h for h, p in zip(products, self._leaves, strict=True))
-
-
-def _grads(loss: Tensor, leaves: Sequence[Tensor], *, create_graph: bool = False) -> list[Tensor]:
-    """Gradients; zeros for a parameter that the loss does not use."""
-    if not loss.requires_grad:
-        return [torch.zeros_like(p) for p in leaves]
-    grads = torch.autograd.grad(loss, leaves, create_graph=create_graph, allow_unused=True)
-    return [torch.zeros_like(p) if g is None else g for g, p in zip(grads, leaves, strict=True)]
 
 
 class _Shell(nn.Module):
@@ -307,11 +307,3 @@ def find_logits(output: Any) -> Tensor:
     raise InputError(
         f"the model returns a {type(output).__name__}{keys} and no logits: pass forward=(model, inputs) -> logits"
     )
-
-
-def _computing_dtype(parameters: Any) -> torch.dtype:
-    return torch.float64 if all(p.dtype == torch.float64 for p in parameters) else torch.float32
-
-
-def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    return tensor.to(dtype) if tensor.is_floating_point() else tensor

@@ -88,7 +88,10 @@ def trace(
         (product, dz) = jvp(pulled_back, (g, *weights), (dg, *v))[1]
         return dz, *product
 
-    plain = _trace_forward(network, [*parameters, *constants])
+    with torch.no_grad():
+        plain = _make_fx(network, [*parameters, *constants])
+    hold_padding(plain)
+    fold_batch_norm(plain)
     # Each argument an object of its own: the tracer takes two uses of one tensor for one variable.
     examples = [torch.empty_like(x) for x in (logits, *parameters, logits)]
     graph = _make_fx(products, [*parameters, *constants, *examples])
@@ -101,14 +104,6 @@ def _make_fx(function: Callable[..., Any], arguments: Sequence[Tensor]) -> fx.Gr
     module = make_fx(functionalize(function), tracing_mode="fake", _allow_non_fake_inputs=True)(*arguments)
     module.graph.eliminate_dead_code()
     return module
-
-
-def _trace_forward(network: Callable[..., Tensor], arguments: Sequence[Tensor]) -> fx.GraphModule:
-    with torch.no_grad():
-        graph = _make_fx(network, arguments)
-    hold_padding(graph)
-    fold_batch_norm(graph)
-    return graph
 
 
 def _split(module: fx.GraphModule, num_primals: int, num_tangents: int) -> Linearized:
@@ -133,22 +128,17 @@ def _split(module: fx.GraphModule, num_primals: int, num_tangents: int) -> Linea
     taken = {*first, *placeholders}
     second = [node for node in nodes if node in moving and node not in taken]
 
-    wanted_second = [*_parents(second), *(x for x in product if isinstance(x, fx.Node))]
-    carried = _unique(x for x in [*_parents(first), dz, *wanted_second] if isinstance(x, fx.Node) and x not in moving)
-    shared = _unique(x for x in wanted_second if x in taken and x in moving and x.op != "placeholder")
+    wanted_first, wanted_second = ([parent for node in part for parent in node.all_input_nodes]
+                                   for part in (first, second))  # fmt: skip
+    wanted_second += [x for x in product if isinstance(x, fx.Node)]
+    wanted = dict.fromkeys([*wanted_first, dz, *wanted_second])
+    carried = [x for x in wanted if isinstance(x, fx.Node) and x not in moving]
+    shared = [x for x in dict.fromkeys(wanted_second) if x in taken and x in moving and x.op != "placeholder"]
     return Linearized(
         _subgraph(module, placeholders[:num_primals], still, carried),
         _subgraph(module, [*carried, *tangents], first, [dz, *shared]),
         _subgraph(module, [*carried, *shared, *tangents, dg], second, product),
     )
-
-
-def _parents(nodes: Sequence[fx.Node]) -> list[fx.Node]:
-    return [parent for node in nodes for parent in node.all_input_nodes]
-
-
-def _unique(nodes: Any) -> list[fx.Node]:
-    return list(dict.fromkeys(nodes))
 
 
 def _subgraph(

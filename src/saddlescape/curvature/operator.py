@@ -27,7 +27,6 @@ from saddlescape.curvature.flat import Selection, flatten
 from saddlescape.curvature.function import DoubleBackward, LossFunction
 from saddlescape.curvature.guards import held_still, random_vector, to_computing_dtype, uses_batch_statistics
 from saddlescape.curvature.linearize import Linearized
-from saddlescape.curvature.mean_loss import MeanLoss
 from saddlescape.curvature.samples import Samples, gather, split_by_class
 from saddlescape.curvature.sums import length, unit
 from saddlescape.errors import InputError
@@ -43,11 +42,11 @@ _TRUSTED = 2e-3  # how far a traced product may be off; float32 and a ReLU at it
 class HessianOperator:
     """``operator(v)``: vector [P] -> ``H v`` [P], in the dtype and on the device of ``operator.like``.
 
-    Built from a ``LossFunction`` and samples. ``sample_weights`` [N] weighs the samples (default: all alike); the
-    mean is over the sum of weights. ``method``: ``"auto"``, ``"traced"`` or ``"double_backward"``. ``keep_bytes``
-    bounds what is kept between products; beyond it, batches are recomputed. With ``process_group``, each process
-    takes every world_size-th batch and products are summed over the group, so every process gets the same vector. The
-    operator holds the group, so let it go before ``destroy_process_group``, which else leaves its threads running.
+    Built from a ``LossFunction`` and samples. ``method``: ``"auto"``, ``"traced"`` or ``"double_backward"``.
+    ``keep_bytes`` bounds what is kept between products; beyond it, batches are recomputed. With ``process_group``, each
+    process takes every world_size-th batch and products are summed over the group, so every process gets the same
+    vector. The operator holds the group, so let it go before ``destroy_process_group``, which else leaves its threads
+    running.
 
     The weights are those at the time of the last ``refresh``.
     """
@@ -60,7 +59,6 @@ class HessianOperator:
         samples: Samples,
         *,
         batch_size: int = 256,
-        sample_weights: Tensor | None = None,
         method: str = "auto",
         keep_bytes: int = 2 * 1024**3,
         process_group: Any = None,
@@ -86,7 +84,10 @@ class HessianOperator:
             loss = function.mean_loss(samples, batch_size)
             function.check_labels(samples)
             self.normaliser = loss.name
-            self._weights = self._normalise(loss, sample_weights)
+            shares = loss.normalisers(samples.targets.cpu(), len(samples), self.like.cpu()).double()
+            if shares.sum() == 0:
+                raise InputError("the weights of these samples sum to zero: their mean loss is not defined")
+            self._weights = torch.full_like(shares, 1 / float(shares.sum())).to(self.like.dtype)
             if self._traced and process_group is None:
                 self.batch_size = chunk_size(function, samples, batch_size)
             self._cuts = cuts(len(samples), self.batch_size, alike=self._traced and loss.per_sample)
@@ -154,20 +155,6 @@ class HessianOperator:
         batch = self.function.prepare(batch)
         logits = self.function.logits(parameters, batch.inputs)
         return self.function.mean_loss(batch).total(logits, batch.targets, weights)
-
-    def _normalise(self, loss: MeanLoss, sample_weights: Tensor | None) -> Tensor:
-        n = len(self.samples)
-        like = self.like.cpu()
-        weights = torch.ones(n, dtype=like.dtype) if sample_weights is None else sample_weights.detach().to(like)
-        if weights.shape != (n,) or not bool(torch.isfinite(weights).all()):
-            raise InputError(f"sample_weights must be {n} finite numbers, got shape {tuple(weights.shape)}")
-        if sample_weights is not None and not loss.per_sample:
-            raise InputError("sample_weights need a loss with values per sample: an nn.Module with reduction=")
-        targets = self.samples.targets.cpu()
-        denominator = (weights.double() * loss.normalisers(targets, n, like).double()).sum()
-        if denominator == 0:
-            raise InputError("the weights of these samples sum to zero: their mean loss is not defined")
-        return (weights.double() / denominator).to(like.dtype)
 
     def _batches(self) -> Iterator[tuple[int, Samples, Tensor]]:
         """This process's batches, as they came, with the weight of each sample."""
@@ -308,7 +295,7 @@ def operators(
 
     The operators share one ``LossFunction``, which takes ``params``, ``forward``, ``mode`` and ``dtype``. With
     ``check`` data, model and loss are looked through for what has no Hessian. ``options`` go to the operator
-    (``method``, ``keep_bytes``, ``sample_weights``, ``process_group``).
+    (``method``, ``keep_bytes``, ``process_group``).
     """
     samples = gather(data, check=check)
     sets = {ALL: samples} if classes == (ALL,) else split_by_class(samples, classes)

@@ -22,18 +22,13 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Raises InputError where the file is missing or not JSON."""
+def read_json(path: Path) -> dict[str, Any]:
+    """Raises InputError where the file is missing, not JSON or no object."""
     text = read_text(path, AGAIN)
     try:
-        return json.loads(text)
+        found = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({error}); {AGAIN}") from error
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """Raises InputError where the file is missing or not a JSON object."""
-    found = read_json(path)
     if not isinstance(found, dict):
         raise InputError(f"{path}: damaged, an object was expected; {AGAIN}")
     return found
@@ -108,6 +103,4 @@ def is_run(path: Path) -> bool:
 
 def read_result(path: Path) -> dict[str, Any] | None:
     """The result of a finished run, None for one that is not finished."""
-    if not (path / RESULT).is_file():
-        return None
-    return read_object(path / RESULT)
+    return read_json(path / RESULT) if (path / RESULT).is_file() else None

@@ -35,28 +35,25 @@ class Predictions:
 
     def save(self, folder: Path) -> None:
         """Raises InputError where the folder cannot be written."""
-        arrays = {"labels": self.labels, "predictions": self.predictions, "indices": np.arange(len(self.labels)),
-                  "confidences": self.confidences.astype(np.float32)}  # fmt: skip
-        disk.write_npz(folder / PREDICTIONS, PREDICTIONS_FORMAT, arrays, compressed=True)
+        self._write(folder / PREDICTIONS, PREDICTIONS_FORMAT, np.arange(len(self.labels)))
+
+    def _write(self, path: Path, form: str, indices: np.ndarray, **more: np.ndarray) -> None:
+        arrays = {"labels": self.labels, "predictions": self.predictions, "indices": indices,
+                  "confidences": self.confidences.astype(np.float32), **more}  # fmt: skip
+        disk.write_npz(path, form, arrays, compressed=True)
 
 
 @dataclass(frozen=True)
-class TailErrors:
-    """``images`` uint8 [K, H, W, C]; ``labels``, ``predictions`` int64 [K]; ``confidences`` [K]; ``names`` K or ()."""
+class TailErrors(Predictions):
+    """Of K images of tail classes; ``images`` uint8 [K, H, W, C]; ``names`` K or ()."""
 
     images: np.ndarray
-    labels: np.ndarray
-    predictions: np.ndarray
-    confidences: np.ndarray
     names: tuple[str, ...]
 
-    def save(self, folder: Path, indices: np.ndarray) -> None:
+    def save(self, folder: Path, indices: np.ndarray) -> None:  # type: ignore[override]
         """``indices`` int64 [K]: positions in the test set. Raises InputError where the folder cannot be written."""
-        arrays = {"images": self.images, "labels": self.labels, "predictions": self.predictions, "indices": indices,
-                  "confidences": self.confidences.astype(np.float32)}  # fmt: skip
-        if self.names:
-            arrays["names"] = np.array(self.names, dtype=np.str_)
-        disk.write_npz(folder / TAIL_ERRORS, TAIL_ERRORS_FORMAT, arrays, compressed=True)
+        names = {"names": np.array(self.names, dtype=np.str_)} if self.names else {}
+        self._write(folder / TAIL_ERRORS, TAIL_ERRORS_FORMAT, indices, images=self.images, **names)
 
 
 def read_predictions(path: Path, classes: int) -> Predictions:
@@ -68,10 +65,10 @@ def read_predictions(path: Path, classes: int) -> Predictions:
 def read_tail_errors(path: Path, classes: int) -> TailErrors:
     """Raises InputError as ``read_predictions``, and for images that are not uint8 [K, H, W, 1 or 3]."""
     arrays, _ = disk.read_npz(path, TAIL_ERRORS_FORMAT)
-    labels, predictions, confidences = _checked(path, arrays, classes)
-    images = _images(path, arrays, len(labels))
+    found = _checked(path, arrays, classes)
+    images = _images(path, arrays, len(found[0]))
     names = tuple(str(name) for name in arrays.get("names", np.zeros(0)))
-    return TailErrors(images, labels, predictions, confidences, names if len(names) == len(labels) else ())
+    return TailErrors(*found, images, names if len(names) == len(images) else ())
 
 
 def read_samples(path: Path, classes: int) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Self
 import msgspec
 
 from saddlescape.errors import InputError
-from saddlescape.records.files import read_object, write_json
+from saddlescape.records.files import read_json, write_json
 
 LARGEST = sys.float_info.max  # a bound that infinity is beyond
 
@@ -66,7 +66,7 @@ class MeasuredFile(msgspec.Struct, kw_only=True):
     @classmethod
     def read(cls, path: Path) -> Self:
         """Raises InputError where the file is missing, not JSON or damaged."""
-        return convert(read_object(path), cls, path.name)  # type: ignore[no-any-return]
+        return convert(read_json(path), cls, path.name)  # type: ignore[no-any-return]
 
 
 def convert(raw: Any, kind: type[Any], where: str) -> Any:

@@ -347,7 +347,7 @@ def _record(path: Path, kind: type[M]) -> M:
 
 
 def _result(run: RunData) -> Result:
-    raw = files.read_object(run.path / files.RESULT)
+    raw = files.read_json(run.path / files.RESULT)
     found: Result = convert(raw, Result, files.RESULT)
     if not found.classes or not len(found.classes) == len(found.class_counts) == len(found.per_class):
         raise InputError(f"{files.RESULT} is damaged: classes, class_counts and per_class differ in length")

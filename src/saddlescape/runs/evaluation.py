@@ -219,8 +219,11 @@ def _in_order(dataset: Dataset, classes: list[str], where: str = "") -> Dataset:
         listed = ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")
         raise InputError(f"{where}: class {unknown[0]!r} is unknown to the run, which has {listed}")
     position = torch.tensor([place.get(name, -1) for name in dataset.classes])
-    train, test = _relabelled(dataset.train, position), _relabelled(dataset.test, position)
-    val = None if dataset.val is None else _relabelled(dataset.val, position)
+    splits: dict[str, Any] = {
+        name: dataclasses.replace(split, labels=position[split.labels])
+        for name in ("train", "test", "val")
+        if (split := getattr(dataset, name)) is not None
+    }
     counts = [0] * len(classes)
     for label, count in enumerate(dataset.class_counts):
         if count:
@@ -230,18 +233,12 @@ def _in_order(dataset: Dataset, classes: list[str], where: str = "") -> Dataset:
         classes=list(classes),
         class_counts=counts,
         groups={name: sorted(position[labels].tolist()) for name, labels in dataset.groups.items()},
-        train=train,
-        test=test,
-        val=val,
-        draw_hash=draw_hash(train),
-        held_hash=dataset.held_hash and draw_hash(*(split for split in (test, val) if split is not None)),
+        draw_hash=draw_hash(splits["train"]),
+        held_hash=dataset.held_hash and draw_hash(*(splits[name] for name in ("test", "val") if name in splits)),
+        **splits,
     )
 
 
 def _differences(old: list[str], new: list[str]) -> str:
     lists = (("new", sorted(set(new) - set(old))), ("gone", sorted(set(old) - set(new))))
     return ", ".join(f"{word}: {', '.join(map(repr, some[:4]))}" for word, some in lists if some)
-
-
-def _relabelled(split: Split, position: Tensor) -> Split:
-    return dataclasses.replace(split, labels=position[split.labels])

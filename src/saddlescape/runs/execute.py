@@ -309,12 +309,7 @@ def _build(
     if index:
         model.head = next_head(stage, config.stages[index - 1], model, dataset.num_classes, config.seed)
     if resumed is not None and resumed.cursor.stage == index:
-        try:
-            model.load_state_dict(resumed.model)
-        except RuntimeError as error:
-            raise InputError(
-                f"{resumed.path}: does not fit the network ({str(error).splitlines()[-1].strip()})"
-            ) from error
+        resumed.fill(model)
     if config.sync_batchnorm:
         sync_batchnorm(model, device, ranks)
     return assemble(

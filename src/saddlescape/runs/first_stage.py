@@ -92,10 +92,7 @@ def load_first_stage(model: nn.Module, run: Path, expected: str, dataset: Datase
             f"{run} was trained on other images (draw {draw}, here {dataset.draw_hash}), perhaps on those held out for "
             "validation: train it with the same data, --val, --imbalance and --draw-seed"
         )
-    try:
-        model.load_state_dict(checkpoint.model)
-    except RuntimeError as error:
-        raise InputError(f"{path}: does not fit the network ({str(error).splitlines()[-1].strip()})") from error
+    checkpoint.fill(model)
     if draw == dataset.draw_hash:
         return []
     return [f"warning: the first stage was trained on other images (draw {draw}, here {dataset.draw_hash})"]

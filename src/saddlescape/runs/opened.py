@@ -117,12 +117,7 @@ def open_run(folder: str | Path, cursor: Cursor | None = None) -> Opened:
     model = build_model(
         config.network, len(classes), head=head, in_channels=preprocess.channels, **config.network_options  # type: ignore[arg-type]
     )
-    try:
-        model.load_state_dict(checkpoint.model)
-    except RuntimeError as error:
-        raise InputError(
-            f"{checkpoint.path}: does not fit {config.model} ({str(error).splitlines()[-1].strip()})"
-        ) from error
+    checkpoint.fill(model)
     if config.backbone.weights_hash:  # curvature is that of what is trained
         spec = config.stages[checkpoint.cursor.stage].trainable
         select_trainable(model, "head" if spec == "none" else spec)

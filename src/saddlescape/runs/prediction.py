@@ -57,14 +57,17 @@ def predict(opened: Opened, paths: Sequence[Path], top: int = 5) -> list[Answer 
     for begin in range(0, len(paths), BATCH):
         found = [_pixels(opened, path) for path in paths[begin : begin + BATCH]]
         images = [image for image in found if isinstance(image, Tensor)]
-        answers = iter(probabilities(opened, torch.stack(images)) if images else ())
-        for image in found:
-            if isinstance(image, InputError):
-                made.append(image)
-            else:
-                best, order = next(answers).topk(min(top, len(opened.classes)))
-                made.append([(opened.classes[c], p) for c, p in zip(order.tolist(), best.tolist(), strict=True)])
+        answers = iter(_best(opened, torch.stack(images), top) if images else ())
+        made += [image if isinstance(image, InputError) else next(answers) for image in found]
     return made
+
+
+def _best(opened: Opened, rows: Tensor, top: int) -> list[Answer]:
+    best, order = probabilities(opened, rows).topk(min(top, len(opened.classes)))
+    return [
+        [(opened.classes[c], p) for c, p in zip(classes, values, strict=True)]
+        for classes, values in zip(order.tolist(), best.tolist(), strict=True)
+    ]
 
 
 def predict_files(opened: Opened, names: Sequence[Path], top: int = 5) -> tuple[list[str], list[Answer | InputError]]:
@@ -86,12 +89,8 @@ def predict_files(opened: Opened, names: Sequence[Path], top: int = 5) -> tuple[
         except InputError as error:
             called, made = [*called, str(path)], [*made, error]
             continue
-        best, order = probabilities(opened, rows).topk(min(top, len(opened.classes)))
         called += [f"{path} row {row}" for row in range(len(rows))]
-        made += [
-            [(opened.classes[c], p) for c, p in zip(classes, values, strict=True)]
-            for classes, values in zip(order.tolist(), best.tolist(), strict=True)
-        ]
+        made += _best(opened, rows, top)
     return called, made
 
 

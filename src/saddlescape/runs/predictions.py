@@ -31,7 +31,7 @@ def keep_predictions(folder: Path, scorer: Scorer, dataset: Dataset, preprocess:
     chosen = chosen[np.argsort(-confidences[chosen], kind="stable")][:KEPT]
     names = () if dataset.test.names is None else tuple(str(dataset.test.names[int(at)]) for at in chosen)
     images = _images(dataset.test, preprocess, chosen)
-    TailErrors(images, labels[chosen], predictions[chosen], confidences[chosen], names).save(folder, chosen)
+    TailErrors(labels[chosen], predictions[chosen], confidences[chosen], images, names).save(folder, chosen)
     if not preprocess.features:
         sampled = _sampled(dataset)
         labels = np.asarray(dataset.train.labels)[sampled]

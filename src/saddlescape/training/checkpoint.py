@@ -59,6 +59,14 @@ class Checkpoint:
     meta: dict[str, Any]
     path: Path
 
+    def fill(self, model: nn.Module) -> None:
+        """Give ``model`` these weights. Raises InputError where they do not fit."""
+        try:
+            model.load_state_dict(self.model)
+        except RuntimeError as error:
+            detail = str(error).splitlines()[-1].strip()
+            raise InputError(f"{self.path}: does not fit the network ({detail})") from error
+
 
 def save_weights(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write tensors (tied or not, in any memory format) as safetensors; tied names are kept as aliases."""
