@@ -53,6 +53,10 @@ def test_the_head_is_trained_on_standardised_features_and_answers_for_images(run
     images, features = data.source.test.images[:50], data.test.images[:50]  # type: ignore[union-attr]
     shown = data.preprocess.normalize(data.train.images).flatten(1)  # type: ignore[union-attr]
     torch.testing.assert_close(shown.mean(dim=0), torch.zeros(shown.shape[1]), atol=1e-4, rtol=0)
+    assert len(set(data.preprocess.std)) == 1 and float(shown.square().mean()) == pytest.approx(1, abs=1e-4)
+    # A head that was trained with other scales, as those of older versions were, goes on seeing them.
+    scaled = dataclasses.replace(data.preprocess, std=tuple(range(1, shown.shape[1] + 1)))
+    assert run_data(dataclasses.replace(opened, trained_on=scaled)).preprocess == scaled
     with torch.no_grad():
         of_features = opened.trained(data.preprocess.normalize(features)).softmax(dim=1)
     torch.testing.assert_close(probabilities(opened, images), of_features, atol=1e-5, rtol=1e-4)

@@ -316,13 +316,22 @@ def _read_once(
     return each(images, decode, progress=progress, what="checking images")
 
 
-def standardized(features: Tensor, preprocess: Preprocess, notes: list[str]) -> Preprocess:
-    """Mean and std of each column of the training rows, from float64 sums; a constant column has std 1."""
+def standardized(
+    features: Tensor, preprocess: Preprocess, notes: list[str], one_scale: bool = False
+) -> Preprocess:
+    """Mean and std of each column of the training rows, from float64 sums; a constant column has std 1.
+
+    ``one_scale``: the root mean square of the stds for every column, whose unit is the same.
+    """
     values = features.flatten(1).double()
     mean, std = values.mean(dim=0), values.std(dim=0, correction=0)
     constant = std <= 1e-6 * values.abs().amax(dim=0)
+    if one_scale and not constant.all():
+        std = std.square().mean().sqrt().expand_as(std)
+        constant = constant & False
     notes.append(
-        f"features: {counted(values.shape[1], 'column')}, standardised by mean and std of {len(values):,} training rows"
+        f"features: {counted(values.shape[1], 'column')}, standardised by mean and {'one ' if one_scale else ''}std of "
+        f"{len(values):,} training rows"
         + (f"; {counted(int(constant.sum()), 'column is', 'columns are')} constant" if constant.any() else "")
     )
     return replace(preprocess, mean=tuple(mean.tolist()), std=tuple(std.masked_fill(constant, 1.0).tolist()))

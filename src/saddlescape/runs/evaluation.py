@@ -128,7 +128,7 @@ def run_data(
         )
     repair = "restore the data as it was" + (", or score other images with --data" if held else "")
     require_same(opened.folder, config, opened.meta, dataset, repair, held)
-    return with_features(config, dataset, opened.folder, say)
+    return with_features(config, dataset, opened.folder, say, opened.trained_on)
 
 
 def other_data(

@@ -31,7 +31,7 @@ from saddlescape.records.result_warnings import result_warnings
 from saddlescape.runs import config as configuration
 from saddlescape.runs.backbone import require_weights
 from saddlescape.runs.first_stage import first_stage_hash, load_first_stage
-from saddlescape.runs.frozen import image_preprocess, with_features
+from saddlescape.runs.frozen import image_preprocess, stored_preprocess, with_features
 from saddlescape.runs.images import require_same, write_images
 from saddlescape.training.checkpoint import Checkpoint, CheckpointFolder, Cursor
 from saddlescape.training.closed_form import fit_head
@@ -220,9 +220,10 @@ def _run(
         _go_back(config, folder, cursor, say)
     images = dataset.source or dataset
     if config.backbone.frozen:  # the first process computes the features, the others read them
-        made = with_features(config, dataset, folder, say) if ranks.first else None
+        seen = None if resumed is None else stored_preprocess(resumed.meta["preprocess"])
+        made = with_features(config, dataset, folder, say, seen) if ranks.first else None
         ranks.from_first(None)
-        dataset = made or with_features(config, dataset, folder)
+        dataset = made or with_features(config, dataset, folder, trained_on=seen)
     # Pretrained weights are fetched once: a resumed run takes all weights from its checkpoint.
     fresh = resumed is None and ranks.first
     pretrained = bool(config.backbone.weights_hash) and not config.backbone.frozen

@@ -17,7 +17,7 @@ from saddlescape.models.registry import build_model
 from saddlescape.records.config import RunConfig
 from saddlescape.records.files import CHECKPOINT, read_result
 from saddlescape.runs import config as configuration
-from saddlescape.runs.frozen import Standardized, image_preprocess, load_frozen
+from saddlescape.runs.frozen import Standardized, image_preprocess, load_frozen, stored_preprocess
 from saddlescape.training.checkpoint import CheckpointFolder, Cursor
 from saddlescape.training.trainable import select_trainable
 
@@ -38,7 +38,7 @@ class Opened:
     @cached_property
     def preprocess(self) -> Preprocess:
         """Of what ``model`` sees: where a frozen backbone's head was trained on features, of the images before it."""
-        return _preprocess(image_preprocess(self.meta))
+        return stored_preprocess(image_preprocess(self.meta))
 
     @cached_property
     def model(self) -> nn.Module:
@@ -109,7 +109,7 @@ def open_run(folder: str | Path, cursor: Cursor | None = None) -> Opened:
         raise InputError(f"{folder} has no checkpoint yet: train at least one epoch")
     meta = checkpoint.meta
     try:
-        preprocess = _preprocess(meta["preprocess"])
+        preprocess = stored_preprocess(meta["preprocess"])
         classes = [str(name) for name in meta["classes"]]
         head = config.stages[checkpoint.cursor.stage].head
     except (KeyError, TypeError, IndexError) as error:
@@ -122,8 +122,3 @@ def open_run(folder: str | Path, cursor: Cursor | None = None) -> Opened:
         spec = config.stages[checkpoint.cursor.stage].trainable
         select_trainable(model, "head" if spec == "none" else spec)
     return Opened(folder, config, model.eval(), classes, preprocess, checkpoint.cursor, meta)
-
-
-def _preprocess(raw: dict[str, Any]) -> Preprocess:
-    given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
-    return Preprocess(**given)
