@@ -38,6 +38,7 @@ from saddlescape.training.precision import Precision
 FOLDER = "features"
 CHUNK = 512  # images in a file of the cache
 BATCH = 64
+CPU_BATCH = 8  # its maps fit into what malloc keeps: larger ones are fetched from the system and cleared each time
 EVERY = 10.0  # seconds between lines of progress
 VERSION = 1
 Say = Callable[[str], None]
@@ -164,7 +165,8 @@ class _Making:
             model = load_frozen(self.config, self.dataset.num_classes, self.dataset.preprocess.channels)
             self.model = model.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         model = self.model
-        loader = build_loader(split, self.dataset.preprocess, batch_size=BATCH, device=self.device)
+        batch = CPU_BATCH if self.device.type == "cpu" else BATCH
+        loader = build_loader(split, self.dataset.preprocess, batch_size=batch, device=self.device)
         with Precision(self.config.backbone.precision, self.device.type).autocast():
             features = torch.cat([model.features(batch.inputs).float().cpu() for batch in loader.epoch(0)])
         bad = (~features.isfinite().all(dim=1)).nonzero().flatten().tolist()
