@@ -91,7 +91,8 @@ def image_preprocess(meta: dict[str, Any]) -> dict[str, Any]:
 
 def stored_preprocess(raw: dict[str, Any]) -> Preprocess:
     """A ``Preprocess`` as ``meta.json`` has it."""
-    return Preprocess(**{key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()})
+    given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
+    return Preprocess(**given)
 
 
 def blank(width: int) -> Preprocess:
