@@ -32,6 +32,16 @@ pytestmark = [
 ]
 
 
+TINY = """
+import torch
+from torch import nn
+
+def tiny():
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Conv2d(3, 12, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 5))
+"""
+
+
 class Plain(nn.Module):
     """A network without BatchNorm: what two processes in step make of it is what one makes."""
 
@@ -57,6 +67,7 @@ OURS = [
     "--method",
     "ours",
 ]  # its SAM climbs by random images of each process's part; the last stage is no epoch
+FROZEN = [*TRAIN, "--method", "la", "--backbone", "tiny:tiny", "--image-size", "8", "--precision", "float32"]
 PLAIN = [*SAM, "--model", "plain", "--sync-sam"]
 CURVATURE = ["--classes", "0", "3", "9", "--dtype", "float64", "--lanczos-steps", "20", "--products", "40"]
 JOBS: list[tuple[str, list[str], str]] = [  # name, command, where rank 1 gets a signal: "signal after step"
@@ -66,6 +77,7 @@ JOBS: list[tuple[str, list[str], str]] = [  # name, command, where rank 1 gets a
     ("finished", [*SAM, "--out", "whole"], ""),
     ("in step", [*PLAIN, "--out", "plain"], ""),
     ("two stages", [*TRAIN, "--method", "crt", "--out", "crt"], ""),
+    ("frozen", [*FROZEN, "--out", "frozen"], ""),
     ("mixup", [*TRAIN, "--method", "mislas", "--out", "mislas"], ""),
     ("curvature", ["curvature", "whole", *CURVATURE], ""),
     ("typo", [*SAM, "--epochz", "3"], ""),
@@ -131,6 +143,7 @@ def driver(jobs: list[tuple[str, list[str], str]]) -> None:
 def driven(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, int]], list[dict[str, str]]]:
     """The folder; exit codes of both processes by job; what both said on stderr by job."""
     folder = tmp_path_factory.mktemp("torchrun")
+    (folder / "tiny.py").write_text(TINY)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     done = subprocess.run(
         [*command, "--max-restarts", "1", "--log-dir", "logs", "--redirects", "3", __file__, json.dumps(JOBS)],
@@ -176,7 +189,7 @@ Driven = tuple[Path, list[dict[str, int]], list[dict[str, str]]]
 
 def test_both_processes_end_alike(driven: Driven) -> None:
     _, codes, said = driven
-    good = ("whole", "resumed", "finished", "in step", "two stages", "mixup", "curvature", "killed")
+    good = ("whole", "resumed", "finished", "in step", "two stages", "frozen", "mixup", "curvature", "killed")
     good += ("split", "split resumed")
     bad = ("typo", "unknown", "conditional", "compares", "batchnorm", "alone", "course")
     stopped = dict.fromkeys(("stopped", "split stopped"), 130)
@@ -271,6 +284,20 @@ def test_systems_of_several_stages_and_mixtures(driven: Driven) -> None:
         _, rows, result = outcome(folder / name)
         assert {row["stage"] for row in rows} == {0, 1}
         assert result["accuracy"] > 10
+
+
+def test_the_first_process_makes_the_features_of_a_frozen_backbone_and_the_head_is_that_of_one_process(
+    driven: Driven, cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(driven[0])
+    assert cli(*FROZEN, "--out", "one/frozen").code == 0
+    one, both = (sorted(Path(run).glob("features/*/*")) for run in ("one/frozen", "frozen"))
+    assert one and [path.read_bytes() for path in one] == [path.read_bytes() for path in both]
+    assert driven[2][0]["frozen"].count("of 928 images") == 1
+    (model, _, _), (shared, _, result) = outcome(Path("one/frozen")), outcome(Path("frozen"))
+    for name, tensor in model.items():
+        torch.testing.assert_close(shared[name], tensor, rtol=1e-4, atol=1e-5)
+    assert result["processes"] == 2
 
 
 def test_the_curvature_is_that_of_one_process(driven: Driven, cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:

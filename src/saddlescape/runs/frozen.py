@@ -145,6 +145,9 @@ class _Making:
         return torch.cat(chunks)[:, :, None, None]
 
     def _chunks(self, split: Split, folder: Path) -> Iterator[Tensor]:
+        with contextlib.suppress(OSError):
+            for left in folder.glob(".*.safetensors"):  # what a kill left behind
+                left.unlink()
         for number, begin in enumerate(range(0, len(split), CHUNK)):
             part = split.take(range(begin, min(begin + CHUNK, len(split))))
             path = folder / f"{number:05d}.safetensors"
@@ -207,7 +210,7 @@ class _Making:
             return
         beside = sorted(self.folder.parent.glob(f"*/{FOLDER}/{name}"), key=lambda each: -len(list(each.iterdir())))
         with contextlib.suppress(OSError):
-            for path in sorted(beside[0].glob("*.safetensors")) if beside else ():
+            for path in sorted(beside[0].glob("[0-9]*.safetensors")) if beside else ():
                 mine.mkdir(parents=True, exist_ok=True)
                 try:
                     os.link(path, mine / path.name)
