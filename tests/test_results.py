@@ -140,12 +140,15 @@ def test_a_table_and_its_page_say_the_same(name: str) -> None:
 
 
 def test_the_figures_of_frozen_features() -> None:
-    rows = json.loads((RESULTS / "frozen_features-cifar10-lt.json").read_text())["results"]
-    text = " ".join((ROOT / "docs" / "tutorial_pretrained.md").read_text().split())
-    small, large = text.split("At 176 pixels:")
+    text = (ROOT / "docs" / "tutorial_pretrained.md").read_text()
+    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    said = {(line[0], head): cell for line in table[2:] for head, cell in zip(table[0], line, strict=True)}
+    files = [RESULTS / f"frozen_features-{name}-lt.json" for name in ("cifar10", "cifar100")]
+    rows = [row for path in files for row in json.loads(path.read_text())["results"]]
     for row in rows:
-        said = f"`{row['method']}` {row['accuracy']:.1f} ({row['tail']:.1f})"
-        assert said in (small if row["pixels"] == 128 else large)
-    (best,) = [row for row in rows if (row["pixels"], row["method"]) == (176, "la")]
+        head = f"`{row['method']}`" + (", `--mirror`" if row["mirror"] else "")
+        column = f"{row['dataset'].replace('cifar', 'CIFAR-')}-LT, {row['pixels']} pixels"
+        assert said[head, column] == f"{row['accuracy']:.1f} ({row['tail']:.1f})"
+    best = next(row for row in rows if (row["pixels"], row["method"], row["mirror"]) == (176, "la", False))
     readme = " ".join((ROOT / "README.md").read_text().split())
     assert f"{best['accuracy']:.1f} % (tail {best['tail']:.1f} %)" in readme and best["seconds"] < 60
