@@ -66,7 +66,10 @@ class Sight:
     def draw(self, key: str = "") -> None:
         """Bring every figure (or one) into sight and wait until it is drawn."""
         for name in [key] if key else self.run("[...document.querySelectorAll('figure.card')].map(f => f.id)"):
-            self.run("id => document.getElementById(id).scrollIntoView({behavior: 'instant', block: 'center'})", name)
+            self.run(
+                """id => { const figure = document.getElementById(id), fold = figure.querySelector('.fold');
+                if (fold) fold.open = true; figure.scrollIntoView({behavior: 'instant', block: 'center'}) }""", name,
+            )  # fmt: skip
             self.until(f"Number(document.getElementById('{name}').dataset.drawn || 0) > 0")
 
     def close(self) -> None:
@@ -155,7 +158,7 @@ def test_legend_ranges_and_numbers(sight: Sight) -> None:
     whole = sight.run(low)
     sight.page.get_by_role("button", name="around zero").first.click()
     sight.until(f"{low} < {whole}")
-    sight.page.locator("#s1-learning summary").click()
+    sight.page.locator("#s1-learning figcaption summary").click()
     sight.until("document.querySelectorAll('#s1-learning .numbers tr').length > 20")
     row = sight.run("document.querySelector('#s1-learning .numbers tbody tr').textContent")
     assert row.startswith("Head: test accuracyCE + DRW1")
@@ -187,6 +190,12 @@ def test_figures_and_tables_are_saved_and_copied(sight: Sight) -> None:
 
 @pytest.mark.slow
 def test_what_is_folded_opens_and_counts_appear_at_the_pointer(sight: Sight) -> None:
+    for key in ("s1-learning", "s1-extremes"):
+        assert not sight.page.locator(f"#{key} .chart").is_visible()
+        assert sight.run("id => document.getElementById(id).dataset.drawn", key) is None
+        sight.page.locator(f"#{key} .fold > summary").click()
+        sight.until(f"document.getElementById('{key}').dataset.drawn === '1'")
+        assert sight.page.locator(f"#{key} .chart .main-svg").first.is_visible()
     assert not sight.page.locator(".mistakes img").first.is_visible()
     sight.page.get_by_text("Most confident mistakes").click()
     assert sight.page.locator(".mistakes img").first.is_visible()
@@ -228,8 +237,8 @@ def test_no_rule_of_accessibility_is_broken(sight: Sight) -> None:
     for key in DRAWN:
         sight.draw(key)
     sight.page.locator("#s1-learning .legend button").first.click()  # what is switched off must be readable too
-    sight.run("document.querySelectorAll('details').forEach(one => { one.open = !one.closest('figure') })")
-    sight.page.locator("#s1-learning summary").click()
+    sight.run("document.querySelectorAll('details').forEach(one => { one.open = !one.closest('figcaption') })")
+    sight.page.locator("#s1-learning figcaption summary").click()
     sight.until("document.querySelectorAll('#s1-learning .numbers tr').length > 10")
     background = "getComputedStyle(document.body).backgroundColor"
     seen = set()

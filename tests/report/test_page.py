@@ -102,6 +102,8 @@ def test_it_shows_every_part(page: str) -> None:
     assert [word for word in words if word not in elements.text] == []
     assert sum(tag == "img" for tag, _ in elements.found) == 10 + 6  # mistakes of both, training images of one
     assert "What is missing" not in elements.text
+    folded = re.findall(r'id="(s1-[a-z-]+)">\s*<details class="fold">', page)
+    assert folded == ["s1-learning", "s1-extremes"]
 
 
 def test_every_figure_has_words_a_caption_and_a_place_for_its_table(page: str) -> None:

@@ -180,6 +180,7 @@ class Figure:
     variants: Sequence[tuple[str, Drawing]]
     choice: str = ""
     start: int = 0
+    folded: bool = False  # only its title is shown until a reader opens it
 
 
 def log_ticks(ends: tuple[float, float]) -> list[tuple[float, str]]:

@@ -202,8 +202,7 @@ def study(runs: Sequence[RunData], key: str) -> Study:
         ("sam", "What SAM does", [plots.gain(shown), plots.escape(shown)]),
     ]
     sections = [
-        ("results", "Results", [plots.classes(runs)]),
-        ("training", "Training", [plots.learning(runs)]),
+        ("results", "Results", [plots.classes(runs), plots.learning(runs)]),
         *of_single_runs,
     ]
     notes, script = _notes(runs, shown)

@@ -29,7 +29,7 @@ WIDE = 880  # pixels of the panels on a wide screen, about
 BEHIND = f"{LIGHT['paper']}cc"  # behind words that stand on curves
 SURFACE_SCALE = "Viridis"  # even in lightness, so read alike by all eyes
 CAMERA = {"eye": {"x": 1.55, "y": -1.45, "z": 1.0}, "center": {"x": 0, "y": 0, "z": -0.1}}
-SURFACE_HEIGHT, SLICE_HEIGHT = 400, 260
+SURFACE_HEIGHT, SLICE_HEIGHT = 340, 240
 PALE = 0.3  # opacity of what stands for few images
 
 

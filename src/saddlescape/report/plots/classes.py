@@ -31,7 +31,7 @@ def classes(runs: Sequence[RunData]) -> Figure | None:
             Panel("Test images recognised", _scores(done, first, order, many), x_title=x_title, x_ticks=ticks,
                   x_range=edges, y_range=(0, 103), percent=True),
         ],
-        height=170, shared_x=True,
+        height=150, shared_x=True,
     )  # fmt: skip
     caption = "Training images of each class, and the percentage of its test images that are recognised."
     if many:

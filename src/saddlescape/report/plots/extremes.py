@@ -70,7 +70,7 @@ def extremes(runs: Sequence[RunData]) -> Figure | None:
     if len(order) > MOST_POINTS:
         caption += f" Each point stands for about {len(order) // BINS} classes: mean, least and greatest."
     drawing = Panels(panels, columns=3, height=175)
-    return Figure("extremes", "The ends of the spectrum, class by class", caption, [("", drawing)])
+    return Figure("extremes", "The ends of the spectrum, class by class", caption, [("", drawing)], folded=True)
 
 
 def _series(runs: Sequence[RunData], index: int, what: Quantity, order: Sequence[int]) -> Series | None:

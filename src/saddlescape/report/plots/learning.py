@@ -32,7 +32,7 @@ def learning(runs: Sequence[RunData]) -> Figure | None:
         caption += " The loss jumps where deferred re-weighting (DRW) starts, because its weights change there."
     named = [replace(panel, v_marks=marks(begun, named=panel.title == LOSS)) for panel in panels]
     drawing = Panels(named, columns=3, height=180)
-    return Figure("learning", "Learning curves by group", caption, [("", drawing)])
+    return Figure("learning", "Learning curves by group", caption, [("", drawing)], folded=True)
 
 
 def marks(runs: Sequence[RunData], named: bool = True) -> list[Mark]:

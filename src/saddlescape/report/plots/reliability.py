@@ -57,4 +57,4 @@ def _diagram(run: RunData) -> Panels:
         if len(series) > 1
     ]  # fmt: skip
     text = f"Expected calibration error {percent(100 * whole.error)} over all images"
-    return Panels(panels, f"{text}{'; ' if words else ''}{', '.join(words)}.", columns=len(panels), height=190)
+    return Panels(panels, f"{text}{'; ' if words else ''}{', '.join(words)}.", columns=len(panels), height=150)

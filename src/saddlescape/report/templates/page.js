@@ -290,10 +290,10 @@
   const seen = new IntersectionObserver((entries) => {
     for (const entry of entries) if (entry.isIntersecting) {
       seen.unobserve(entry.target);
-      charts.get(entry.target).draw();
+      charts.get(entry.target.closest("figure")).draw();
     }
   }, { rootMargin: "300px 0px" });
-  for (const figure of charts.keys()) seen.observe(figure);
+  for (const one of charts.values()) seen.observe(one.chart);  // not seen while it is folded
   const idle = window.requestIdleCallback || ((call) => setTimeout(call, 300));
   if (charts.size) requestAnimationFrame(() => idle(() => plotly().catch(() => {}), { timeout: 1500 }));
 
@@ -305,7 +305,9 @@
   });
   for (const figure of charts.keys()) sizes.observe(figure);
   night.addEventListener("change", () => { for (const chart of charts.values()) if (chart.drawn) chart.draw(); });
-  window.addEventListener("beforeprint", () => { for (const chart of charts.values()) if (!chart.drawn) chart.draw(); });
+  window.addEventListener("beforeprint", () => {
+    for (const fold of document.querySelectorAll("figure .fold")) fold.open = true;
+    for (const chart of charts.values()) if (!chart.drawn) chart.draw(); });
 
   const links = new Map([...document.querySelectorAll("nav a")].map((link) => [link.getAttribute("href").slice(1), link]));
   const places = new IntersectionObserver((entries) => {
